@@ -1,0 +1,26 @@
+"""clipeval: evaluate CLIP checkpoints into one tidy table and derive their scaling laws.
+
+The public names are loaded when first used, so that importing clipeval imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipeval.results.table import read_results
+    from clipeval.runner import run
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "read_results", "run"]
+
+_HOMES = {"run": "clipeval.runner", "read_results": "clipeval.results.table"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clipeval' has no attribute '{name}'")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,5 @@
+"""``python -m clipeval``."""
+
+from clipeval.cli import main
+
+main()

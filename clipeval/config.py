@@ -1,0 +1,229 @@
+"""benchmarks.yaml as frozen, validated objects. The file in the package is the base; a user's file adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from clipeval.errors import UsageError, suggest
+
+PACKAGED = "benchmarks.yaml"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class ModelEntry(_Frozen):
+    """A checkpoint named in the configuration. Either ``spec`` (a MODEL spec) or ``arch`` with ``pretrained``.
+
+    The other fields override what clipeval finds out by itself.
+    """
+
+    name: str | None = None
+    spec: str | None = None
+    arch: str | None = None
+    pretrained: str | None = None
+    source: str | None = None
+    source_family: str | None = None
+    unique_samples: float | None = Field(None, gt=0)
+    samples_seen: float | None = Field(None, gt=0)
+    samples_seen_from: Literal["measured", "tag", "epochs", "card", "paper"] | None = None
+
+
+class DatasetEntry(_Frozen):
+    """A downstream data set. ``spec`` is a DATASET spec; the rest says how to read and score it."""
+
+    spec: str
+    split: str = "test"
+    train_split: str | None = "train"
+    val_split: str | None = None
+    tasks: tuple[str, ...] | None = None
+    """Tasks this set is meant for; None: all that its contents allow."""
+    main_metric: str | None = None
+    n: int | None = Field(None, gt=0)
+    """Expected number of samples in ``split``; another count is an error."""
+    chance: float | None = Field(None, ge=0, le=1)
+    prompts: str | None = None
+    """Prompt set: ``default``, ``clip_benchmark``, or a path to a JSON file {"classes": [...], "templates": [...]}."""
+    language: str = "en"
+    revision: str | None = None
+    image_key: str | None = None
+    label_key: str | None = None
+    caption_key: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class SuiteEntry(_Frozen):
+    """A named list of data sets, whose mean is a row of its own."""
+
+    members: tuple[str, ...]
+    metric: tuple[str, ...] = ()
+    """The metrics that are averaged, each for itself; none given: each member's ``main_metric``."""
+    title: str = ""
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _one_metric(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class LinearProbeEntry(_Frozen):
+    """Settings of the linear_probe task."""
+
+    protocol: Literal["default", "cherti2023"] = "default"
+    shots: tuple[int, ...] = ()
+    """k-shot probes to run beside the full one."""
+    full: bool = True
+    seeds: int = Field(3, gt=0)
+    """Draws per k-shot probe."""
+
+
+class TasksEntry(_Frozen):
+    """Settings per task."""
+
+    linear_probe: LinearProbeEntry = LinearProbeEntry()
+
+
+class Config(_Frozen):
+    """Everything benchmarks.yaml can say."""
+
+    models: tuple[ModelEntry | str, ...] = ()
+    zoos: dict[str, tuple[ModelEntry | str, ...]] = {}
+    datasets: dict[str, DatasetEntry] = {}
+    suites: dict[str, SuiteEntry] = {}
+    tasks: TasksEntry = TasksEntry()
+    own_datasets: tuple[str, ...] = Field((), exclude=True)
+    """Names of the data sets that the user's own file defines: what ``run`` measures when no -d is given."""
+    path: str = Field(PACKAGED, exclude=True)
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _one_line_entries(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: {"spec": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
+        return value
+
+    @field_validator("suites", mode="before")
+    @classmethod
+    def _list_suites(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: {"members": entry} if isinstance(entry, list) else entry for name, entry in value.items()}
+        return value
+
+
+def load(path: str | Path | None = None) -> Config:
+    """The packaged configuration, with the user's file on top.
+
+    ``path`` None takes ``./benchmarks.yaml`` where there is one. Entries of the user's file replace packaged ones of
+    the same name; its ``models`` list is its own. Raises UsageError that names the file and the path in it.
+    """
+    base = _packaged()
+    if path is None:
+        path = Path(PACKAGED)
+        if not path.exists():
+            return base
+    path = Path(path)
+    user = _parse(read_yaml(path), str(path))
+    return base.model_copy(
+        update={
+            "models": user.models,
+            "zoos": {**base.zoos, **user.zoos},
+            "datasets": {**base.datasets, **user.datasets},
+            "suites": {**base.suites, **user.suites},
+            "tasks": user.tasks,
+            "own_datasets": tuple(name for name, entry in user.datasets.items() if base.datasets.get(name) != entry),
+            "path": str(path),
+        }
+    )
+
+
+@cache
+def _packaged() -> Config:
+    packaged = resources.files("clipeval") / PACKAGED
+    if not packaged.is_file():  # a source checkout keeps the file at its top level
+        packaged = Path(__file__).parent.parent / PACKAGED
+    return _parse(yaml.load(packaged.read_text("utf-8"), Loader=_Loader), PACKAGED)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases: they are what makes a small file expand to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not supported here", mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's value, read safely. Raises UsageError that names the file, line and column."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"{path}: cannot read the configuration: {reason}. Give a YAML file.") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """The value of YAML text, read safely. ``origin`` names it in the UsageError raised for invalid text."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin
+        reason = getattr(error, "problem", None) or str(error) or "nested too deeply"
+        raise UsageError(f"{where}: not valid YAML: {reason}.") from error
+
+
+def _parse(document: Any, path: str) -> Config:
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: expected a mapping with the keys {', '.join(_user_keys(Config))}.")
+    for hidden in ("own_datasets", "path"):
+        if hidden in document:
+            raise UsageError(f"{path}: {hidden}: unknown key. Keys here: {', '.join(_user_keys(Config))}.")
+    try:
+        return Config.model_validate({**document, "path": path})
+    except ValidationError as error:
+        raise UsageError(explain(error, path, _model_at)) from error
+
+
+def _user_keys(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def explain(error: ValidationError, path: str, model_at: Callable[[list[Any]], type[BaseModel]]) -> str:
+    """The first problem of a validation error: where in the file, what is wrong, what would be right.
+
+    ``model_at`` gives the model that describes a location in the document, such as ``["models", 3]``.
+    """
+    problems = error.errors(include_url=False)
+    # A union of "string or mapping" reports both failures; the deeper one is about what the user wrote.
+    problem = max(problems, key=lambda item: (item["type"] == "extra_forbidden", len(item["loc"])))
+    location = [part for part in problem["loc"] if not (isinstance(part, str) and part in {"str", "ModelEntry"})]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if problem["type"] == "extra_forbidden":
+        keys = _user_keys(model_at(location[:-1]))
+        return f"{path}: {where}: unknown key.{suggest(str(location[-1]), keys)} Keys here: {', '.join(keys)}."
+    if problem["type"] == "missing":
+        return f"{path}: {where}: this key is required."
+    reason = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{path}: {where}: {reason} (found {problem['input']!r:.80})."
+
+
+def _model_at(location: list[Any]) -> type[BaseModel]:
+    if not location:
+        return Config
+    if location == ["tasks"]:
+        return TasksEntry
+    kinds = {"models": ModelEntry, "zoos": ModelEntry, "datasets": DatasetEntry, "suites": SuiteEntry}
+    return kinds.get(location[0], LinearProbeEntry)

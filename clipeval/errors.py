@@ -1,0 +1,60 @@
+"""Every error a user can meet, and the exit code it ends in.
+
+    ClipevalError
+    ├── UsageError            2   a wrong command line or configuration: nothing was started
+    └── MeasureError          3   something could not be measured; the other cells go on
+        ├── DataError             a data set is missing, broken or inconsistent
+        ├── ModelError            a checkpoint is missing, unsafe, broken or of another shape
+        ├── MetricError           a metric is not defined on this input
+        └── StoreError            a cache or result file cannot be read or written
+
+A message says what, where, why and what to do. An exception outside this tree is a bug in clipeval (exit 70).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_NOT_MEASURED, EXIT_BUG, EXIT_INTERRUPTED = 0, 1, 2, 3, 70, 130
+
+
+class ClipevalError(Exception):
+    """Base of all errors whose message is meant for the user; shown without a traceback."""
+
+    exit_code = EXIT_BUG
+
+
+class UsageError(ClipevalError):
+    """The command line or a configuration file is wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class MeasureError(ClipevalError):
+    """A value could not be measured. Inside a run it becomes a row with status ``failed``."""
+
+    exit_code = EXIT_NOT_MEASURED
+
+
+class DataError(MeasureError):
+    """A data set is missing, broken or inconsistent with what it says of itself."""
+
+
+class ModelError(MeasureError):
+    """A checkpoint is missing, unsafe to load, broken or of another shape than its architecture."""
+
+
+class MetricError(MeasureError):
+    """A metric is not defined on this input, for example recall@10 among 4 candidates."""
+
+
+class StoreError(MeasureError):
+    """A cache entry or a result file cannot be read or written."""
+
+
+def suggest(word: str, choices: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the closest of ``choices``, or an empty string when none is close."""
+    lowered = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    return f" Did you mean '{lowered[close[0]]}'?" if close else ""

@@ -1,0 +1,55 @@
+"""What this machine offers: devices, cores, and how many threads a model of a given size should use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from clipeval.errors import UsageError, suggest
+
+_ONE_THREAD_BELOW_GMACS = 0.05
+"""Image towers smaller than this run fastest on one intra-op thread: see bench/threads.py."""
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def default_workers() -> int:
+    """Image decoding processes: one per core, at most 16."""
+    return min(cores(), 16)
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` becomes ``cuda`` where there is a GPU and ``cpu`` elsewhere. Raises UsageError for an absent device."""
+    if name == "cpu" or (name == "auto" and not _has_nvidia_driver()):
+        return "cpu"
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "auto":
+        return "cuda" if available else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: no such device.{suggest(name, ['cpu', 'cuda', 'auto'])}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: only cpu and cuda are supported. Use --device cpu.")
+    if device.type == "cuda" and (not available or (device.index or 0) >= torch.cuda.device_count()):
+        raise UsageError(f"--device {name}: this machine has no such GPU that PyTorch can use. Use --device cpu.")
+    return name
+
+
+def _has_nvidia_driver() -> bool:
+    """A cheap look before the import of torch, which takes seconds."""
+    return Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists() or os.name == "nt"
+
+
+def set_threads(gmacs_image: float) -> None:
+    """Choose intra-op threads for a model on the CPU, unless OMP_NUM_THREADS does: tiny layers lose more to
+    synchronising than they gain."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1 if gmacs_image < _ONE_THREAD_BELOW_GMACS else cores())
