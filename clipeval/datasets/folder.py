@@ -1,0 +1,90 @@
+"""``folder:``: a folder of images by split and class.
+
+    ROOT/SPLIT/CLASS/*.jpg    ROOT/classnames.txt  ROOT/templates.txt    (the text files are optional)
+
+Class names are the folders' names, sorted, with ``_`` as space; ``classnames.txt`` replaces them, one per line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipeval.config import DatasetEntry
+from clipeval.datasets import fingerprint
+from clipeval.datasets.images import decode
+from clipeval.datasets.loaded import LoadedDataset
+from clipeval.datasets.prompts import load_prompts
+from clipeval.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
+
+
+def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> LoadedDataset:
+    """Open one split. Ids are CLASS/FILE.
+    The classes are those of all splits, so that all count them alike.
+
+    Raises DataError when the split is missing, holds no images, or the lists of class names disagree.
+    """
+    root = Path(reference).expanduser()
+    if not (root / split).is_dir():
+        splits = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+        there = f"folders there: {', '.join(splits)}" if splits else "it is not a folder with splits"
+        raise DataError(f"{name}: {root} has no split '{split}' ({there}). Layout: ROOT/SPLIT/CLASS/*.jpg")
+    folders = _class_folders(root, entry)
+    paths = [
+        path
+        for folder in folders
+        for path in sorted((root / split / folder).rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    ids = [path.relative_to(root / split).as_posix() for path in paths]
+    index = {folder: position for position, folder in enumerate(folders)}
+    labels = np.array([index[sample.split("/")[0]] for sample in ids], dtype=np.int64)
+    try:
+        digests = fingerprint.of_files(paths)
+    except OSError as error:
+        raise DataError(f"{name}: cannot read {error.filename}: {error.strerror}.") from error
+    classes, templates = _lines(root / "classnames.txt"), _lines(root / "templates.txt")
+    if classes is not None and len(classes) != len(folders):
+        raise DataError(
+            f"{name}: class list and labels disagree: {root / 'classnames.txt'} has {len(classes)} lines, "
+            f"there are {len(folders)} class folders."
+        )
+    classes = classes or [folder.replace("_", " ") for folder in folders]
+    return LoadedDataset(
+        name=name,
+        split=split,
+        fingerprint=fingerprint.of_contents(digests, labels),
+        ids=ids,
+        read=_Files(name, paths, ids),
+        labels=labels,
+        prompts=load_prompts(name, entry.prompts, entry.language, classes, templates),
+    )
+
+
+@dataclass(frozen=True)
+class _Files:
+    name: str
+    paths: Sequence[Path]
+    ids: Sequence[str]
+
+    def __call__(self, index: int) -> Image.Image:
+        return decode(self.paths[index], f"{self.name}: sample {self.ids[index]}")
+
+
+def _class_folders(root: Path, entry: DatasetEntry) -> list[str]:
+    splits = {entry.split, entry.train_split, entry.val_split} - {None}
+    present = [root / str(split) for split in splits if (root / str(split)).is_dir()]
+    return sorted({path.name for split in present for path in split.iterdir() if path.is_dir() and path.name[0] != "."})
+
+
+def _lines(path: Path) -> list[str] | None:
+    return [line.strip() for line in path.read_text("utf-8").splitlines()] if path.is_file() else None

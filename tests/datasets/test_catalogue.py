@@ -1,0 +1,181 @@
+"""The packaged catalogue: suites as published, entries that mean what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipeval import config, datasets
+from clipeval.config import DatasetEntry
+from clipeval.datasets.base import Dataset, Prompts
+from clipeval.datasets.loaded import LoadedDataset
+from clipeval.datasets.opening import ADAPTERS
+from clipeval.datasets.selection import SCHEMES, split_spec
+from clipeval.errors import DataError, UsageError
+
+CATALOGUE = config.load(Path(__file__).parents[2] / "benchmarks.yaml")
+
+# fmt: off
+VTAB_PLUS = [
+    "imagenet1k", "imagenetv2", "imagenet_sketch", "imagenet-a", "imagenet-r", "objectnet", "fer2013", "voc2007",
+    "sun397", "cars", "fgvc_aircraft", "mnist", "stl10", "gtsrb", "country211", "renderedsst2", "vtab/caltech101",
+    "vtab/cifar10", "vtab/cifar100", "vtab/clevr_count_all", "vtab/clevr_closest_object_distance",
+    "vtab/diabetic_retinopathy", "vtab/dmlab", "vtab/dsprites_label_orientation", "vtab/dsprites_label_x_position",
+    "vtab/dtd", "vtab/eurosat", "vtab/kitti_closest_vehicle_distance", "vtab/flowers", "vtab/pets", "vtab/pcam",
+    "vtab/resisc45", "vtab/smallnorb_label_azimuth", "vtab/smallnorb_label_elevation", "vtab/svhn",
+]
+# fmt: on
+
+# The names of the 38 columns of openclip_results.csv (mlfoundations/open_clip, docs), in its order.
+DATACOMP = {
+    "ImageNet 1k": "imagenet1k",
+    "Caltech-101": "vtab/caltech101",
+    "CIFAR-10": "cifar10",
+    "CIFAR-100": "vtab/cifar100",
+    "CLEVR Counts": "vtab/clevr_count_all",
+    "CLEVR Distance": "vtab/clevr_closest_object_distance",
+    "Country211": "country211",
+    "Describable Textures": "vtab/dtd",
+    "EuroSAT": "vtab/eurosat",
+    "FGVC Aircraft": "fgvc_aircraft",
+    "Food-101": "food101",
+    "GTSRB": "gtsrb",
+    "ImageNet Sketch": "imagenet_sketch",
+    "ImageNet v2": "imagenetv2",
+    "ImageNet-A": "imagenet-a",
+    "ImageNet-O": "imagenet-o",
+    "ImageNet-R": "imagenet-r",
+    "KITTI Vehicle Distance": "vtab/kitti_closest_vehicle_distance",
+    "MNIST": "mnist",
+    "ObjectNet": "objectnet",
+    "Oxford Flowers-102": "vtab/flowers",
+    "Oxford-IIIT Pet": "vtab/pets",
+    "Pascal VOC 2007": "voc2007",
+    "PatchCamelyon": "vtab/pcam",
+    "Rendered SST2": "renderedsst2",
+    "RESISC45": "vtab/resisc45",
+    "Stanford Cars": "cars",
+    "STL-10": "stl10",
+    "SUN397": "sun397",
+    "SVHN": "vtab/svhn",
+    "Flickr": "retrieval/flickr30k",
+    "MSCOCO": "retrieval/mscoco_2014_5k_test_image_text_retrieval",
+    "WinoGAViL": "misc/winogavil",
+    "iWildCam": "wilds/iwildcam",
+    "Camelyon17": "wilds/camelyon17",
+    "FMoW": "wilds/fmow",
+    "Dollar Street": "fairness/dollar_street",
+    "GeoDE": "fairness/geode",
+}
+
+
+def test_suites_have_their_published_sizes() -> None:
+    sizes = {"vtab": 19, "vtab+": 35, "imagenet_robustness": 5, "retrieval": 3, "datacomp": 38, "builtin": 2}
+    for name, size in sizes.items():
+        members = CATALOGUE.suites[name].members
+        assert len(members) == len(set(members)) == size, name
+
+
+def test_vtab_plus_is_the_papers_and_clip_benchmarks_less_the_multilabel_set() -> None:
+    from clip_benchmark.datasets.builder import dataset_collection
+
+    members = set(CATALOGUE.suites["vtab+"].members)
+    assert members == set(VTAB_PLUS) == set(dataset_collection["vtab+"]) - {"voc2007_multilabel"}
+    assert "food101" not in members
+    for name in ("vtab", "imagenet_robustness", "retrieval"):
+        assert set(CATALOGUE.suites[name].members) == set(dataset_collection[name])
+    assert "sun397" in CATALOGUE.suites["vtab"].members
+    assert "vtab/cifar10" not in CATALOGUE.suites["vtab"].members
+
+
+def test_datacomp_is_the_open_clip_average() -> None:
+    assert set(CATALOGUE.suites["datacomp"].members) == set(DATACOMP.values())
+    assert CATALOGUE.suites["datacomp"].metric == ()
+    other = {name: CATALOGUE.datasets[name].main_metric for name in DATACOMP.values()}
+    assert {name: metric for name, metric in other.items() if metric != "acc1"} == {
+        "vtab/caltech101": "mean_per_class_recall",
+        "fgvc_aircraft": "mean_per_class_recall",
+        "vtab/flowers": "mean_per_class_recall",
+        "vtab/pets": "mean_per_class_recall",
+        "retrieval/flickr30k": "mean_recall@1",
+        "retrieval/mscoco_2014_5k_test_image_text_retrieval": "mean_recall@1",
+        "misc/winogavil": "jaccard_score_10-12",
+        "wilds/iwildcam": "F1-macro_all",
+        "wilds/fmow": "acc_worst_region",
+        "fairness/dollar_street": "acc_top5_wg",
+        "fairness/geode": "acc_wg",
+    }
+
+
+def test_every_suite_resolves_and_every_entry_is_complete() -> None:
+    selection = datasets.resolve(list(CATALOGUE.suites), CATALOGUE)
+    assert selection.suites == tuple(CATALOGUE.suites)
+    assert len(selection.datasets) == len({name for suite in CATALOGUE.suites.values() for name in suite.members})
+    assert set(ADAPTERS) == set(SCHEMES)
+    for name, entry in CATALOGUE.datasets.items():
+        assert split_spec(entry.spec)[0] in ADAPTERS
+        assert entry.main_metric, name
+        assert entry.tasks, name
+        assert ("linear_probe" in entry.tasks) <= (entry.train_split is not None), name
+        assert entry.n is not None or name == "misc/winogavil", name
+        if entry.main_metric in ("acc1", "mean_per_class_recall"):
+            assert entry.chance is not None, name
+            assert round(1 / entry.chance) >= 2
+            assert entry.chance == pytest.approx(1 / round(1 / entry.chance), rel=1e-4), name
+
+
+def test_lists() -> None:
+    rows = datasets.list_datasets(CATALOGUE)
+    assert [row["name"] for row in rows] == list(CATALOGUE.datasets)
+    pets = next(row for row in rows if row["name"] == "vtab/pets")
+    assert pets == {
+        "name": "vtab/pets",
+        "spec": "clip_benchmark:wds/vtab/pets",
+        "split": "test",
+        "n": 3669,
+        "tasks": ["zeroshot_classification", "linear_probe"],
+        "main_metric": "mean_per_class_recall",
+        "suites": ["vtab", "vtab+", "datacomp"],
+    }
+    suites = {row["name"]: row for row in datasets.list_suites(CATALOGUE)}
+    assert suites["vtab+"]["n"] == 35
+    assert suites["retrieval"]["members"] == ["mscoco_captions", "flickr30k", "flickr8k"]
+    assert suites["datacomp"]["metric"] == "main_metric"
+
+
+def test_importing_is_light() -> None:
+    code = (
+        "import sys, clipeval.datasets\n"
+        "heavy = ['torch', 'torchvision', 'open_clip', 'datasets', 'sklearn', 'clip_benchmark', 'PIL', 'requests']\n"
+        "print(', '.join(name for name in heavy if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def adapter(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> Dataset:
+    """A data set with repeated ids, or with labels for another number of classes."""
+    return LoadedDataset(
+        name=name,
+        split=split,
+        fingerprint="0",
+        ids=["a", "b", "a"] if reference == "twice" else ["a", "b", "c"],
+        read=lambda index: Image.new("RGB", (1, 1)),
+        labels=np.zeros((3, 5), dtype=bool),
+        prompts=Prompts("default", ("x", "y", "z", "w"), ("{c}",)),
+    )
+
+
+def test_one_registry_line_adds_an_adapter_and_its_contents_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ADAPTERS, "folder", f"{__name__}:adapter")
+    with pytest.raises(DataError, match=r"fake: 2 samples have the id 'a'; ids must be unique"):
+        datasets.open_dataset("fake", DatasetEntry(spec="folder:twice"))
+    with pytest.raises(DataError, match=r"class list and labels disagree: labels are for 5 classes, .* has 4 names"):
+        datasets.open_dataset("fake", DatasetEntry(spec="folder:wide"))
+    with pytest.raises(UsageError, match=r"datasets\.fake\.label_key: means nothing for folder: .* only for hf:"):
+        datasets.open_dataset("fake", DatasetEntry(spec="folder:wide", label_key="label"))

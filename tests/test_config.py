@@ -1,0 +1,59 @@
+"""benchmarks.yaml: what is wrong in it is named with its path, and with what was probably meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipeval import config
+from clipeval.errors import UsageError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(text):
+        path = tmp_path / "benchmarks.yaml"
+        path.write_text(text, "utf-8")
+        return path
+
+    return _write
+
+
+def test_one_line_adds_a_data_set(write):
+    loaded = config.load(write("datasets: {mine: 'folder:/data/mine'}"))
+    assert loaded.datasets["mine"].spec == "folder:/data/mine"
+    assert loaded.own_datasets == ("mine",)
+    assert "digits" in loaded.datasets
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dataset: {}", r"dataset: unknown key. Did you mean 'datasets'\?"),
+        ("datasets: {a: {spec: x, splt: test}}", r"datasets\.a\.splt: unknown key. Did you mean 'split'\?"),
+        ("models: [{arch: a, pretrain: b}]", r"models\[0\]\.pretrain: unknown key. Did you mean 'pretrained'\?"),
+        ("zoos: {z: [{nam: b}]}", r"zoos\.z\[0\]\.nam: unknown key. Did you mean 'name'\?"),
+        ("suites: {s: {member: [b]}}", r"suites\.s\.member: unknown key. Did you mean 'members'\?"),
+        ("tasks: {linear_probe: {shot: [1]}}", r"tasks\.linear_probe\.shot: unknown key. Did you mean 'shots'\?"),
+        ("tasks: {linear_prob: {}}", r"tasks\.linear_prob: unknown key. Did you mean 'linear_probe'\?"),
+        ("datasets: {a: {spec: x, n: -1}}", r"datasets\.a\.n: input should be greater than 0 \(found -1\)"),
+        ("datasets: [1]", "datasets: "),
+        ("- 1", "expected a mapping"),
+        ("path: x", "path: unknown key"),
+        ("a: [1\n", "benchmarks.yaml:2:1: not valid YAML"),
+        ("a: &x [1]\nb: *x", "aliases"),
+        ("a: !!python/object/apply:os.system ['false']", "could not determine a constructor"),
+    ],
+)
+def test_wrong_files_name_the_place(write, text, message):
+    with pytest.raises(UsageError, match=message):
+        config.load(write(text))
+
+
+def test_missing_file():
+    with pytest.raises(UsageError, match="nothing.yaml: cannot read the configuration: No such file"):
+        config.load("nothing.yaml")
+
+
+def test_no_file_gives_the_packaged_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "vtab+" in config.load().suites
