@@ -1,0 +1,87 @@
+"""What a task sees of one data set under one checkpoint: embeddings made when first asked for, then kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipeval.datasets.base import Dataset
+from clipeval.datasets.subset import Subset
+from clipeval.embeddings import images
+from clipeval.embeddings.images import LoaderSettings, Progress
+from clipeval.embeddings.texts import TextStore
+
+if TYPE_CHECKING:
+    from clipeval.models.base import Encoder
+
+
+class EmbeddedInputs:
+    """``clipeval.tasks.base.Inputs`` on top of the stores.
+
+    ``open_split`` opens another split of the same data set, or returns None; ``dataset`` may be a Subset.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        dataset: Dataset,
+        text_store: TextStore,
+        open_split: Callable[[str], Dataset | None],
+        settings: LoaderSettings,
+        progress: Progress,
+    ) -> None:
+        self.dataset = dataset
+        self.shots: int | None = None
+        self.seed = 0
+        self.protocol = "default"
+        self._encoder = encoder
+        self._text_store = text_store
+        self._open_split = open_split
+        self._settings = settings
+        self._progress = progress
+        self._all_images: np.ndarray | None = None
+        self._splits: dict[str, EmbeddedInputs | None] = {}
+
+    def with_parameters(self, shots: int | None, seed: int, protocol: str) -> EmbeddedInputs:
+        """The same inputs for a cell with these parameters."""
+        self.shots, self.seed, self.protocol = shots, seed, protocol
+        return self
+
+    def images(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """Embeddings ``[n, D]`` of the samples at the ascending ``indices``, or of all."""
+        if indices is None:
+            if self._all_images is None:
+                self._all_images = self._embed(np.arange(len(self.dataset)))
+            return self._all_images
+        if self._all_images is not None:
+            return self._all_images[indices]
+        return self._embed(indices)
+
+    def _embed(self, indices: np.ndarray) -> np.ndarray:
+        dataset = self.dataset
+        if isinstance(dataset, Subset):
+            dataset, indices = dataset.whole, dataset.indices[indices]
+        return images.embed(self._encoder, dataset, indices, self._settings, self._progress)
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        """Embeddings ``[len(texts), D]``. Raises ModelError for a text whose embedding is not finite."""
+        return self._text_store.get(texts)
+
+    def split(self, kind: str) -> EmbeddedInputs | None:
+        """The ``train`` or ``val`` split; None when the data set has none by that name. Raises DataError."""
+        if kind not in self._splits:
+            dataset = self._open_split(kind)
+            self._splits[kind] = dataset and EmbeddedInputs(
+                self._encoder, dataset, self._text_store, self._open_split, self._settings, self._progress
+            )
+        return self._splits[kind]
+
+    def on_device(self, array: np.ndarray) -> Any:
+        """``array`` as a tensor of the accelerator in use; the array itself on a CPU."""
+        if self._encoder.device == "cpu":
+            return array
+        import torch
+
+        return torch.from_numpy(array).to(self._encoder.device)

@@ -1,0 +1,114 @@
+"""Text embeddings of one checkpoint: every unique text once, whatever data sets and tasks use it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipeval import paths
+from clipeval.embeddings.images import Progress, one_behind
+from clipeval.embeddings.records import entry_folder, split_records, with_checksum
+from clipeval.errors import ModelError, StoreError
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipeval.models.base import Encoder
+
+_VERSION = 1
+_DIGEST_BYTES = 32
+
+
+class TextStore:
+    """Embeddings of texts under one checkpoint, addressed by the text.
+
+    Every writer appends to a segment file of its own, so writers never meet; readers merge the segments.
+    """
+
+    def __init__(self, encoder_key: dict[str, object], embed_dim: int) -> None:
+        self._folder = entry_folder(paths.cache_dir(), "texts", {"version": _VERSION, "encoder": encoder_key})
+        self._segment = self._folder / f"{uuid.uuid4().hex}.rec"
+        self._body_bytes = _DIGEST_BYTES + 4 * embed_dim
+        self._embed_dim = embed_dim
+        self._known: dict[bytes, bytes] = {}
+        for segment in sorted(self._folder.glob("*.rec")):
+            for body in split_records(segment.read_bytes(), self._body_bytes):
+                self._known[body[:_DIGEST_BYTES]] = body[_DIGEST_BYTES:]
+
+    def missing(self, texts: Iterable[str]) -> list[str]:
+        """The unique texts that have no embedding yet, in order of first appearance."""
+        return [text for text in dict.fromkeys(texts) if _digest(text) not in self._known]
+
+    def get(self, texts: list[str]) -> np.ndarray:
+        """Embeddings ``[len(texts), embed_dim]`` float32. Raises ModelError for a text that has no finite one."""
+        rows = np.empty((len(texts), self._embed_dim), np.float32)
+        for row, text in enumerate(texts):
+            vector = self._known.get(_digest(text))
+            if vector is None:
+                raise ModelError(
+                    f"text {text!r:.120}: its embedding is not finite. "
+                    "The weights may be broken, or overflow at this precision: try --precision fp32."
+                )
+            rows[row] = np.frombuffer(vector, np.float32)
+        return rows
+
+    def add(self, texts: list[str], embeddings: np.ndarray) -> None:
+        """Keep ``embeddings`` ``[len(texts), embed_dim]``; rows that are not finite are left out. Raises StoreError."""
+        finite = np.isfinite(embeddings).all(axis=1)
+        records = []
+        for row in np.flatnonzero(finite):
+            key, vector = _digest(texts[row]), np.ascontiguousarray(embeddings[row], np.float32).tobytes()
+            self._known[key] = vector
+            records.append(with_checksum(key + vector))
+        _append(self._segment, b"".join(records))
+
+
+def embed(encoder: Encoder, store: TextStore, texts: Iterable[str], batch_size: int, progress: Progress) -> None:
+    """Encode the texts that ``store`` lacks: full batches, sorted by length.
+
+    Where the text tower allows it, a batch is cut to its longest text, which is exact there
+    (``Encoder.text_trimmable``).
+    """
+    import torch
+
+    missing = store.missing(texts)
+    if not missing:
+        return
+    tokens = encoder.tokenize(missing)
+    lengths = encoder.token_lengths(tokens)
+    order = np.argsort(lengths, kind="stable")
+
+    def encoded() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            yield chosen, encoder.encode_tokens(tokens[torch.from_numpy(chosen)][:, : int(lengths[chosen[-1]])])
+
+    for chosen, embeddings in one_behind(encoded()):
+        store.add([missing[row] for row in chosen], embeddings.cpu().numpy())
+        progress(len(chosen), 0)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _append(path: Path, data: bytes) -> None:
+    try:
+        with path.open("ab") as file:
+            start = file.tell()
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:
+                os.ftruncate(file.fileno(), start)  # half a record would shift all that follow
+                raise
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot use the cache: {error.strerror}. Free space, or set CLIPEVAL_CACHE to another folder."
+        ) from error
