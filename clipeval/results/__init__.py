@@ -1,0 +1,1 @@
+"""The tidy results table: its schema, the ledger it is written from, per-sample outcomes and suite averages."""

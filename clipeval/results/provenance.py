@@ -1,0 +1,51 @@
+"""What a value depends on besides checkpoint and data: versions, commit, device."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import clipeval
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "clip-benchmark",
+    "faiss-gpu",
+    "faiss-cpu",
+    "scikit-learn",
+    "numpy",
+)
+
+
+@cache
+def packages() -> str:
+    """``name==version`` of the packages that decide a value, separated by spaces."""
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name}=={metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return " ".join(found)
+
+
+@cache
+def git_commit() -> str:
+    """The commit of clipeval's own checkout, with ``+dirty`` where files differ from it; empty outside a checkout."""
+    folder = Path(clipeval.__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        if not git("ls-files", "--error-unmatch", "__init__.py"):
+            return ""  # an installed copy that lies inside somebody's own repository
+        commit = git("rev-parse", "HEAD")
+        return f"{commit}+dirty" if commit and git("status", "--porcelain", "--", ".") else commit
+    except (OSError, subprocess.SubprocessError):
+        return ""

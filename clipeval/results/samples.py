@@ -1,0 +1,34 @@
+"""Per-sample outcomes: one Parquet file per cell under ``OUT/samples``, keyed by stable sample ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipeval.errors import StoreError
+from clipeval.results.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write(out: Path, cell: str, columns: dict[str, np.ndarray]) -> None:
+    """Keep the outcomes of one cell. Raises StoreError."""
+    import pandas as pd
+
+    if columns:
+        frame = pd.DataFrame({name: list(values) if values.ndim > 1 else values for name, values in columns.items()})
+        write_atomically(out / "samples" / f"{cell}.parquet", frame.to_parquet)
+
+
+def read(out: Path, cell: str) -> pd.DataFrame:
+    """The outcomes of one cell. Raises StoreError when they are not there or broken."""
+    import pandas as pd
+
+    path = out / "samples" / f"{cell}.parquet"
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot read the per-sample outcomes: {error}. Run the cell again.") from error

@@ -1,0 +1,84 @@
+"""The columns of the tidy results table. One row is one value of one metric. Columns may be added, never retyped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT, NUMBER, COUNT, FLAG = "string", "float64", "Int64", "boolean"
+
+COLUMNS: dict[str, str] = {
+    # the checkpoint
+    "model": TEXT,
+    "arch": TEXT,
+    "pretrained": TEXT,
+    "checkpoint_sha256": TEXT,
+    "source": TEXT,
+    "source_family": TEXT,
+    "unique_samples": NUMBER,
+    "samples_seen": NUMBER,
+    "samples_seen_from": TEXT,
+    "params": NUMBER,
+    "params_image": NUMBER,
+    "params_text": NUMBER,
+    "gmacs": NUMBER,
+    "gmacs_image": NUMBER,
+    "gmacs_text": NUMBER,
+    "gmacs_total": NUMBER,
+    "image_size": NUMBER,
+    # the measurement
+    "dataset": TEXT,
+    "split": TEXT,
+    "dataset_fingerprint": TEXT,
+    "task": TEXT,
+    "shots": COUNT,
+    "seed": COUNT,
+    "task_version": TEXT,
+    # the value
+    "metric": TEXT,
+    "value": NUMBER,
+    "ci_low": NUMBER,
+    "ci_high": NUMBER,
+    "n": COUNT,
+    "higher_is_better": FLAG,
+    "status": TEXT,
+    "error": TEXT,
+    # how it was obtained
+    "precision": TEXT,
+    "device": TEXT,
+    "seconds": NUMBER,
+    "images_per_second": NUMBER,
+    "started_at": TEXT,
+    "clipeval_version": TEXT,
+    "git_commit": TEXT,
+    "packages": TEXT,
+    "reference": TEXT,
+    # added since the first version of the table
+    "prompts": TEXT,
+    "protocol": TEXT,
+    "limit": COUNT,
+    "notes": TEXT,
+}
+
+TIMING_COLUMNS = ("seconds", "images_per_second", "started_at")
+"""Columns in which two runs of the same measurement differ."""
+
+STATUSES = ("ok", "limited", "skipped", "failed", "error")
+"""``limited``: a valid value of fewer samples than the data set has. ``error``: a suite average that lacks members."""
+
+
+def to_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a DataFrame with exactly the columns of the schema, in order; what a row lacks is missing (NA)."""
+    import pandas as pd
+
+    records = list(rows)
+    columns = {}
+    for name, kind in COLUMNS.items():
+        values = [record.get(name) for record in records]
+        if kind == TEXT:
+            values = [None if value in (None, "") else str(value) for value in values]
+        columns[name] = pd.Series(values, dtype=kind)
+    return pd.DataFrame(columns)
