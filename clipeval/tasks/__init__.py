@@ -1,0 +1,70 @@
+"""The tasks by name. A task is one module here with three functions, and one line in ``TASKS``.
+
+texts(dataset) -> list[str]        the texts it will ask for, so that those of all cells are encoded together
+run(inputs) -> TaskResult          collects the arrays
+evaluate(...) -> TaskResult        scores them; a pure function of arrays
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+from clipeval.errors import UsageError, suggest
+
+if TYPE_CHECKING:
+    from clipeval.datasets.base import Dataset
+    from clipeval.tasks.base import Inputs, TaskResult
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What there is to know of a task without importing it.
+
+    ``name`` is also its module's name, ``short`` a second name for the command line, ``version`` changes whenever its
+    values do, ``main_metric`` stands for it in summaries. ``needs`` is what a data set must have for it, out of
+    labels, prompts, captions, choices and train (a training split).
+    """
+
+    name: str
+    short: str
+    title: str
+    version: int
+    main_metric: str
+    needs: tuple[str, ...]
+
+
+class Task(Protocol):
+    """What a task's module offers to a runner."""
+
+    def texts(self, dataset: Dataset) -> list[str]:
+        """The texts ``run`` will ask for. Raises MetricError where the data set is not fit for the task."""
+        ...
+
+    def run(self, inputs: Inputs) -> TaskResult:
+        """Measure one cell. Raises MeasureError."""
+        ...
+
+
+_SPECS = (
+    TaskSpec("zeroshot_classification", "classification", "Zero-shot classification", 1, "acc1", ("labels", "prompts")),
+    TaskSpec("zeroshot_retrieval", "retrieval", "Zero-shot retrieval", 1, "image_retrieval_recall@5", ("captions",)),
+    TaskSpec("linear_probe", "probe", "Linear probe", 1, "acc1", ("labels", "train")),
+    TaskSpec("image_caption_selection", "", "Image-caption selection", 1, "text_acc", ("choices",)),
+)
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def canonical_name(word: str) -> str:
+    """The task that ``word`` names, by its name or its short name. Raises UsageError with the names there are."""
+    names = {spec.short: spec.name for spec in _SPECS if spec.short} | {name: name for name in TASKS}
+    if word not in names:
+        listed = ", ".join(f"{spec.name} ({spec.short})" if spec.short else spec.name for spec in _SPECS)
+        raise UsageError(f"'{word}' is not a task.{suggest(word, names)} Tasks: {listed}.")
+    return names[word]
+
+
+def load_task(spec: TaskSpec) -> Task:
+    """The module of a task."""
+    return cast(Task, importlib.import_module(f"{__name__}.{spec.name}"))

@@ -1,0 +1,238 @@
+"""Linear probe: logistic regression on frozen image embeddings, with all training images or k per class."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from clipeval import digest
+from clipeval.errors import DataError, MetricError
+from clipeval.metrics import normalise, require_finite
+from clipeval.tasks import accuracy, adam_probe
+from clipeval.tasks.accuracy import Labelled
+from clipeval.tasks.base import Inputs, TaskResult
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+    from clipeval.datasets.base import Dataset
+
+C_PATH = np.logspace(-2, 6, 17)
+"""Inverse regularisation strengths that are tried, strongest regularisation first."""
+C_ONE_SHOT = 100.0
+"""What a 1-shot probe uses: nothing is left to choose it on."""
+VALIDATION_SHARE = 0.2
+_HOLD_OUT_SEED = 0
+_TOLERANCE = 1e-4
+_ITERATIONS = (1_000, 10_000)
+"""L-BFGS iterations allowed, and the second allowance for a fit that has not converged by then."""
+
+
+def texts(dataset: Dataset) -> list[str]:
+    """A linear probe reads no text."""
+    return []
+
+
+def run(inputs: Inputs) -> TaskResult:
+    """Train on the ``train`` split and score ``inputs.dataset``. Raises DataError and MetricError.
+
+    A k-shot probe sees only the drawn images, not the validation split: it is about k labels per class and no more.
+    """
+    train = inputs.split("train")
+    if train is None:
+        raise DataError(f"{inputs.dataset.name}: it has no training split, which a linear probe needs.")
+    test = _labelled(inputs)
+    if inputs.shots is None:
+        val = inputs.split("val")
+        val_rows = _labelled(val) if val else None
+        return evaluate(_labelled(train), test, val_rows, seed=inputs.seed, protocol=inputs.protocol)
+    classes = train.dataset.prompts.classes if train.dataset.prompts else ()
+    rows = shot_indices(_labels(train), inputs.shots, inputs.seed, classes)
+    result = evaluate(_labelled(train, rows), test, seed=inputs.seed, protocol=inputs.protocol)
+    notes = {"train_rows_sha256": digest.of_value(rows.tolist())}
+    return TaskResult(result.metrics, result.samples, result.notes | notes)
+
+
+def _labelled(inputs: Inputs, rows: np.ndarray | None = None) -> Labelled:
+    labels, ids = _labels(inputs), inputs.dataset.ids
+    embeddings = inputs.on_device(inputs.images(rows))
+    if rows is None:
+        return Labelled(embeddings, labels, ids)
+    return Labelled(embeddings, labels[rows], [ids[row] for row in rows])
+
+
+def _labels(inputs: Inputs) -> np.ndarray:
+    dataset = inputs.dataset
+    if dataset.labels is None or dataset.labels.ndim != 1:
+        raise MetricError(f"{dataset.name} ({dataset.split}): a linear probe needs one label per image.")
+    return dataset.labels
+
+
+def shot_indices(labels: np.ndarray, k: int, seed: int, class_names: Sequence[str] = ()) -> np.ndarray:
+    """``k`` rows of each class, ascending: a function of the labels, ``k`` and ``seed`` alone.
+
+    The rows of a smaller ``k`` are among those of a larger one. Raises DataError for a class with fewer than ``k``.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(short := np.flatnonzero(counts < k)):
+        label = int(classes[short[0]])
+        name = f" ('{class_names[label]}')" if 0 <= label < len(class_names) else ""
+        raise DataError(
+            f"class {label}{name} has {counts[short[0]]} training images, fewer than the {k} of a {k}-shot probe "
+            f"({len(short)} of {len(classes)} classes have too few). Choose at most {counts.min()} shots."
+        )
+    return np.flatnonzero(_place_in_class(labels, seed) < k)
+
+
+def hold_out(labels: np.ndarray) -> np.ndarray:
+    """Which rows to choose C on, ``[n]`` bool: a fifth of each class, at least one, none of a class of one.
+
+    A function of the labels alone, so that it is the same for every checkpoint.
+    """
+    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    held = np.where(counts > 1, np.maximum(np.round(counts * VALIDATION_SHARE), 1), 0)
+    return _place_in_class(labels, _HOLD_OUT_SEED) < held[index]
+
+
+def _place_in_class(labels: np.ndarray, seed: int) -> np.ndarray:
+    """The place of each row among the rows of its class, in an order drawn by ``seed``: ``[n]``."""
+    drawn = np.random.RandomState(seed).permutation(len(labels))  # this generator's numbers never change
+    by_class = drawn[np.argsort(labels[drawn], kind="stable")]
+    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    place = np.empty(len(labels), dtype=np.int64)
+    place[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
+    return place
+
+
+def evaluate(
+    train: Labelled, test: Labelled, val: Labelled | None = None, *, seed: int = 0, protocol: str = "default"
+) -> TaskResult:
+    """acc1, acc5 and mean_per_class_recall on ``test`` of a classifier trained on ``train``.
+
+    Embeddings are L2-normalised here. Labels are any integers.
+
+    ``default``: scikit-learn's LogisticRegression (L-BFGS, L2 penalty). C is the value of ``C_PATH`` with the best
+    accuracy on ``val``, or without ``val`` on ``hold_out`` of the training rows; ties go to the stronger
+    regularisation. The classifier is then fitted anew on all rows, validation included. Where every class has a single
+    row and there is no ``val``, C is ``C_ONE_SHOT``. The test rows choose nothing. ``cherti2023``: see
+    ``adam_probe.train_best``; ``val`` is not used there, and ``seed`` only there.
+
+    The notes say what was chosen, on what, and whether C lies on an end of the path. Raises DataError when the training
+    rows hold fewer than two classes, and MetricError for an embedding that is not finite.
+    """
+    n_classes = len(np.unique(train.labels))
+    if n_classes < 2:
+        raise DataError(f"the training rows hold {n_classes} class(es): a classifier needs at least two.")
+    train, test = _prepared(train), _prepared(test)
+    if protocol == "cherti2023":
+        return adam_probe.train_best(train, test, seed)
+    with _array_api(train.embeddings):
+        return _logistic_regression(train, test, val and _prepared(val))
+
+
+def _prepared(split: Labelled) -> Labelled:
+    require_finite(split.embeddings, split.ids, "image")
+    return Labelled(normalise(split.embeddings), split.labels, split.ids)
+
+
+def _logistic_regression(train: Labelled, test: Labelled, val: Labelled | None) -> TaskResult:
+    held = hold_out(train.labels)
+    if val:
+        c, notes = _choose_c(train, val)
+        notes["selected_on"] = "val split"
+        train = _joined(train, val)
+    elif held.any():
+        c, notes = _choose_c(train.rows(~held), train.rows(held))
+        notes["selected_on"] = "training rows held out"
+    else:
+        c, notes = C_ONE_SHOT, {"selected_on": "nothing"}
+    estimator = _estimator(train)
+    notes |= {"protocol": "default", "C": c, "converged": _fit(estimator, train, c)}
+    result = _score(estimator, test)
+    return TaskResult(result.metrics, result.samples, result.notes | notes)
+
+
+def _joined(one: Labelled, other: Labelled) -> Labelled:
+    xp = array_namespace(one.embeddings)
+    embeddings = xp.concat([one.embeddings, other.embeddings], axis=0)
+    return Labelled(embeddings, np.concatenate([one.labels, other.labels]), [*one.ids, *other.ids])
+
+
+def _choose_c(fit: Labelled, val: Labelled) -> tuple[float, dict[str, object]]:
+    """The C with the best validation accuracy, the smallest of equals, and what to note of the choice."""
+    estimator = _estimator(fit)
+    accuracies, unconverged = [], []
+    for c in C_PATH:
+        if not _fit(estimator, fit, c):
+            unconverged.append(float(c))
+        accuracies.append(_score(estimator, val).metrics[0].value)
+    best = int(np.argmax(accuracies))
+    notes = {
+        "validation_accuracy": accuracies[best],
+        "validation_samples": len(val.labels),
+        "C_on_edge": best in (0, len(C_PATH) - 1),
+    }
+    return float(C_PATH[best]), notes | ({"C_not_converged": unconverged} if unconverged else {})
+
+
+def _estimator(train: Labelled) -> LogisticRegression:
+    """A classifier that stops when the gradient's largest entry is a ten-thousandth of that at zero weights.
+
+    A fixed tolerance would not do: entries at zero weights are of order 1 / (K sqrt(D)), below scikit-learn's default
+    for a thousand classes, where a fit would stop before it began.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    x = train.embeddings
+    xp = array_namespace(x)
+    classes, index = np.unique(train.labels, return_inverse=True)
+    columns = xp.arange(len(classes), device=device(x))
+    is_class = xp.astype(xp.asarray(index, device=device(x))[:, None] == columns[None, :], x.dtype)
+    gradient = (1 / len(classes) - is_class).T @ x / x.shape[0]
+    return LogisticRegression(solver="lbfgs", warm_start=True, tol=_TOLERANCE * float(xp.max(xp.abs(gradient))))
+
+
+def _fit(estimator: LogisticRegression, train: Labelled, c: float) -> bool:
+    """Fit with this C from where the estimator stands. False where L-BFGS did not converge even in a second run."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    estimator.C = float(c)
+    for iterations in _ITERATIONS:
+        estimator.max_iter = iterations
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            estimator.fit(train.embeddings, train.labels)
+        for warning in caught:
+            if not issubclass(warning.category, ConvergenceWarning):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        if not any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+            return True
+    return False
+
+
+def _score(estimator: LogisticRegression, test: Labelled) -> TaskResult:
+    weights, bias = estimator.coef_, estimator.intercept_
+    if len(estimator.classes_) == 2:  # one row, for the second class against the first
+        xp = array_namespace(weights)
+        weights, bias = xp.concat([-weights, weights], axis=0), xp.concat([-bias, bias], axis=0)
+    blocks = accuracy.linear_scores(test.embeddings, weights, bias)
+    return accuracy.score(blocks, estimator.classes_, test.labels, test.ids)
+
+
+@contextmanager
+def _array_api(array: Any) -> Iterator[None]:
+    """Let scikit-learn compute where ``array`` lives. It refuses to unless SciPy was told of it by this variable."""
+    if isinstance(array, np.ndarray):
+        yield
+        return
+    import sklearn
+
+    os.environ.setdefault("SCIPY_ARRAY_API", "1")
+    with sklearn.config_context(array_api_dispatch=True):
+        yield
