@@ -1,0 +1,101 @@
+"""What a checkpoint is to the rest of clipeval: facts about it, and two functions that embed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts about one checkpoint, in the names of the results table.
+
+    ``params*`` are counts, ``gmacs*`` are 1e9 multiply-accumulates for one image-text pair, ``samples_seen`` counts
+    image-text pairs of pre-training (unknown: NaN), ``samples_seen_from`` is one of measured, tag, epochs, card,
+    paper, or empty. ``source`` is the upstream data set and ``source_family`` its family.
+    """
+
+    model: str
+    arch: str = ""
+    pretrained: str = ""
+    checkpoint_sha256: str = ""
+    source: str = ""
+    source_family: str = ""
+    unique_samples: float = float("nan")
+    samples_seen: float = float("nan")
+    samples_seen_from: str = ""
+    params: float = float("nan")
+    params_image: float = float("nan")
+    params_text: float = float("nan")
+    gmacs: float = float("nan")
+    gmacs_image: float = float("nan")
+    gmacs_text: float = float("nan")
+    gmacs_total: float = float("nan")
+    image_size: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the model's input: the spatial part runs on PIL, the rest on the device.
+
+    ``size`` is (height, width) in pixels; ``mean`` and ``std`` apply to values in [0, 1], per channel.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    resize_mode: str
+    fill_color: int = 0
+
+    def spatial_key(self) -> dict[str, Any]:
+        """The part that decides the uint8 pixels, and so the identity of the pixel cache."""
+        return {
+            "size": list(self.size),
+            "interpolation": self.interpolation,
+            "resize_mode": self.resize_mode,
+            "fill_color": self.fill_color,
+        }
+
+
+class Encoder(Protocol):
+    """A loaded checkpoint. Embeddings leave it as float32, not normalised, whatever the precision inside."""
+
+    info: ModelInfo
+    preprocessing: Preprocessing
+    embed_dim: int
+    context_length: int
+    device: str
+    """``cpu``, ``cuda``, ``cuda:1``..."""
+    text_trimmable: bool
+    """True when a batch may be cut to its longest text without changing any embedding."""
+
+    def key(self) -> dict[str, Any]:
+        """What decides the embeddings: weights digest, architecture, preprocessing, tokenizer, precision."""
+        ...
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Resize and crop on the CPU: ``[H, W, 3]`` uint8, exactly what the model's own transform would scale."""
+        ...
+
+    def tokenize(self, texts: list[str]) -> torch.Tensor:
+        """``[n, context_length]`` int64 on the CPU."""
+        ...
+
+    def token_lengths(self, tokens: torch.Tensor) -> np.ndarray:
+        """``[n]`` tokens that matter per text, end-of-text included; ``context_length`` where trimming is inexact."""
+        ...
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``[n, H, W, 3]`` uint8 (any device) -> ``[n, embed_dim]`` float32 on the model's device."""
+        ...
+
+    def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """``[n, L]`` int64, L <= context_length when ``text_trimmable`` -> ``[n, embed_dim]`` float32 on the device."""
+        ...

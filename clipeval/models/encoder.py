@@ -1,0 +1,119 @@
+"""A loaded model that embeds images and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipeval.models.base import ModelInfo, Preprocessing
+from clipeval.models.text_tower import CausalTextTower
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+class PixelTransform:
+    """The part of a model's inference transform that works on PIL images: resize, crop, RGB."""
+
+    def __init__(self, steps: Sequence[Callable[[Image.Image], Image.Image]]) -> None:
+        self._steps = steps
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """``[H, W, 3]`` uint8."""
+        for step in self._steps:
+            image = step(image)
+        return np.array(image)
+
+
+class OpenClipEncoder:
+    """An open_clip model; ``base.Encoder`` says what its attributes and methods mean.
+
+    ``model`` is in inference mode on ``device``; ``text_tower`` is given where texts may be trimmed; ``identity`` is
+    the part of ``key()`` that says which weights and which code embed.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        text_tower: CausalTextTower | None,
+        tokenizer: Any,
+        pixels: PixelTransform,
+        preprocessing: Preprocessing,
+        info: ModelInfo,
+        embed_dim: int,
+        identity: dict[str, Any],
+        device: str,
+        precision: str,
+    ) -> None:
+        import torch
+
+        self.info = info
+        self.preprocessing = preprocessing
+        self.pixels = pixels
+        self.embed_dim = embed_dim
+        self.context_length: int = tokenizer.context_length
+        self.text_trimmable = text_tower is not None
+        self.device = device
+        self._model = model
+        self._text_tower = text_tower
+        self._tokenizer = tokenizer
+        self._identity = identity
+        self._precision = precision
+        # On the device, as a division by a Python number may become a multiplication there, and round differently.
+        numbers = torch.tensor([[255.0] * 3, preprocessing.mean, preprocessing.std], device=device)
+        self._white, self._mean, self._std = numbers.view(3, 3, 1, 1).unbind()
+
+    def key(self) -> dict[str, Any]:
+        """What decides the embeddings, as JSON values."""
+        preprocessing = asdict(self.preprocessing) | {
+            name: list(getattr(self.preprocessing, name)) for name in ("size", "mean", "std")
+        }
+        return {
+            **self._identity,
+            "preprocessing": preprocessing,
+            "context_length": self.context_length,
+            "precision": self._precision,
+        }
+
+    def tokenize(self, texts: list[str]) -> torch.Tensor:
+        """``[n, context_length]`` int64 on the CPU."""
+        return self._tokenizer(texts)
+
+    def token_lengths(self, tokens: torch.Tensor) -> np.ndarray:
+        """``[n]`` tokens that matter per text."""
+        if self._text_tower is None:
+            return np.full(len(tokens), self.context_length)
+        return self._text_tower.ends(tokens).numpy() + 1
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``[n, H, W, 3]`` uint8 -> ``[n, embed_dim]`` float32 on the device."""
+        import torch
+
+        with torch.inference_mode(), self._autocast():
+            images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            images = images.to(torch.float32, memory_format=torch.contiguous_format)
+            images = images.div_(self._white).sub_(self._mean).div_(self._std)  # as ToTensor and Normalize do
+            return self._model.encode_image(images).float()
+
+    def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """``[n, L]`` int64 -> ``[n, embed_dim]`` float32 on the device; L < context_length where trimmable."""
+        import torch
+
+        with torch.inference_mode(), self._autocast():
+            tokens = tokens.to(self.device, non_blocking=True)
+            if self._text_tower is not None and tokens.shape[1] < self.context_length:
+                return self._text_tower.encode(tokens).float()
+            return self._model.encode_text(tokens).float()
+
+    def _autocast(self) -> torch.autocast:
+        import torch
+
+        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
+        return torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None)

@@ -1,0 +1,101 @@
+"""Size and cost of a model: parameters, multiply-accumulates and input size, from its configuration alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clipeval import digest
+from clipeval.errors import StoreError
+from clipeval.paths import cache_dir
+from clipeval.results.files import write_atomically
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Profile:
+    """``params*`` are counts; ``gmacs*`` are 1e9 multiply-accumulates for one image, one text, or one pair of them.
+
+    ``params`` and ``gmacs`` are of the whole model: with CoCa's decoder, which neither tower includes. ``image_size``
+    is the longer side in pixels.
+    """
+
+    params: float
+    params_image: float
+    params_text: float
+    gmacs: float
+    gmacs_image: float
+    gmacs_text: float
+    image_size: float
+
+
+def of_config(model_cfg: dict[str, Any]) -> Profile:
+    """The profile of an open_clip model configuration, remembered under its digest.
+
+    Raises ModelError when open_clip cannot build the model.
+    """
+    path = cache_dir() / "profiles" / f"{digest.of_value([_VERSION, model_cfg])}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Profile(**json.loads(path.read_text("utf-8")))
+    profile = measure(model_cfg)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(json.dumps(asdict(profile)), "utf-8")
+
+    with contextlib.suppress(StoreError):  # the memory only saves time
+        write_atomically(path, write)
+    return profile
+
+
+def measure(model_cfg: dict[str, Any]) -> Profile:
+    """Build the model without storage and count one pair's forward pass.
+
+    torch's counter reports floating point operations, two per multiply-accumulate, of convolutions and matrix products,
+    attention included. It does not see the fused attention that torch takes in eval mode without gradients, so
+    gradients stay on.
+    """
+    import torch
+
+    from clipeval.models import loader
+
+    with torch.device("meta"):
+        model = loader.build(model_cfg).eval()
+        height, width = loader.image_size(model)
+        image = torch.zeros(1, 3, height, width)
+        text = torch.zeros(1, model_cfg["text_cfg"].get("context_length", 77), dtype=torch.long)
+    gmacs_image = _gmacs(lambda: model.encode_image(image))
+    gmacs_text = _gmacs(lambda: model.encode_text(text))
+    towers_only = "multimodal_cfg" not in model_cfg
+    return Profile(
+        params=_count(model),
+        params_image=_count(model.visual),
+        params_text=_params_text(model),
+        gmacs=gmacs_image + gmacs_text if towers_only else _gmacs(lambda: model(image, text)),
+        gmacs_image=gmacs_image,
+        gmacs_text=gmacs_text,
+        image_size=max(height, width),
+    )
+
+
+def _gmacs(forward: Callable[[], Any]) -> float:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        forward()
+    return counter.get_total_flops() / 2e9
+
+
+def _params_text(model: Any) -> int:
+    if hasattr(model, "text"):
+        return _count(model.text)
+    scales = [parameter for name, parameter in model.named_parameters() if name in ("logit_scale", "logit_bias")]
+    return _count(model) - _count(model.visual) - sum(parameter.numel() for parameter in scales)
+
+
+def _count(module: Any) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

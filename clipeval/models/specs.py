@@ -1,0 +1,245 @@
+"""MODEL specs: from what a user writes to a list of checkpoints. Nothing is read but names and file names."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from clipeval.config import Config, ModelEntry
+from clipeval.errors import UsageError, suggest
+from clipeval.models import zoo
+
+Kind = Literal["tag", "file", "hf", "hub", "local-dir", "trained"]
+
+HUB_PREFIX, LOCAL_PREFIX, HF_PREFIX = "hf-hub:", "local-dir:", "hf://"
+_OVERRIDES = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
+_WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One checkpoint, not yet looked at.
+
+    ``name`` identifies it in the results. ``kind`` says where the weights are: an open_clip ``tag``; a ``file`` on this
+    machine or one on the hub (``hf``), both of architecture ``arch``; a ``hub`` repository or a ``local-dir`` with an
+    open_clip configuration; a checkpoint ``trained`` by clipeval-train. ``path`` is the local file or folder, if any.
+    ``overrides`` are facts from the configuration that win over what clipeval finds out.
+    """
+
+    name: str
+    kind: Kind
+    arch: str = ""
+    pretrained: str = ""
+    path: str = ""
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+
+def resolve(words: Sequence[str], config: Config) -> list[ModelSpec]:
+    """The checkpoints that ``words`` name, in order and without repetitions; no words: ``config.models``.
+
+    Raises UsageError that says which word or which place in the configuration is wrong and what was probably meant.
+    """
+    resolver = _Resolver(config)
+    if words:
+        found = [spec for word in words for spec in resolver.word(word, "")]
+    else:
+        found = [
+            spec
+            for index, entry in enumerate(config.models)
+            for spec in resolver.entry(entry, f"{config.path}: models[{index}]")
+        ]
+    unique: dict[ModelSpec, ModelSpec] = {}
+    for spec in found:
+        unique.setdefault(replace(spec, name=""), spec)
+    kept = list(unique.values())
+    names = [spec.name for spec in kept]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two different models are named '{twice}'. Give one of them another `name` in {config.path}.")
+    return kept
+
+
+class _Resolver:
+    """Looks words up in one configuration. ``where`` is the place in that file, for messages, or empty."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._models = {
+            _name(entry): (entry, f"{config.path}: models[{index}]")
+            for index, entry in enumerate(config.models)
+            if isinstance(entry, ModelEntry)
+        }
+        self._open_zoos: list[str] = []
+
+    def entry(self, entry: ModelEntry | str, where: str) -> list[ModelSpec]:
+        """The checkpoints of one item of ``models`` or of a zoo."""
+        if isinstance(entry, str):
+            return self.word(entry, f"{where}: ")
+        if entry.spec is not None and entry.arch is None and entry.pretrained is None:
+            specs = self.word(entry.spec, f"{where}.spec: ", look_up=False)
+        elif entry.spec is None and entry.arch is not None and entry.pretrained is not None:
+            specs = [_of_architecture(entry.arch, entry.pretrained, f"{where}.arch: ", f"{where}.pretrained: ")]
+        else:
+            raise UsageError(f"{where}: give either `spec`, or `arch` with `pretrained`.")
+        if entry.name is not None:
+            if len(specs) > 1:
+                raise UsageError(f"{where}.name: '{entry.name}' would name {len(specs)} checkpoints. Leave it out.")
+            specs = [replace(spec, name=entry.name) for spec in specs]
+        overrides = tuple((key, value) for key in _OVERRIDES if (value := getattr(entry, key)) is not None)
+        return [replace(spec, overrides=overrides) for spec in specs]
+
+    def word(self, word: str, where: str, look_up: bool = True) -> list[ModelSpec]:
+        """The checkpoints one word names: a model or zoo by name (unless ``look_up`` is off), or a MODEL spec."""
+        if look_up and word in self._config.zoos:
+            return self._zoo(word)
+        if look_up and word in self._models:
+            return self.entry(*self._models[word])
+        if word in zoo.ZOOS:
+            return [_of_zoo(row) for row in zoo.members(word)]
+        if word.startswith(HUB_PREFIX):
+            return [_of_hub(word, where)]
+        if word.startswith(LOCAL_PREFIX):
+            return [_of_folder(word, where)]
+        if "," in word and not Path(word).exists():
+            arch, _, pretrained = word.partition(",")
+            return [_of_architecture(arch, pretrained, where, where)]
+        return _of_paths(word, where, [*self._config.zoos, *self._models, *zoo.ZOOS], self._config.path)
+
+    def _zoo(self, name: str) -> list[ModelSpec]:
+        place = f"{self._config.path}: zoos.{name}"
+        if name in self._open_zoos:
+            raise UsageError(f"{place}: contains itself: {' -> '.join([*self._open_zoos, name])}.")
+        self._open_zoos.append(name)
+        entries = enumerate(self._config.zoos[name])
+        specs = [spec for index, entry in entries for spec in self.entry(entry, f"{place}[{index}]")]
+        self._open_zoos.pop()
+        return specs
+
+
+def _name(entry: ModelEntry) -> str:
+    return entry.name or entry.spec or f"{entry.arch},{entry.pretrained}"
+
+
+def _of_zoo(row: zoo.Checkpoint) -> ModelSpec:
+    return ModelSpec(row.name, "hf" if row.pretrained.startswith(HF_PREFIX) else "tag", row.arch, row.pretrained)
+
+
+def _of_architecture(arch: str, pretrained: str, where_arch: str, where: str) -> ModelSpec:
+    arch = arch.replace("/", "-")  # open_clip takes ViT-B/32 as well
+    if arch not in zoo.architectures() and not _newer_open_clip_has(arch):
+        raise UsageError(
+            f"{where_arch}'{arch}' is not an architecture of open_clip.{suggest(arch, zoo.architectures())} "
+            "`clipeval list models` shows those with public checkpoints."
+        )
+    tag = zoo.clean_tag(pretrained)
+    if row := zoo.checkpoints().get((arch, tag)):
+        if not row.activation_matches:
+            raise UsageError(f"{where}{wrong_activation(arch, tag, row.quick_gelu)}")
+        return _of_zoo(row)
+    if pretrained.startswith(HF_PREFIX):
+        if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+/.*[^/]", pretrained):
+            raise UsageError(f"{where}'{pretrained}' is not of the form hf://ORG/REPO/FILE.")
+        return ModelSpec(f"{arch},{pretrained}", "hf", arch, pretrained)
+    path = Path(pretrained)
+    if path.is_file():
+        return ModelSpec(f"{arch},{path.as_posix()}", "file", arch, path.as_posix(), str(path))
+    if _newer_open_clip_has(arch, tag):
+        return ModelSpec(f"{arch},{tag}", "tag", arch, tag)
+    raise UsageError(where + _why_not_pretrained(arch, pretrained))
+
+
+def _why_not_pretrained(arch: str, pretrained: str) -> str:
+    if not pretrained:
+        return f"which checkpoint of {arch}? Write '{arch},TAG' or '{arch},FILE'."
+    if "://" in pretrained:
+        return f"'{pretrained}': of addresses, only hf://ORG/REPO/FILE is read. Download the file and give its path."
+    if Path(pretrained).is_dir():
+        return f"'{pretrained}' is a folder; a checkpoint file is needed after '{arch},'. Or use local-dir:{pretrained}"
+    if "/" in pretrained or pretrained.endswith(_WEIGHT_SUFFIXES):
+        return f"the file '{pretrained}' does not exist."
+    tag = zoo.clean_tag(pretrained)
+    hint = suggest(tag, zoo.tags(arch))
+    others = [name for name, other in zoo.checkpoints() if other == tag]
+    if not hint and others:
+        hint = f" It is one of {', '.join(others)}."
+    return f"'{pretrained}' is not a tag of {arch}.{hint or ' `clipeval list models` shows all tags.'}"
+
+
+def wrong_activation(arch: str, pretrained: str, quick_gelu: bool) -> str:
+    """The message for weights under an architecture with another activation than they were trained with."""
+    trained, other = ("QuickGELU", "GELU") if quick_gelu else ("GELU", "QuickGELU")
+    return (
+        f"'{pretrained}' was trained with {trained}, but {arch} computes {other}, which gives wrong results without an "
+        f"error. Use {zoo.other_activation(arch)},{pretrained}"
+    )
+
+
+def _newer_open_clip_has(arch: str, tag: str = "") -> bool:
+    """Whether an open_clip other than the one the shipped tables were built from knows the architecture or tag."""
+    built_from = next(iter(zoo.architectures().values())).open_clip
+    if metadata.version("open_clip_torch") == built_from:
+        return False
+    from clipeval.models import loader
+
+    return loader.is_known(arch, tag)
+
+
+def _of_hub(word: str, where: str) -> ModelSpec:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", word.removeprefix(HUB_PREFIX)):
+        raise UsageError(f"{where}'{word}' is not of the form {HUB_PREFIX}ORG/NAME.")
+    return ModelSpec(word, "hub", pretrained=word)
+
+
+def _of_folder(word: str, where: str) -> ModelSpec:
+    path = Path(word.removeprefix(LOCAL_PREFIX))
+    if not (path / "open_clip_config.json").is_file():
+        raise UsageError(f"{where}'{word}': the folder '{path}' has no file open_clip_config.json.")
+    name = LOCAL_PREFIX + path.as_posix()
+    return ModelSpec(name, "local-dir", pretrained=name, path=str(path))
+
+
+def _of_paths(word: str, where: str, names: Sequence[str], config_path: str) -> list[ModelSpec]:
+    if glob.has_magic(word):
+        matches = sorted(glob.glob(word), key=_natural_order)  # noqa: PTH207 Path.glob takes no absolute pattern
+        if not matches:
+            raise UsageError(f"{where}no file matches '{word}'.")
+        return [_of_trained(Path(match), where) for match in matches]
+    path = Path(word)
+    if path.exists():
+        return [_of_trained(path, where)]
+    if "/" in word or word.endswith(_WEIGHT_SUFFIXES):
+        raise UsageError(f"{where}the file or run folder '{word}' does not exist.")
+    if word in zoo.architectures():
+        example = (zoo.tags(word) or ["FILE"])[0]
+        raise UsageError(f"{where}which checkpoint of {word}? Write '{word},TAG' or '{word},FILE', as {word},{example}")
+    raise UsageError(
+        f"{where}'{word}' is neither a model nor a zoo of {config_path} nor a file."
+        f"{suggest(word, [*names, *zoo.architectures()])} Zoos: {', '.join(dict.fromkeys([*names, *zoo.ZOOS]))}."
+    )
+
+
+def _of_trained(path: Path, where: str) -> ModelSpec:
+    """A checkpoint of clipeval-train: its file, or the run folder that stands for its newest checkpoint."""
+    name = path.as_posix()
+    if path.is_dir():
+        latest = path / "latest"
+        if not latest.is_file():
+            hint = f" Use {LOCAL_PREFIX}{name}" if (path / "open_clip_config.json").is_file() else ""
+            raise UsageError(f"{where}'{name}' holds no run of clipeval-train: it has no file 'latest'.{hint}")
+        path = path / latest.read_text("utf-8").strip()
+        if not path.is_file():
+            raise UsageError(f"{where}'{name}/latest' points to '{path.as_posix()}', which does not exist.")
+    elif path.suffix != ".pt":
+        raise UsageError(
+            f"{where}'{name}' is not a checkpoint of clipeval-train (a .pt file). "
+            f"For other files say the architecture: ViT-B-32,{name}"
+        )
+    return ModelSpec(name, "trained", pretrained=name, path=str(path))
+
+
+def _natural_order(text: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

@@ -1,0 +1,548 @@
+"""Loading checkpoints: equal to open_clip on good files, a clear refusal on all others."""
+
+import copy
+import io
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision.transforms import Normalize, ToTensor
+
+from clipeval import digest, models
+from clipeval.errors import ModelError, UsageError
+from clipeval.models import ModelSpec, Preprocessing, loader, weights
+from clipeval.models.encoder import OpenClipEncoder, PixelTransform
+
+VISION = {"image_size": 32, "patch_size": 8, "layers": 2, "width": 32, "head_width": 16}
+TEXT = {"context_length": 24, "vocab_size": 49408, "layers": 2, "width": 32, "heads": 2}
+TINY: dict[str, Any] = {"embed_dim": 20, "vision_cfg": VISION, "text_cfg": TEXT}
+MULTIMODAL = {"context_length": 23, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+METADATA = {"source": "toy", "source_family": None, "unique_samples": 50.0, "samples_seen": 200, "seed": 3}
+CPU: dict[str, Any] = {"device": "cpu", "precision": "fp32", "offline": True}
+TEXTS = [
+    "a photo of a cat",
+    "x",
+    "a much longer caption about seven purple elephants",
+    "",
+    "zebra zebra zebra zebra " * 9,
+]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPEVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", copy.deepcopy(TINY))
+
+
+def random_model(config: dict[str, Any] = TINY, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    model = loader.build(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name != "logit_scale":
+                parameter.normal_(std=0.3)  # fresh weights are too small to show a difference
+    return model
+
+
+def save_trained(path: Path, config: dict[str, Any] = TINY, arch: str = "toy") -> ModelSpec:
+    content = {
+        "format": weights.TRAINED_FORMAT,
+        "arch": arch,
+        "model_cfg": config,
+        "state_dict": random_model(config).state_dict(),
+        "metadata": METADATA,
+    }
+    torch.save(content, path)
+    return ModelSpec(path.as_posix(), "trained", pretrained=path.as_posix(), path=str(path))
+
+
+def of_file(path: Path, arch: str = "tiny") -> ModelSpec:
+    return ModelSpec(f"{arch},{path}", "file", arch, str(path), str(path))
+
+
+def refused(spec: ModelSpec, error: type[Exception] = ModelError, **settings: Any) -> str:
+    with pytest.raises(error) as caught:
+        models.load(spec, **CPU | settings)
+    return str(caught.value)
+
+
+def photographs() -> list[Image.Image]:
+    generator = np.random.default_rng(0)
+    sizes = [(67, 45), (31, 90), (32, 32), (5, 3)]
+    images = [Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+    return [*images, images[0].convert("L"), images[1].convert("RGBA"), images[0].convert("P")]
+
+
+# --- equality with open_clip ---
+
+
+def test_a_trained_checkpoint_embeds_as_open_clip_does(tmp_path: Path) -> None:
+    spec = save_trained(tmp_path / "toy.pt")
+    encoder = models.load(spec, **CPU)
+    model = random_model()
+    images = torch.from_numpy(np.stack([encoder.pixels(image) for image in photographs()]))
+    transform = image_transform_v2(PreprocessCfg(size=32), is_train=False)
+    with torch.inference_mode():
+        expected_images = model.encode_image(torch.stack([transform(image) for image in photographs()]))
+        expected_texts = model.encode_text(open_clip.SimpleTokenizer(context_length=24)(TEXTS))
+    assert images.shape == (7, 32, 32, 3)
+    assert torch.equal(encoder.encode_images(images), expected_images)
+    assert torch.equal(encoder.encode_tokens(encoder.tokenize(TEXTS)), expected_texts)
+    assert expected_images.shape == (7, encoder.embed_dim)
+    assert (encoder.context_length, encoder.device) == (24, "cpu")
+
+
+def test_the_file_also_loads_as_a_plain_checkpoint_of_its_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "toy.pt"
+    save_trained(path, arch="tiny")
+    theirs = open_clip.create_model("tiny", pretrained=str(path)).eval()
+    ours = models.load(of_file(path), **CPU)
+    tokens = ours.tokenize(TEXTS)
+    with torch.inference_mode():
+        assert torch.equal(ours.encode_tokens(tokens), theirs.encode_text(tokens))
+    assert (ours.info.source, ours.info.samples_seen, ours.info.samples_seen_from) == ("toy", 200, "measured")
+
+
+class Recorder:
+    """A model that returns the image it is given."""
+
+    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        return images.clone()
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"size": (24, 32), "resize_mode": "squash", "interpolation": "bilinear"},
+        {"size": 33, "resize_mode": "longest", "fill_color": 7, "mean": (0.5,) * 3, "std": (0.5,) * 3},
+        {"size": (20, 30), "mean": (0.0,) * 3, "std": (1.0,) * 3},
+    ],
+)
+def test_pixels_and_normalisation_are_bit_identical_to_open_clip(settings: dict[str, Any], device: str) -> None:
+    config = PreprocessCfg(**{"size": 31} | settings)
+    transform = image_transform_v2(config, is_train=False)
+    steps = [step for step in transform.transforms if not isinstance(step, (ToTensor, Normalize))]
+    size = config.size if isinstance(config.size, tuple) else (config.size, config.size)
+    encoder = OpenClipEncoder(
+        model=Recorder(),
+        text_tower=None,
+        tokenizer=open_clip.SimpleTokenizer(),
+        pixels=PixelTransform(steps),
+        preprocessing=Preprocessing(size, config.mean, config.std, config.interpolation, config.resize_mode),
+        info=models.ModelInfo("recorder"),
+        embed_dim=1,
+        identity={},
+        device=device,
+        precision="fp32",
+    )
+    for image in photographs():
+        pixels = encoder.pixels(image)
+        assert (pixels.shape, pixels.dtype) == ((*size, 3), np.uint8)
+        assert torch.equal(encoder.encode_images(torch.from_numpy(pixels)[None])[0].cpu(), transform(image))
+
+
+def test_every_grey_level_is_scaled_as_to_tensor_does(tmp_path: Path) -> None:
+    encoder = models.load(save_trained(tmp_path / "toy.pt"), **CPU)
+    encoder._model = Recorder()
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)
+    transform = image_transform_v2(PreprocessCfg(size=32), is_train=False)
+    expected = transform.transforms[-1](ToTensor()(levels))
+    assert torch.equal(encoder.encode_images(torch.from_numpy(levels)[None])[0], expected)
+
+
+def test_pixel_transform_crosses_process_borders(tmp_path: Path) -> None:
+    pixels = models.load(save_trained(tmp_path / "toy.pt"), **CPU).pixels
+    image = photographs()[0]
+    assert np.array_equal(pickle.loads(pickle.dumps(pixels))(image), pixels(image))
+
+
+# --- trimmed texts ---
+
+
+CAUSAL = {
+    "clip": TINY,
+    "custom text": TINY | {"custom_text": True},
+    "eos": TINY | {"text_cfg": TEXT | {"pool_type": "eos", "eos_id": 49407}},
+    "custom eos with bias": TINY
+    | {"custom_text": True, "text_cfg": TEXT | {"pool_type": "eos", "eos_id": 49407, "proj_bias": True}},
+    "no projection": TINY | {"embed_dim": 32, "custom_text": True, "text_cfg": TEXT | {"proj_type": "none"}},
+    "quickgelu": TINY | {"quick_gelu": True},
+}
+WHOLE = {
+    "siglip": TINY | {"custom_text": True, "text_cfg": TEXT | {"no_causal_mask": True, "pool_type": "last"}},
+    "bidirectional": TINY | {"custom_text": True, "text_cfg": TEXT | {"no_causal_mask": True}},
+    "last position": TINY | {"custom_text": True, "text_cfg": TEXT | {"pool_type": "last"}},
+    "class token": TINY | {"custom_text": True, "text_cfg": TEXT | {"embed_cls": True}},
+    "coca": {
+        "embed_dim": 32,
+        "custom_text": True,
+        "vision_cfg": VISION | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+        "text_cfg": TEXT | {"context_length": 23, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": MULTIMODAL,
+    },
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_trimming_is_exact_for_causal_towers(tmp_path: Path, name: str) -> None:
+    encoder = models.load(save_trained(tmp_path / "toy.pt", CAUSAL[name]), **CPU)
+    tokens = encoder.tokenize(TEXTS)
+    lengths = encoder.token_lengths(tokens)
+    whole = encoder.encode_tokens(tokens)
+    assert encoder.text_trimmable
+    assert lengths.tolist() == [7, 3, 10, 2, 24]
+    for row, length in enumerate(lengths):
+        for cut in {int(length), min(int(length) + 3, 24)}:
+            trimmed = encoder.encode_tokens(tokens[row : row + 1, :cut])
+            assert torch.allclose(trimmed, whole[row : row + 1], rtol=0, atol=1e-6 * float(whole.abs().max()))
+    together = encoder.encode_tokens(tokens[:4, :10])
+    assert torch.allclose(together, whole[:4], rtol=0, atol=1e-6 * float(whole.abs().max()))
+    assert not torch.allclose(encoder.encode_tokens(tokens[:1, :5]), whole[:1], atol=1e-3)  # too short is another text
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_other_towers_are_never_trimmed(tmp_path: Path, name: str) -> None:
+    encoder = models.load(save_trained(tmp_path / "toy.pt", WHOLE[name]), **CPU)
+    tokens = encoder.tokenize(TEXTS)
+    assert not encoder.text_trimmable
+    assert set(encoder.token_lengths(tokens)) == {encoder.context_length} == {tokens.shape[1]}
+    embeddings = encoder.encode_tokens(tokens)
+    assert embeddings.shape == (len(TEXTS), encoder.embed_dim)
+    assert embeddings.isfinite().all()
+
+
+# --- what is known of a checkpoint ---
+
+
+def test_description_of_a_trained_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "toy.pt"
+    spec = replace(
+        save_trained(path), overrides=(("source", "other"), ("samples_seen", 1e3), ("samples_seen_from", "card"))
+    )
+    plain, overridden = models.describe(replace(spec, overrides=()), offline=True), models.describe(spec, offline=True)
+    model = random_model()
+    assert (plain.model, plain.arch, plain.pretrained) == (spec.name, "toy", spec.name)
+    assert plain.checkpoint_sha256 == digest.of_file(path)
+    assert (plain.source, plain.source_family, plain.unique_samples) == ("toy", "toy", 50)
+    assert (plain.samples_seen, plain.samples_seen_from) == (200, "measured")
+    assert plain.params == sum(parameter.numel() for parameter in model.parameters())
+    assert plain.image_size == 32
+    assert plain.gmacs_total == plain.gmacs * 200
+    assert (overridden.source, overridden.samples_seen, overridden.samples_seen_from) == ("other", 1000, "card")
+    assert overridden.gmacs_total == overridden.gmacs * 1000
+    assert models.load(spec, **CPU).info == overridden
+
+
+def test_the_paper_s_file_is_known_wherever_it_lies(tmp_path: Path) -> None:
+    path = tmp_path / "Model-B-32_Data-80M_Samples-3B_lr-5e-4_bs-32k.pt"
+    torch.save({"x": torch.zeros(1)}, path)
+    info = models.describe(of_file(path, "ViT-B-32"), offline=True)
+    assert (info.source, info.samples_seen) == ("LAION-80M", 2560013280)
+    other = models.describe(of_file(path.rename(tmp_path / "other.pt"), "ViT-B-32"), offline=True)
+    assert (other.source, other.gmacs) == ("", info.gmacs)
+    assert np.isnan(other.samples_seen)
+
+
+def test_preprocessing_of_files_without_any(tmp_path: Path) -> None:
+    def settings(arch: str, file: str) -> dict[str, Any]:
+        return loader._configuration(of_file(tmp_path / file, arch), {}, tmp_path / file, True)[1]
+
+    assert settings("ViT-B-16-SigLIP", "mine.pt")["mean"] == (0.5, 0.5, 0.5)  # on which all its tags agree
+    assert settings("ViT-B-16-SigLIP", "mine.pt")["resize_mode"] == "squash"
+    assert settings("ViT-L-14", "mine.pt")["mean"] == open_clip.OPENAI_DATASET_MEAN  # its tags do not agree
+    paper = "Model-L-14_Data-2B_Samples-34B_lr-1e-3_bs-86k.pt"
+    assert settings("ViT-L-14", paper)["mean"] == (0.5, 0.5, 0.5)  # the weights of ViT-L-14,laion2b_s32b_b82k
+
+
+def test_key_tells_checkpoints_and_precisions_apart(tmp_path: Path) -> None:
+    spec = save_trained(tmp_path / "toy.pt")
+    key = models.load(spec, **CPU).key()
+    assert json.loads(json.dumps(key)) == key
+    assert key == models.load(spec, **CPU).key()
+    assert key != models.load(spec, **CPU | {"precision": "bf16"}).key()
+    assert key != models.load(save_trained(tmp_path / "b.pt", TINY | {"quick_gelu": True}), **CPU).key()
+
+
+def test_bf16_is_close_to_fp32_and_leaves_as_fp32(tmp_path: Path) -> None:
+    spec = save_trained(tmp_path / "toy.pt")
+    pixels = torch.from_numpy(np.stack([models.load(spec, **CPU).pixels(image) for image in photographs()]))
+    exact, half = (models.load(spec, **CPU | {"precision": name}) for name in ("fp32", "bf16"))
+    tokens = exact.tokenize(TEXTS)[:4, :10]
+    for ours, theirs in (
+        (half.encode_images(pixels), exact.encode_images(pixels)),
+        (half.encode_tokens(tokens), exact.encode_tokens(tokens)),
+    ):
+        assert ours.dtype == torch.float32
+        assert 0 < (ours - theirs).abs().max() < 0.05 * theirs.abs().max()
+
+
+# --- folders and the hub ---
+
+
+def save_folder(folder: Path, file: str = "open_clip_model.safetensors") -> ModelSpec:
+    folder.mkdir(exist_ok=True)
+    preprocess = {
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": preprocess}))
+    save_file(random_model().state_dict(), folder / file)
+    return ModelSpec(f"local-dir:{folder}", "local-dir", "", f"local-dir:{folder}", str(folder))
+
+
+def test_local_folder_with_its_preprocessing(tmp_path: Path) -> None:
+    spec = save_folder(tmp_path / "m")
+    encoder = models.load(spec, **CPU)
+    assert encoder.preprocessing == Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, "bilinear", "squash")
+    assert encoder.info.params == sum(parameter.numel() for parameter in random_model().parameters())
+    theirs, _, transform = open_clip.create_model_and_transforms(spec.pretrained)
+    image = photographs()[0]
+    with torch.inference_mode():
+        expected = theirs.eval().encode_image(transform(image)[None])
+    assert torch.equal(encoder.encode_images(torch.from_numpy(encoder.pixels(image))[None]), expected)
+
+
+def test_messages_for_broken_folders(tmp_path: Path) -> None:
+    spec = save_folder(tmp_path / "m", "a.safetensors")
+    assert models.locate(spec, offline=True).name == "a.safetensors"
+    (tmp_path / "m" / "b.bin").write_bytes(b"")
+    assert "found several: a.safetensors, b.bin" in refused(spec)
+    for file in ("a.safetensors", "b.bin"):
+        (tmp_path / "m" / file).unlink()
+    assert "found none" in refused(spec)
+    save_folder(tmp_path / "m")
+    (tmp_path / "m" / "open_clip_config.json").write_text("{")
+    assert "open_clip_config.json: not a readable JSON file" in refused(spec)
+    (tmp_path / "m" / "open_clip_config.json").write_text('{"model_cfg": {"embed_dim": 3}}')
+    assert "`model_cfg` with embed_dim, vision_cfg and text_cfg is missing" in refused(spec)
+
+
+class Hub:
+    """A stand-in for huggingface_hub.hf_hub_download over a folder ORG/REPO/FILE; counts what goes over the network."""
+
+    def __init__(self, folder: Path, reachable: bool = True) -> None:
+        self.folder, self.reachable, self.cached, self.downloads = folder, reachable, set(), 0
+
+    def __call__(self, repository: str, file: str, local_files_only: bool) -> str:
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        path = self.folder / repository / file
+        if path not in self.cached:
+            if local_files_only or not self.reachable:
+                raise LocalEntryNotFoundError("not in the cache")
+            if not path.exists():
+                raise EntryNotFoundError("404")
+            self.downloads += 1
+            self.cached.add(path)
+        return str(path)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    hub = Hub(tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub)
+    monkeypatch.setattr(
+        open_clip.factory, "download_pretrained_from_hf", lambda repo, filename, **_: hub(repo, filename, False)
+    )
+    return hub
+
+
+def test_offline_message_names_the_file_and_the_repository(hub: Hub) -> None:
+    tag = ModelSpec("ViT-B-32,laion2b_s34b_b79k", "tag", "ViT-B-32", "laion2b_s34b_b79k")
+    expected = (
+        "ViT-B-32,laion2b_s34b_b79k: 'open_clip_model.safetensors' or 'open_clip_pytorch_model.bin' of hub repository "
+        "'laion/CLIP-ViT-B-32-laion2B-s34B-b79K' is not on this machine, and nothing is downloaded now."
+    )
+    assert expected in refused(tag)
+    file = ModelSpec("x", "hf", "ViT-B-32", "hf://org/repo/sub/w.pt")
+    assert "'sub/w.pt' of hub repository 'org/repo'" in refused(file)
+    vitamin = ModelSpec("x", "tag", "ViTamin-S", "datacomp1b")
+    assert "'pytorch_model.safetensors' or 'pytorch_model.bin' of hub repository 'jienengchen/ViTamin-S'" in refused(
+        vitamin
+    )
+    assert hub.downloads == 0
+
+
+def test_messages_when_the_hub_cannot_help(hub: Hub) -> None:
+    spec = ModelSpec("x", "hf", "ViT-B-32", "hf://org/repo/w.pt")
+    assert "hub repository 'org/repo' has no file 'w.pt'" in refused(spec, offline=False)
+    hub.reachable = False
+    assert "cannot reach the hub for 'w.pt' of repository 'org/repo'" in refused(spec, offline=False)
+
+
+def test_checkpoint_of_the_hub_is_downloaded_once(hub: Hub) -> None:
+    (hub.folder / "org").mkdir(parents=True)
+    save_folder(hub.folder / "org" / "m", "open_clip_pytorch_model.bin")
+    torch.save(random_model().state_dict(), hub.folder / "org" / "m" / "open_clip_pytorch_model.bin")
+    spec = ModelSpec("hf-hub:org/m", "hub", "", "hf-hub:org/m")
+    encoder = models.load(spec, **CPU | {"offline": False})
+    assert encoder.preprocessing.resize_mode == "squash"
+    assert encoder.info.gmacs > 0
+    assert hub.downloads == 2  # configuration and weights
+    models.load(spec, **CPU)
+    assert hub.downloads == 2
+
+
+def test_a_repository_that_open_clip_has_a_tag_for_is_described_by_it(hub: Hub) -> None:
+    repository = hub.folder / "laion" / "CLIP-ViT-B-32-laion2B-s34B-b79K"
+    repository.mkdir(parents=True)
+    save_file({"x": torch.zeros(1)}, repository / "open_clip_model.safetensors")
+    spec = ModelSpec("h", "hub", "", "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
+    info = models.describe(spec, offline=False)
+    assert (info.model, info.arch, info.pretrained) == ("h", "ViT-B-32", spec.pretrained)
+    assert (info.source, info.samples_seen) == ("LAION-2B", 34725395968)
+
+
+def test_towers_and_tokenizers_of_the_hub_are_not_fetched_offline(tmp_path: Path) -> None:
+    text = {"hf_model_name": "org/tower", "hf_tokenizer_name": "org/words"}
+    spec = save_trained(tmp_path / "w.pt", TINY | {"text_cfg": TEXT | {"hf_tokenizer_name": "org/words"}})
+    assert "cannot get the tokenizer" in refused(spec)
+    spec = save_folder(tmp_path / "m")
+    (tmp_path / "m" / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY | {"text_cfg": text}}))
+    assert "open_clip cannot build this model configuration" in refused(spec)
+
+
+# --- refusals ---
+
+
+class Bomb:
+    """Creates a file when it is unpickled the unsafe way."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.target,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_execute_code_is_refused(tmp_path: Path, zipped: bool) -> None:
+    target, path = tmp_path / "boom", tmp_path / "evil.pt"
+    content = {"state_dict": {"x": torch.zeros(2)}, "payload": Bomb(target)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    for spec in (of_file(path), ModelSpec("evil", "trained", path=str(path))):
+        text = refused(spec)
+        assert "would execute code" in text
+        assert "refused, nothing was executed" in text
+    plain = tmp_path / "plain.bin"
+    plain.write_bytes(pickle.dumps(content["payload"]))
+    refused(of_file(plain))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("cut", [0, 10, 1000, -1000])
+def test_cut_off_file(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "toy.pt"
+    spec = save_trained(path)
+    path.write_bytes(path.read_bytes()[:cut])
+    assert "not readable as a checkpoint" in refused(spec)
+    assert "not readable as a checkpoint" in refused(of_file(path))
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.bin", "w.safetensors"])
+def test_file_that_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("<html>404</html>")
+    assert f"{path}: not readable as a checkpoint" in refused(of_file(path))
+
+
+def test_torchscript_archive(tmp_path: Path) -> None:
+    path = tmp_path / "ViT-B-32.pt"
+    buffer = io.BytesIO()
+    with pytest.warns(FutureWarning):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), buffer)
+    path.write_bytes(buffer.getvalue())
+    assert "a TorchScript archive, which is a program; refused" in refused(of_file(path, "ViT-B-32-quickgelu"))
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (
+            {"vision_cfg": VISION | {"patch_size": 16}},
+            "'visual.positional_embedding' has the shape (5, 32), but tiny needs (17, 32)",
+        ),
+        (
+            {"vision_cfg": VISION | {"image_size": 64}},  # open_clip would interpolate this one
+            "'visual.positional_embedding' has the shape (65, 32), but tiny needs (17, 32)",
+        ),
+        (
+            {"text_cfg": TEXT | {"context_length": 30}},
+            "'positional_embedding' has the shape (30, 32), but tiny needs (24, 32)",
+        ),
+        ({"embed_dim": 24}, "'text_projection' has the shape (32, 24), but tiny needs (32, 20)"),
+        (
+            {"vision_cfg": VISION | {"layers": 3}},
+            "has 'visual.transformer.resblocks.2.ln_1.weight' and 11 more, unlike",
+        ),
+        ({"text_cfg": TEXT | {"layers": 1}}, "lacks 'transformer.resblocks.1.ln_1.weight' and 11 more, unlike tiny"),
+    ],
+)
+def test_checkpoint_of_another_shape(tmp_path: Path, other: dict[str, Any], expected: str) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in random_model(TINY | other).state_dict().items()}}, path)
+    text = refused(of_file(path))
+    assert expected in text
+    assert "Give the architecture that the checkpoint was trained with." in text
+
+
+def test_older_names_of_the_text_tower_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "custom", TINY | {"custom_text": True})
+    path = tmp_path / "w.pt"
+    torch.save(random_model().state_dict(), path)
+    tokens = open_clip.SimpleTokenizer(context_length=24)(TEXTS)
+    with torch.inference_mode():
+        expected = random_model().encode_text(tokens)
+    assert torch.equal(models.load(of_file(path, "custom"), **CPU).encode_tokens(tokens), expected)
+
+
+def test_checkpoints_without_weights_or_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({"epoch": 3}, path)
+    assert "holds no model weights" in refused(of_file(path))
+    torch.save(random_model().state_dict(), path)
+    assert "not a checkpoint of clipeval-train" in refused(ModelSpec("w", "trained", path=str(path)))
+    torch.save({"format": weights.TRAINED_FORMAT, "state_dict": {}}, path)
+    assert "`model_cfg` with embed_dim, vision_cfg and text_cfg is missing" in refused(
+        ModelSpec("w", "trained", path=str(path))
+    )
+    torch.save({"format": weights.TRAINED_FORMAT, "state_dict": {}, "model_cfg": TINY}, path)
+    assert "`metadata` is missing" in refused(ModelSpec("w", "trained", path=str(path)))
+    path.unlink()
+    assert "does not exist" in refused(of_file(path))
+
+
+def test_activation_on_record_must_be_the_architecture_s(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    save_trained(path, TINY | {"quick_gelu": True})
+    assert "was trained with QuickGELU, but tiny computes GELU" in refused(of_file(path))
+    published = tmp_path / "b32_400m.pt"  # MetaCLIP's own file name
+    torch.save({"x": torch.zeros(1)}, published)
+    assert "Use ViT-B-32-quickgelu," in refused(of_file(published, "ViT-B-32"))
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_s(tmp_path: Path) -> None:
+    spec = save_trained(tmp_path / "w.pt", TINY | {"text_cfg": TEXT | {"vocab_size": 100}})
+    assert "vocab_size is 100, but open_clip's tokenizer has 49408 tokens" in refused(spec)
+
+
+def test_devices_and_precisions_that_cannot_be(tmp_path: Path) -> None:
+    spec = save_trained(tmp_path / "w.pt")
+    assert "expected one of fp32, bf16, fp16" in refused(spec, UsageError, precision="int8")
+    assert "'fp16' needs a CUDA device" in refused(spec, UsageError, precision="fp16")
+    assert "expected cpu, cuda or cuda:N" in refused(spec, UsageError, device="gpu")
+    if not torch.cuda.is_available():
+        assert "torch finds 0 CUDA devices here" in refused(spec, UsageError, device="cuda")
