@@ -225,5 +225,10 @@ def _model_at(location: list[Any]) -> type[BaseModel]:
         return Config
     if location == ["tasks"]:
         return TasksEntry
-    kinds = {"models": ModelEntry, "zoos": ModelEntry, "datasets": DatasetEntry, "suites": SuiteEntry}
+    kinds: dict[Any, type[BaseModel]] = {
+        "models": ModelEntry,
+        "zoos": ModelEntry,
+        "datasets": DatasetEntry,
+        "suites": SuiteEntry,
+    }
     return kinds.get(location[0], LinearProbeEntry)

@@ -50,7 +50,7 @@ def test_wrong_files_name_the_place(write, text, message):
 
 
 def test_missing_file():
-    with pytest.raises(UsageError, match="nothing.yaml: cannot read the configuration: No such file"):
+    with pytest.raises(UsageError, match=r"nothing\.yaml: cannot read the configuration: No such file"):
         config.load("nothing.yaml")
 
 

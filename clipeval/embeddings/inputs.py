@@ -62,7 +62,7 @@ class EmbeddedInputs:
     def _embed(self, indices: np.ndarray) -> np.ndarray:
         dataset = self.dataset
         if isinstance(dataset, Subset):
-            dataset, indices = dataset.whole, dataset.indices[indices]
+            indices, dataset = dataset.indices[indices], dataset.whole
         return images.embed(self._encoder, dataset, indices, self._settings, self._progress)
 
     def texts(self, texts: list[str]) -> np.ndarray:
@@ -73,9 +73,8 @@ class EmbeddedInputs:
         """The ``train`` or ``val`` split; None when the data set has none by that name. Raises DataError."""
         if kind not in self._splits:
             dataset = self._open_split(kind)
-            self._splits[kind] = dataset and EmbeddedInputs(
-                self._encoder, dataset, self._text_store, self._open_split, self._settings, self._progress
-            )
+            shared = self._text_store, self._open_split, self._settings, self._progress
+            self._splits[kind] = None if dataset is None else EmbeddedInputs(self._encoder, dataset, *shared)
         return self._splits[kind]
 
     def on_device(self, array: np.ndarray) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -77,11 +77,11 @@ def load(batches: PixelBatches, workers: int, pin_memory: bool) -> Iterator[tupl
     with warnings.catch_warnings():
         # More processes than cores are the caller's choice: decoding may wait for a network.
         warnings.filterwarnings("ignore", "This DataLoader will create")
-        loader = torch.utils.data.DataLoader(
-            batches,  # type: ignore[arg-type]
+        loader: Any = torch.utils.data.DataLoader(
+            cast(Any, batches),
             batch_size=None,
             num_workers=workers,
-            collate_fn=_as_tensor,
+            collate_fn=cast(Any, _as_tensor),
             pin_memory=pin_memory,
         )
         items = iter(loader)

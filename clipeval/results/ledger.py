@@ -30,7 +30,7 @@ class Ledger:
 
     def _read(self) -> None:
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            lines = self.path.read_bytes().splitlines()
         except FileNotFoundError:
             return
         except OSError as error:
@@ -50,7 +50,7 @@ class Ledger:
 
     def finished(self, cell: str) -> bool:
         """True when ``cell`` has been measured and nothing in it failed."""
-        rows = self.cells.get(cell)
+        rows = self.cells.get(cell, [])
         return bool(rows) and all(row.get("status") in ("ok", "limited", "skipped") for row in rows)
 
     def add_cell(self, cell: str, rows: list[Row]) -> None:

@@ -61,14 +61,12 @@ def read_results(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     file = path / "results.parquet" if path.is_dir() else path
     try:
-        if file.suffix == ".parquet":
-            frame = pd.read_parquet(file)
-        else:
-            frame = pd.read_csv(file, low_memory=False)
+        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, low_memory=False)
     except FileNotFoundError:
         raise UsageError(f"{file}: no results table here. Write one with: clipeval run -o {path}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: not a readable results table: {error}.") from error
     extra = [name for name in frame.columns if name not in COLUMNS]
-    typed = to_frame(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+    records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    typed = to_frame(records)
     return typed.assign(**{name: frame[name].to_numpy() for name in extra})

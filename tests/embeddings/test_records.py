@@ -70,7 +70,7 @@ def test_full_disk_is_reported_with_what_to_do(file, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(StoreError, match="no space is left.*CLIPEVAL_CACHE"):
+    with pytest.raises(StoreError, match=r"no space is left.*CLIPEVAL_CACHE"):
         file.write(np.array([0]), rows(1))
 
 

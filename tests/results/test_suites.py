@@ -53,7 +53,10 @@ def test_limited_members_give_a_limited_average():
 
 def test_mixed_tasks_and_compound_metrics():
     suite = SuiteRequest(
-        "mixed", "main_metric", (("a", "acc1"), ("r", "mean_recall@1")), ("zeroshot_classification", "zeroshot_retrieval")
+        "mixed",
+        "main_metric",
+        (("a", "acc1"), ("r", "mean_recall@1")),
+        ("zeroshot_classification", "zeroshot_retrieval"),
     )
     rows = [
         row("a", 0.5),

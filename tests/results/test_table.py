@@ -29,7 +29,9 @@ def row(model="m", dataset="d", value=0.123456789012345678, status="ok", **more)
 
 
 def test_files_hold_the_same_unrounded_rows(tmp_path):
-    frame = table.write(tmp_path, [row(), row(dataset="é, \"x\"\n", shots=16, value=float("nan"), status="failed", error="why")])
+    frame = table.write(
+        tmp_path, [row(), row(dataset='é, "x"\n', shots=16, value=float("nan"), status="failed", error="why")]
+    )
     parquet, csv = read_results(tmp_path), read_results(tmp_path / "results.csv")
     pd.testing.assert_frame_equal(parquet, frame)
     pd.testing.assert_frame_equal(csv, frame)
@@ -38,7 +40,9 @@ def test_files_hold_the_same_unrounded_rows(tmp_path):
 
 
 def test_order_of_work_does_not_show(tmp_path):
-    cells = {str(i): [row(model=f"m{i % 3}", dataset=f"d{i % 2}", shots=[None, 2, 10][i % 3], seed=i)] for i in range(9)}
+    cells = {
+        str(i): [row(model=f"m{i % 3}", dataset=f"d{i % 2}", shots=[None, 2, 10][i % 3], seed=i)] for i in range(9)
+    }
     frames = []
     for order in (sorted(cells), sorted(cells, reverse=True)):
         ledger = Ledger(tmp_path / order[0])

@@ -1,0 +1,227 @@
+"""The ``clipeval`` command: parse, call, exit code. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipeval import __version__
+from clipeval.console import say
+from clipeval.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, ClipevalError, UsageError, suggest
+
+app = typer.Typer(
+    name="clipeval",
+    help="Evaluate CLIP checkpoints into one tidy table and derive their scaling laws.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-c", "--config", help="Configuration added to the packaged one; ./benchmarks.yaml where there is one."
+    ),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"clipeval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    config: ConfigFile = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="ARCH,PRETRAINED (a tag, a file or hf://ORG/REPO/FILE), hf-hub:ORG/NAME, local-dir:PATH, a path or "
+            "glob of clipeval-train checkpoints, or a model or zoo named in the configuration.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-d",
+            "--dataset",
+            help="A data set or suite of the configuration, wds:PATH_OR_URL, hf:NAME_OR_PATH[@revision], folder:PATH, "
+            "clip_benchmark:NAME or builtin:NAME.",
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-t", "--task", help="A task (clipeval list tasks). Default: the zero-shot tasks a data set allows."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results table.")] = Path("results"),
+    limit: Annotated[int | None, typer.Option(help="Score only this many samples, spread over the data set.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of bootstrap intervals and of the first k-shot draw.")] = 0,
+    shots: Annotated[
+        str | None, typer.Option(help="Images per class of linear probes: K,... ; 'full' is the whole training split.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the encoders: fp32, bf16 or fp16. Scores are always fp32.")
+    ] = "fp32",
+    batch_size: Annotated[int, typer.Option(help="Images or texts per forward pass.")] = 64,
+    workers: Annotated[int | None, typer.Option(help="Image decoding processes. Default: one per core.")] = None,
+    executor: Annotated[str, typer.Option(help="Where cells run: local.")] = "local",
+    rerun: Annotated[
+        str, typer.Option(help="missing: what was not measured or failed; always: everything; never: no cell twice.")
+    ] = "missing",
+    offline: Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show each cell with its state and cost; measure nothing.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Evaluate checkpoints on data sets into one tidy results table. The same command again continues."""
+    from clipeval import config as configuration
+    from clipeval import runner, tables
+
+    if executor != "local":
+        raise UsageError(f"--executor {executor}: this version runs cells in the local process only: local.")
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    options = runner.make_options(
+        out, limit, seed, _parse_shots(shots), device, precision, batch_size, workers, rerun, offline
+    )
+    request = configuration.load(config), model or [], dataset or [], task or [], options
+    if plan:
+        cells = runner.dry_run(*request)
+        _print_json(cells) if as_json else tables.print_plan(cells)
+        return
+    try:
+        outcome = runner.execute(*request, quiet=as_json and not sys.stderr.isatty())
+    except KeyboardInterrupt:
+        say(f"Interrupted. What was finished is in {out}. The same command continues.")
+        raise
+    if as_json:
+        _print_json({"rows": outcome.rows, "exit_code": outcome.exit_code})
+    else:
+        tables.print_results(outcome.rows, outcome.cells, out)
+    for cell, error in outcome.failures:
+        say(f"not measured: {cell.label}: {error}")
+    raise typer.Exit(outcome.exit_code)
+
+
+def _parse_shots(text: str | None) -> list[int | None] | None:
+    if text is None:
+        return None
+    try:
+        return [None if word.strip() == "full" else int(word) for word in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--shots {text}: expected numbers and 'full' separated by commas, for example 1,5,full."
+        ) from None
+
+
+def _list_models(config: Any) -> list[dict[str, Any]]:
+    from clipeval import models
+
+    return models.zoo_table()
+
+
+def _list_datasets(config: Any) -> list[dict[str, Any]]:
+    from clipeval import datasets
+
+    return datasets.list_datasets(config)
+
+
+def _list_suites(config: Any) -> list[dict[str, Any]]:
+    from clipeval import datasets
+
+    return datasets.list_suites(config)
+
+
+def _list_tasks(config: Any) -> list[dict[str, Any]]:
+    from clipeval.tasks import TASKS
+
+    return [
+        {"name": t.name, "short": t.short, "title": t.title, "version": t.version, "main_metric": t.main_metric}
+        for t in TASKS.values()
+    ]
+
+
+_LISTS: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
+    "models": _list_models,
+    "datasets": _list_datasets,
+    "suites": _list_suites,
+    "tasks": _list_tasks,
+}
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="models|datasets|suites|tasks")],
+    config: ConfigFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List what can be named on the command line."""
+    from clipeval import config as configuration
+    from clipeval import tables
+
+    if what not in _LISTS:
+        raise UsageError(f"clipeval list {what}: expected one of {', '.join(_LISTS)}.{suggest(what, _LISTS)}")
+    rows = _LISTS[what](configuration.load(config))
+    _print_json(rows) if as_json else tables.print_list(what, rows)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(_without_nan(document), indent=1, ensure_ascii=False))
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a missing number is null."""
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value
+
+
+def main() -> None:
+    """Entry point: runs the command and turns every error into its exit code and a message without traceback."""
+    guarded(app, "clipeval")
+
+
+def guarded(command: Callable[..., Any], name: str) -> None:
+    """Run a Typer app; exits with the code of the error that ends it."""
+    try:
+        command(prog_name=name)
+    except ClipevalError as error:
+        say(f"{name}: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_USAGE)
+    except Exception:
+        traceback.print_exc()
+        say(f"{name}: this is a bug in {name}. Please report it with the lines above.")
+        sys.exit(EXIT_BUG)
