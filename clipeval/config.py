@@ -124,7 +124,7 @@ def load(path: str | Path | None = None) -> Config:
     ``path`` None takes ``./benchmarks.yaml`` where there is one. Entries of the user's file replace packaged ones of
     the same name; its ``models`` list is its own. Raises UsageError that names the file and the path in it.
     """
-    base = _packaged()
+    base = packaged()
     if path is None:
         path = Path(PACKAGED)
         if not path.exists():
@@ -145,11 +145,12 @@ def load(path: str | Path | None = None) -> Config:
 
 
 @cache
-def _packaged() -> Config:
-    packaged = resources.files("clipeval") / PACKAGED
-    if not packaged.is_file():  # a source checkout keeps the file at its top level
-        packaged = Path(__file__).parent.parent / PACKAGED
-    return _parse(yaml.load(packaged.read_text("utf-8"), Loader=_Loader), PACKAGED)
+def packaged() -> Config:
+    """The configuration that comes with clipeval, without any file of the user."""
+    file = resources.files("clipeval") / PACKAGED
+    if not file.is_file():  # a source checkout keeps the file at its top level
+        file = Path(__file__).parent.parent / PACKAGED
+    return _parse(yaml.load(file.read_text("utf-8"), Loader=_Loader), PACKAGED)
 
 
 class _Loader(yaml.SafeLoader):

@@ -103,14 +103,15 @@ def search(images: np.ndarray, texts: np.ndarray, k: int) -> tuple[np.ndarray, n
 
     best_images = faiss.ResultHeap(len(texts), min(k, len(images)), keep_max=True)
     best_texts = faiss.ResultHeap(len(images), min(k, len(texts)), keep_max=True)
+    columns = np.ascontiguousarray(images.T)  # the matrix product is a little faster on it
     room = np.empty((2, _BLOCK_TEXTS * _BLOCK_IMAGES), dtype=np.float32)
     with _one_faiss_thread():
         for text in range(0, len(texts), _BLOCK_TEXTS):
             for image in range(0, len(images), _BLOCK_IMAGES):
-                queries, candidates = texts[text : text + _BLOCK_TEXTS], images[image : image + _BLOCK_IMAGES]
-                shape = len(queries), len(candidates)
+                queries, candidates = texts[text : text + _BLOCK_TEXTS], columns[:, image : image + _BLOCK_IMAGES]
+                shape = len(queries), candidates.shape[1]
                 scores, flipped = room[0, : math.prod(shape)].reshape(shape), room[1, : math.prod(shape)]
-                np.matmul(queries, candidates.T, out=scores)
+                np.matmul(queries, candidates, out=scores)
                 flipped.reshape(shape[::-1])[:] = scores.T
                 best_images.heaps.addn(shape[1], faiss.swig_ptr(scores), image, text, shape[0])
                 best_texts.heaps.addn(shape[0], faiss.swig_ptr(flipped), text, image, shape[1])

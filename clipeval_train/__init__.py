@@ -1,0 +1,1 @@
+"""clipeval_train: pre-train CLIP models whose checkpoints clipeval evaluates."""

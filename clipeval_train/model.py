@@ -1,0 +1,100 @@
+"""The model that is trained: open_clip's CLIP, from an architecture name or an inline configuration."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+from clipeval.errors import UsageError, suggest
+
+IMAGE_MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
+IMAGE_STD: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
+
+_TOP_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
+_VISION_KEYS = tuple(field.name for field in dataclasses.fields(CLIPVisionCfg))
+_TEXT_KEYS = tuple(field.name for field in dataclasses.fields(CLIPTextCfg))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model's name in the results table and its open_clip configuration."""
+
+    name: str
+    config: dict[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input image in pixels."""
+        return int(self.config["vision_cfg"].get("image_size", 224))
+
+    @property
+    def context_length(self) -> int:
+        """Tokens per caption, start and end included."""
+        return int(self.config["text_cfg"].get("context_length", 77))
+
+
+def resolve(model: str | dict[str, Any], name: str) -> Architecture:
+    """The architecture that the configuration key ``model`` names; ``name`` is that of an inline one.
+
+    Raises UsageError for an unknown architecture or key, and for models that are not open_clip's plain ``CLIP`` class.
+    """
+    if isinstance(model, dict):
+        _check_keys(model, "model", _TOP_KEYS)
+        for tower, keys in (("vision_cfg", _VISION_KEYS), ("text_cfg", _TEXT_KEYS)):
+            if not isinstance(model.get(tower), dict):
+                raise UsageError(f"model.{tower}: expected a mapping with open_clip's keys for this tower.")
+            _check_keys(model[tower], f"model.{tower}", keys)
+        if not isinstance(model.get("embed_dim"), int):
+            raise UsageError("model.embed_dim: expected the width of the shared space, a whole number.")
+        config = copy.deepcopy(model)
+    else:
+        names = open_clip.list_models()
+        if model not in names:
+            raise UsageError(
+                f"model: '{model}' is not an architecture of open_clip.{suggest(model, names)} "
+                "Give one of open_clip.list_models() or an inline configuration."
+            )
+        name, config = model, dict(open_clip.get_model_config(model) or {})
+    other = {key for key in config if key not in _TOP_KEYS} | {key for key in config["text_cfg"] if key[:3] == "hf_"}
+    if other:
+        raise UsageError(f"model: '{name}' needs {', '.join(sorted(other))}, which this version cannot train.")
+    if not isinstance(config["vision_cfg"].get("image_size", 224), int):
+        raise UsageError("model.vision_cfg.image_size: expected one whole number: images are square here.")
+    return Architecture(name, config)
+
+
+def build(architecture: Architecture, seed: int) -> open_clip.CLIP:
+    """A freshly initialised model in fp32 on the CPU; equal for equal seeds.
+
+    Raises UsageError when open_clip cannot build the configuration.
+    """
+    torch.manual_seed(seed)
+    try:
+        return open_clip.CLIP(**copy.deepcopy(architecture.config))
+    except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise UsageError(f"model: open_clip cannot build '{architecture.name}': {error}") from error
+
+
+def tokenize(architecture: Architecture, captions: list[str]) -> torch.Tensor:
+    """``[n, context_length]`` int64 by CLIP's byte-pair encoding; longer captions are cut.
+
+    Raises UsageError when the model has fewer tokens than the encoding.
+    """
+    text = architecture.config["text_cfg"]
+    settings = text.get("tokenizer_kwargs") or {}
+    tokenizer = open_clip.SimpleTokenizer(context_length=architecture.context_length, **settings)
+    if (size := text.get("vocab_size", tokenizer.vocab_size)) < tokenizer.vocab_size:
+        raise UsageError(f"model.text_cfg.vocab_size: {size}, but CLIP's encoding has {tokenizer.vocab_size} tokens.")
+    return tokenizer(captions)
+
+
+def _check_keys(mapping: dict[str, Any], where: str, known: tuple[str, ...]) -> None:
+    for key in mapping:
+        if key not in known:
+            raise UsageError(f"{where}.{key}: unknown key.{suggest(str(key), known)} Keys here: {', '.join(known)}.")

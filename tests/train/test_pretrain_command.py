@@ -1,0 +1,86 @@
+"""The command line: exit codes and messages, and that help needs no torch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from tiny_run import tiny_config
+
+from clipeval_train import loop
+from clipeval_train.cli import main
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run the command in this process: arguments in, (exit code, stdout, stderr) out."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(json.loads(tiny_config(tmp_path / "out").model_dump_json())))
+
+    def run(*arguments):
+        monkeypatch.setattr(
+            sys, "argv", ["clipeval-train", *(str(path) if word == "FILE" else word for word in arguments)]
+        )
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return run
+
+
+def test_pretrain_prints_the_checkpoint_and_again_says_finished(command, tmp_path):
+    code, out, err = command("pretrain", "FILE", "samples=64", "warmup=8")
+    assert (code, out.strip()) == (0, str(tmp_path / "out/checkpoints/samples_000000000064.pt"))
+    assert "samples/s" in err
+    again = command("pretrain", "FILE", "samples=64", "warmup=8")
+    assert again[:2] == (0, out)
+    assert "already finished" in again[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["pretrain", "FILE", "lr=x"], 2, "lr: input should be a valid number"),
+        (["pretrain", "missing.yaml"], 2, "missing.yaml: cannot read the configuration"),
+        (["pretrain", "FILE", "model=ViT-B-31"], 2, "Did you mean 'ViT-B-32'?"),
+        (["pretrain"], 2, "Missing argument"),
+        (["finetune", "FILE"], 2, "No such command"),
+        (["pretrain", "FILE", "out=/dev/null/x"], 3, "Choose another `out`"),
+    ],
+)
+def test_mistakes_end_in_their_exit_code_without_a_traceback(command, arguments, code, message):
+    found, out, err = command(*arguments)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_exits_130(command, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "pretrain", interrupted)
+    code, _, err = command("pretrain", "FILE")
+    assert code == 130
+    assert err == "Interrupted. The same command continues from the newest checkpoint.\n"
+
+
+def test_a_bug_exits_70_with_a_traceback(command, monkeypatch):
+    monkeypatch.setattr(loop, "pretrain", lambda config: 1 / 0)
+    code, _, err = command("pretrain", "FILE")
+    assert code == 70
+    assert "ZeroDivisionError" in err
+
+
+def test_help_does_not_import_torch():
+    program = (
+        "import sys; sys.argv = ['clipeval-train', 'pretrain', '--help']\n"
+        "from clipeval_train.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'open_clip'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "OUT/log.jsonl" in done.stdout
