@@ -222,6 +222,7 @@ def _fit(estimator: LogisticRegression, train: Labelled, c: float) -> bool:
         estimator.max_iter = iterations
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            warnings.filterwarnings("ignore", "The number of unique classes")  # 1-shot probes are meant
             estimator.fit(train.embeddings, train.labels)
         for warning in caught:
             if not issubclass(warning.category, ConvergenceWarning):
