@@ -127,6 +127,22 @@ def run(
     raise typer.Exit(outcome.exit_code)
 
 
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Raw result files.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the tidy table.")],
+) -> None:
+    """Turn raw result files (CLIP_benchmark JSON and CSV, open_clip CSV, the paper's CSV) into a tidy table."""
+    from clipeval.results.importing import import_files
+    from clipeval.results.table import write_frame
+
+    imported = import_files(files)
+    write_frame(out, imported.frame)
+    for note in imported.notes:
+        say(note)
+    say(f"{len(imported.frame)} rows in {out / 'results.parquet'} and {out / 'results.csv'}")
+
+
 def _parse_shots(text: str | None) -> list[int | None] | None:
     if text is None:
         return None

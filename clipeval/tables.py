@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,6 @@ def print_plan(cells: Sequence[dict[str, Any]]) -> None:
         table.add_column(column, overflow="fold")
     for column in ("images", "seconds"):
         table.add_column(column, justify="right")
-    table.add_column("reason", overflow="fold")
     for cell in cells:
         seconds = cell["estimated_seconds"]
         table.add_row(
@@ -112,13 +112,13 @@ def print_plan(cells: Sequence[dict[str, Any]]) -> None:
             cell["state"],
             _number(cell["images"]),
             "unknown" if seconds is None and cell["state"] == "to do" else _number(seconds, 1),
-            cell["reason"],
         )
     console = _console()
     console.print(table)
-    states = {
-        state: sum(cell["state"] == state for cell in cells) for state in dict.fromkeys(c["state"] for c in cells)
-    }
+    reasons = Counter((cell["state"], cell["reason"]) for cell in cells if cell["reason"])
+    for (state, reason), count in reasons.items():
+        console.print(f"{count} {state}: {reason}", markup=False, soft_wrap=True)
+    states = Counter(cell["state"] for cell in cells)
     console.print(f"{len(cells)} cells: " + ", ".join(f"{count} {state}" for state, count in states.items()))
 
 

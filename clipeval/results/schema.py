@@ -61,7 +61,18 @@ COLUMNS: dict[str, str] = {
     "protocol": TEXT,
     "limit": COUNT,
     "notes": TEXT,
+    # of imported figures: where they were published, and how the checkpoint was trained
+    "study": TEXT,
+    "epochs": NUMBER,
+    "loss": TEXT,
+    "init": TEXT,
+    "stage": TEXT,
+    "from_scratch_filter": TEXT,
+    "samples_seen_tolerance": NUMBER,
+    "same_weights_as": TEXT,
 }
+"""``epochs``: passes over the unique samples. ``from_scratch_filter``: why the row is left out of a from-scratch fit;
+empty where it is not. ``samples_seen_tolerance``: relative, how far off ``samples_seen`` may be."""
 
 TIMING_COLUMNS = ("seconds", "images_per_second", "started_at")
 """Columns in which two runs of the same measurement differ."""

@@ -45,9 +45,14 @@ def _sort_key(key: tuple[Any, ...]) -> tuple[tuple[bool, str], ...]:
 def write(out: Path, rows: list[Row]) -> pd.DataFrame:
     """Write both files and return the table. Raises StoreError."""
     frame = to_frame(rows)
+    write_frame(out, frame)
+    return frame
+
+
+def write_frame(out: Path, frame: pd.DataFrame) -> None:
+    """Write a table as ``results.parquet`` and ``results.csv``. Raises StoreError."""
     write_atomically(out / "results.parquet", lambda path: frame.to_parquet(path, index=False))
     write_atomically(out / "results.csv", lambda path: frame.to_csv(path, index=False))
-    return frame
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
