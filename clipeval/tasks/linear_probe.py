@@ -34,9 +34,9 @@ _HOLD_OUT_SEED = 0
 _TOLERANCE = 1e-4
 _ONE_THREAD_BELOW = 2e8
 """Multiply-adds per L-BFGS iteration."""
-_PATIENCE = 3
-"""The path ends after this many values in a row that did not beat the best validation accuracy: what follows is ever
-weaker regularisation, and ever slower to fit."""
+_PATIENCE = 6
+"""The path ends after this many values (three decades) that did not beat the best validation accuracy: what follows
+is ever weaker regularisation, and ever slower to fit."""
 _ITERATIONS = (1_000, 10_000)
 """L-BFGS iterations allowed, and the second allowance for a fit that has not converged by then."""
 
@@ -126,7 +126,7 @@ def evaluate(
 
     ``default``: scikit-learn's LogisticRegression (L-BFGS, L2 penalty). C is the value of ``C_PATH`` with the best
     accuracy on ``val``, or without ``val`` on ``hold_out`` of the training rows; ties go to the stronger
-    regularisation, and the path ends after three values without a better one. The classifier is then fitted on all
+    regularisation, and the path ends after three decades without a better one. The classifier is then fitted on all
     rows, validation included. Where every class has a single row and there is no ``val``, C is ``C_ONE_SHOT``. The test
     rows choose nothing. ``cherti2023``: see ``adam_probe.train_best``; ``val`` is not used there, and ``seed`` only
     there.
