@@ -14,7 +14,8 @@ from bench import peer
 from bench.data import jpeg, write_split
 from bench.measure import Usage, machine, timed
 
-CLASSES, TEMPLATES, TEST_IMAGES, TRAIN_PER_CLASS, PAIRS, CAPTIONS = 100, 18, 500, 2, 200, 5  # the pairs are named flickr8k: CLIP_benchmark picks the task by name
+CLASSES, TEMPLATES, TEST_IMAGES, TRAIN_PER_CLASS, PAIRS, CAPTIONS = 100, 18, 500, 2, 200, 5
+# The pairs are named flickr8k: CLIP_benchmark picks the task by the data set's name.
 BATCH, WORKERS = 64, 2
 
 
@@ -36,7 +37,9 @@ def main() -> None:
         import_seconds = _seconds_of("import torch, open_clip, pandas, sklearn.linear_model, faiss")
         print(f"start-up (imports only) {import_seconds:.1f} s")
         forward = (before + after) / 2
-        print(f"bare forward passes of the same images and texts: {before:.1f} s before our run, {after:.1f} s after it")
+        print(
+            f"bare forward passes of the same images and texts: {before:.1f} s before our run, {after:.1f} s after it"
+        )
         net = ours.seconds - import_seconds
         print(
             f"our total without start-up / bare forward passes: {net / forward:.3f}; with start-up: {ours.seconds / forward:.3f}"
