@@ -71,8 +71,10 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         key = tuple(row.get(name) for name in ("model", "dataset", "shots", "seed", "limit", "protocol"))
         lines.setdefault(key, {})[row["metric"]] = row
-    for (model, dataset, shots, seed, *_), values in lines.items():
+    for (model, dataset, shots, seed, _, protocol), values in lines.items():
         row = next(iter(values.values()))
+        if protocol == "cherti2023":
+            dataset = f"{dataset} (cherti2023: best of 9 on test)"
         drawn = "full" if shots is None else f"{shots} (seed {seed})"
         n = f"{max(r['n'] for r in values.values())}{' of a limited run' if row['status'] == 'limited' else ''}"
         facts = [human(row.get("gmacs")), human(row.get("samples_seen")), *([drawn] if few_shot else []), n]
