@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipeval.results.table import read_results
     from clipeval.runner import run
+    from clipeval.scaling.fit import fit
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "read_results", "run"]
+__all__ = ["__version__", "fit", "read_results", "run"]
 
-_HOMES = {"run": "clipeval.runner", "read_results": "clipeval.results.table"}
+_HOMES = {"fit": "clipeval.scaling.fit", "run": "clipeval.runner", "read_results": "clipeval.results.table"}
 
 
 def __getattr__(name: str) -> Any:

@@ -127,6 +127,64 @@ def run(
     raise typer.Exit(outcome.exit_code)
 
 
+@app.command()
+def fit(
+    results: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RESULTS]...", help="Tables, results folders or published studies; default: the paper's."
+        ),
+    ] = None,
+    task: Annotated[str | None, typer.Option("-t", "--task", help="Fit this task only.")] = None,
+    dataset: Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Data sets to fit; globs.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Default: the main metrics of each task.")] = None,
+    x: Annotated[
+        str,
+        typer.Option(
+            help="Column on the x axis: gmacs_total, samples_seen, params, ...; several with commas: jointly."
+        ),
+    ] = "gmacs_total",
+    by: Annotated[str, typer.Option(help="Column that tells the data sources apart.")] = "source_family",
+    law: Annotated[str, typer.Option(help="Form of the law.")] = "power",
+    frontier: Annotated[str | None, typer.Option(help="How the frontier is drawn from the points.")] = None,
+    preset: Annotated[str | None, typer.Option(help="cherti2023: the paper's own procedure.")] = None,
+    bootstrap: Annotated[int, typer.Option(help="Bootstrap draws for the intervals.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    holdout: Annotated[float | None, typer.Option(help="Fit up to this x and score the checkpoints above it.")] = None,
+    forecast: Annotated[list[str] | None, typer.Option(help="Predict ARCH:SAMPLES, for example ViT-G-14:34B.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write tables, figures and the fit card here.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Derive scaling laws per task and data source from a results table, and compare the sources."""
+    from clipeval.scaling.fit import run_fit
+    from clipeval.scaling.show import print_fit
+    from clipeval.tasks import canonical_name
+
+    result = run_fit(
+        results or [],
+        task=canonical_name(task) if task else None,
+        datasets=dataset,
+        metric=metric,
+        x=x,
+        by=by,
+        law=law,
+        frontier=frontier,
+        preset=preset,
+        bootstrap=bootstrap,
+        seed=seed,
+        holdout=holdout,
+        forecasts=forecast or (),
+    )
+    if out:
+        result.write(out)
+    if as_json:
+        typer.echo(result.to_json())
+    else:
+        print_fit(result)
+
+
 @app.command("import")
 def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Raw result files.")],

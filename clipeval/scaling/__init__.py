@@ -1,0 +1,1 @@
+"""Scaling laws from a tidy results table: laws, frontiers, estimates with uncertainty, comparisons, forecasts."""

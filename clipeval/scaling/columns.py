@@ -1,0 +1,86 @@
+"""Numbers out of a results table: the scales and errors that laws are fitted to. A wrong value names its row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipeval.errors import MeasureError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COMPUTE = "gmacs_total"
+
+
+def numbers(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """A column as float64 ``[rows]``, missing values as NaN. Raises MeasureError where a value is not a number."""
+    import pandas as pd
+
+    values = pd.to_numeric(rows[column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    refuse(rows, np.isnan(values) & rows[column].notna().to_numpy(bool), f"{column} is not a number", column)
+    return values
+
+
+def scales(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """``[rows, columns]`` positive numbers. Raises UsageError for an empty column, MeasureError naming a row."""
+    found = []
+    for column in columns:
+        values = compute(rows) if column == COMPUTE else numbers(rows, column)
+        if np.isnan(values).all():
+            raise UsageError(f"--x {column}: the column is empty in all {len(rows)} rows that match.")
+        name = f"{column} (gmacs x samples_seen)" if column == COMPUTE else column
+        refuse(rows, np.isnan(values), f"{name} is missing")
+        refuse(rows, values <= 0, f"{name} is not positive")
+        found.append(values)
+    return np.stack(found, axis=1)
+
+
+def compute(rows: pd.DataFrame) -> np.ndarray:
+    """Total compute in GMACs ``[rows]``: ``gmacs_total``, or gmacs x samples_seen where that is not given."""
+    given = numbers(rows, COMPUTE) if COMPUTE in rows else np.full(len(rows), np.nan)
+    if not {"gmacs", "samples_seen"} <= set(rows.columns):
+        return given
+    gmacs, samples = numbers(rows, "gmacs"), numbers(rows, "samples_seen")
+    refuse(rows, gmacs < 0, "gmacs is negative", "gmacs")
+    refuse(rows, samples < 0, "samples_seen is negative", "samples_seen")
+    return np.where(np.isnan(given), gmacs * samples, given)
+
+
+def errors(rows: pd.DataFrame) -> np.ndarray:
+    """1 - value ``[rows]``, in (0, 1]. Raises MeasureError naming the row and its metric."""
+    values = numbers(rows, "value")
+    refuse(rows, np.isnan(values), "the value is missing (NaN)")
+    refuse(rows, (values < 0) | (values > 1), "the value is outside [0, 1] (divide a percentage by 100)", "value")
+    refuse(rows, values == 1, "a value of 1 leaves no error, of which there is no logarithm")
+    if "higher_is_better" in rows:
+        lower = (rows["higher_is_better"] == False).fillna(False).to_numpy(bool)  # noqa: E712
+        refuse(rows, lower, "the metric is better when lower; the error is taken as 1 - value", "metric")
+    return 1 - values
+
+
+def archs(rows: pd.DataFrame) -> np.ndarray:
+    """Architectures ``[rows]`` without the activation in their name; empty where the table has none."""
+    if "arch" not in rows:
+        return np.full(len(rows), "", dtype=object)
+    return rows["arch"].fillna("").astype(object).str.removesuffix("-quickgelu").to_numpy(object)
+
+
+def refuse(rows: pd.DataFrame, wrong: np.ndarray, why: str, column: str = "") -> None:
+    """Raises MeasureError about the first of the ``wrong`` rows, if any."""
+    if not wrong.any():
+        return
+    row = rows[wrong].iloc[0]
+    value = f": {row[column]}" if column else ""
+    others = f" (the first of {int(wrong.sum())} such rows)" if wrong.sum() > 1 else ""
+    raise MeasureError(f"{row_label(row)}: {why}{value}{others}. Correct the row, or take it out of the table.")
+
+
+def row_label(row: Any) -> str:
+    """``results.csv: row 3 (ViT-B-32,openai, imagenet1k, acc1)``; rows count from 1."""
+    file = row.get("results_file")
+    number = row.name + 1 if isinstance(row.name, int | np.integer) else row.name
+    what = ", ".join(str(row.get(name)) for name in ("model", "dataset", "metric"))
+    return f"{file + ': ' if isinstance(file, str) else ''}row {number} ({what})"

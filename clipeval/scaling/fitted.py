@@ -1,0 +1,80 @@
+"""One fitted law with its uncertainty: what comparisons, forecasts, tables and figures read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from clipeval.scaling.base import Estimate, Interval
+from clipeval.scaling.laws import Law
+from clipeval.scaling.rows import Checkpoints
+from clipeval.scaling.select import SCALING, TOO_FEW, decades_beyond
+
+NAN = float("nan")
+_BAND_DRAWS = 20_000
+
+
+@dataclass(frozen=True)
+class LineOf:
+    """The uncertainty of a law as a whole.
+
+    ``draws`` is ``[B, parameters]``, none where no honest interval can be given. ``se`` is the standard error of alpha
+    and ``df`` its degrees of freedom.
+    """
+
+    draws: np.ndarray
+    se: float
+    df: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law fitted to the checkpoints of one source.
+
+    ``intervals`` are those of the parameters; ``n_points`` counts the points the law was fitted to. Errors on unseen
+    checkpoints are in percentage points.
+    """
+
+    points: Checkpoints
+    law: Law
+    frontier: str
+    estimate: Estimate | None
+    intervals: dict[str, Interval]
+    line: LineOf
+    n_points: int
+    verdict: str
+    holdout_mae: float = NAN
+    loo_mae: float = NAN
+    notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def without_law(cls, points: Checkpoints, law: Law, frontier: str, reason: str) -> Fit:
+        """Points that do not determine the law."""
+        line = LineOf(np.empty((0, len(law.names))), NAN, NAN, "none")
+        return cls(points, law, frontier, None, {}, line, len(points.error), TOO_FEW, notes=(reason,))
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether the law may be followed beyond its points, and crossed with others."""
+        return self.verdict == SCALING and self.estimate is not None
+
+    def error(self, x: np.ndarray) -> np.ndarray:
+        """The predicted error at ``x``: ``[n]``."""
+        if self.estimate is None:
+            return np.full(len(x), NAN)
+        return self.law.error(x, self.estimate.params)
+
+    def band(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The 95 % interval of the predicted error at ``x``: two arrays ``[n]``, NaN without draws."""
+        if len(self.line.draws) == 0:
+            return np.full(len(x), NAN), np.full(len(x), NAN)
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = self.law.error(x, self.line.draws[:_BAND_DRAWS])
+            low, high = np.nanquantile(error, (0.025, 0.975), axis=0)
+        return low, high
+
+    def decades_beyond(self, x: np.ndarray) -> np.ndarray:
+        """How far each ``x`` lies outside the fitted points, in decades of the scale that is furthest out; 0 inside."""
+        return decades_beyond(self.points.x, x)

@@ -1,0 +1,167 @@
+"""Which points a law is fitted to: all models, or the best ones at each scale.
+
+BIAS_TABLE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+PAPER_BINS = 5
+QUANTILE = 0.1
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points to fit a law to, in a batch; every array is ``[draws, m]``.
+
+    ``model`` is the position of the model behind a point; ``weight`` is 0 where a slot holds no point, else 1.
+    """
+
+    log_x: np.ndarray
+    log_error: np.ndarray
+    weight: np.ndarray
+    model: np.ndarray
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A way to look at the best models only.
+
+    ``points`` maps ``log_x`` and ``log_error`` (natural logarithms, ``[draws, n]``) to the points that are fitted.
+    Where ``tau`` is not 1/2, the law is fitted to all of them by regression on that quantile of ln E. With fewer than
+    ``smallest`` models there is no frontier to see, and every model belongs to it.
+    """
+
+    name: str
+    points: Callable[[np.ndarray, np.ndarray], Points]
+    tau: float = 0.5
+    smallest: int = 0
+
+
+def every_model(log_x: np.ndarray, log_error: np.ndarray) -> Points:
+    """All points."""
+    return Points(log_x, log_error, np.ones(log_error.shape), _positions(log_error))
+
+
+def paper_bins(log_x: np.ndarray, log_error: np.ndarray) -> Points:
+    """The lowest error of each of five bins, placed at the centre of its bin.
+
+    The procedure of Cherti et al. 2023 (figures.ipynb in LAION-AI/scaling-laws-openclip): bins of equal width in
+    log10 of compute, from the least compute to 0.1 above the most. Empty bins hold no point.
+    """
+    first, last = log_x.min(-1), log_x.max(-1) + 0.1 * np.log(10)
+    edges = np.linspace(first, last, PAPER_BINS + 1, axis=-1)
+    bin_of = (log_x[..., None] >= edges[..., None, 1:-1]).sum(-1)
+    by_bin = np.where(bin_of[:, None, :] == np.arange(PAPER_BINS)[:, None], log_error[:, None, :], np.inf)
+    best = by_bin.min(-1)
+    filled = np.isfinite(best)
+    centres = (edges[:, 1:] + edges[:, :-1]) / 2
+    return Points(centres, np.where(filled, best, 0.0), filled.astype(float), by_bin.argmin(-1))
+
+
+def pareto(log_x: np.ndarray, log_error: np.ndarray) -> Points:
+    """The models that no other one beats at the same or less compute; of equal ones the first."""
+    order = np.lexsort((log_error, log_x), axis=-1)
+    sorted_error = np.take_along_axis(log_error, order, -1)
+    best_before = np.minimum.accumulate(sorted_error, -1)[:, :-1]
+    kept = np.ones(log_x.shape)
+    kept[:, 1:] = sorted_error[:, 1:] < best_before
+    return _kept(log_x, log_error, order, kept)
+
+
+def hull(log_x: np.ndarray, log_error: np.ndarray) -> Points:
+    """The corners of the lower convex hull in log-log axes, from the least compute down to the lowest error."""
+    order = np.lexsort((log_error, log_x), axis=-1)
+    x, y = np.take_along_axis(log_x, order, -1), np.take_along_axis(log_error, order, -1)
+    kept = np.zeros(x.shape)
+    kept[:, 0] = 1
+    rows, corner = np.arange(len(x)), np.zeros(len(x), dtype=int)
+    while len(rows):
+        right, down = x[rows] - x[rows, corner, None], y[rows] - y[rows, corner, None]
+        slope = np.where(right > 0, down / np.where(right > 0, right, 1.0), np.inf)
+        # of the points on the steepest line the farthest is the corner
+        corner = x.shape[1] - 1 - np.argmin(slope[:, ::-1], axis=1)
+        falls = slope.min(-1) < 0
+        rows, corner = rows[falls], corner[falls]
+        kept[rows, corner] = 1
+    return _kept(log_x, log_error, order, kept)
+
+
+def quantile_line(log_x: np.ndarray, log_error: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and intercept ``[draws]`` of the line of the ``tau`` quantile of ln E (Koenker and Bassett 1978).
+
+    The minimum of the check loss lies on a line through two points. From one point of the line, the best line through
+    it is a weighted quantile of the slopes to the others; the search goes on from the second point of that line and
+    ends where neither pivot gains any more (Wesolowsky 1981, Commun. Stat. B 10:479).
+    """
+    rows = np.arange(len(log_x))
+    centred = log_x - log_x.mean(-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = (centred * log_error).sum(-1) / (centred**2).sum(-1)
+    residual = log_error - slope[:, None] * log_x
+    pivot = np.argsort(residual, axis=-1)[:, int(tau * log_x.shape[1])]
+    intercept = residual[rows, pivot]
+    loss = np.full(len(log_x), np.inf)
+    while len(rows):
+        new_slope, new_pivot, new_loss = _pivot(log_x[rows], log_error[rows], pivot[rows], tau)
+        gains = new_loss < loss[rows] - 1e-13
+        rows, old_pivot = rows[gains], pivot[rows[gains]]
+        slope[rows], loss[rows], pivot[rows] = new_slope[gains], new_loss[gains], new_pivot[gains]
+        intercept[rows] = log_error[rows, old_pivot] - slope[rows] * log_x[rows, old_pivot]
+    return slope, intercept
+
+
+def _pivot(x: np.ndarray, y: np.ndarray, pivot: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The best line through each row's pivot: its slope, the other point it passes through, and its check loss."""
+    rows = np.arange(len(x))
+    right, up = x - x[rows, pivot, None], y - y[rows, pivot, None]
+    reach = np.abs(right)
+    slopes = np.where(right != 0, up / np.where(right != 0, right, 1.0), np.inf)
+    order = np.argsort(slopes, axis=-1)
+    passed = np.cumsum(np.take_along_axis(reach, order, -1), axis=-1)
+    # the loss falls with the slope until the reach of the lines passed makes up for the pull of all points
+    pull = (np.where(right > 0, tau, 1 - tau) * reach).sum(-1)
+    position = np.minimum((passed < pull[:, None] * (1 - 1e-12)).sum(-1), x.shape[1] - 1)
+    other = order[rows, position]
+    slope = slopes[rows, other]
+    residual = up - slope[:, None] * right
+    return slope, other, np.where(residual > 0, tau * residual, (tau - 1) * residual).sum(-1)
+
+
+def _kept(log_x: np.ndarray, log_error: np.ndarray, order: np.ndarray, kept: np.ndarray) -> Points:
+    weight = np.empty(log_x.shape)
+    np.put_along_axis(weight, order, kept, -1)
+    return Points(log_x, log_error, weight, _positions(log_error))
+
+
+def _positions(log_error: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.arange(log_error.shape[-1]), log_error.shape)
+
+
+FRONTIERS = {
+    frontier.name: frontier
+    for frontier in (
+        Frontier("none", every_model),
+        Frontier("cherti2023", paper_bins, smallest=PAPER_BINS + 1),
+        Frontier("pareto", pareto, smallest=6),
+        Frontier("hull", hull, smallest=6),
+        Frontier("quantile", every_model, tau=QUANTILE, smallest=round(1 / QUANTILE)),
+    )
+}
+DEFAULT_FRONTIER = "quantile"
+
+
+def frontier_for(name: str, n: int) -> Frontier:
+    """The frontier called ``name``, or ``none`` where ``n`` models are too few to have one."""
+    frontier = FRONTIERS[name]
+    return frontier if n >= frontier.smallest else FRONTIERS["none"]
+
+
+def on_frontier(name: str, x: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Positions of the models ``[n]`` whose errors the law is fitted to, in ascending order."""
+    points = frontier_for(name, len(x)).points(np.log(x)[None], np.log(error)[None])
+    return np.unique(points.model[points.weight > 0])

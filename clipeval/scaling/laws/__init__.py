@@ -1,0 +1,30 @@
+"""The scaling laws, one per file. In all of them ``alpha`` and ``beta`` describe large scale: E = beta * x**alpha."""
+
+from __future__ import annotations
+
+from clipeval.scaling.laws.broken import Broken
+from clipeval.scaling.laws.curve import Law
+from clipeval.scaling.laws.floor import PowerFloor, Shifted, ShiftedFloor
+from clipeval.scaling.laws.joint import JointND, JointRepeats
+from clipeval.scaling.laws.loglinear import LogLinear, Power
+from clipeval.scaling.laws.m4 import M4
+from clipeval.scaling.laws.sigmoid import Sigmoid
+
+LAWS: dict[str, Law] = {
+    law.name: law
+    for law in (
+        Power(),
+        PowerFloor(),
+        Shifted(),
+        ShiftedFloor(),
+        M4(),
+        Broken(),
+        Sigmoid(),
+        LogLinear(("n", "d")),
+        JointND(),
+        JointRepeats(),
+    )
+}
+"""By name. ``Sigmoid(chance)`` and ``LogLinear(columns)`` are made anew for another chance level or other columns."""
+
+__all__ = ["LAWS", "Law", "LogLinear", "Sigmoid"]

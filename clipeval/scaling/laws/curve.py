@@ -1,0 +1,111 @@
+"""What the laws share that have no closed-form fit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from clipeval.scaling.base import Estimate
+from clipeval.scaling.minimise import Loss
+
+STEEPEST, FLATTEST = -5.0, 0.0
+"""Bounds of the exponents of laws with a floor: such a law falls."""
+
+
+class Law(ABC):
+    """A law in two sets of numbers: natural parameters for users, and well-conditioned coordinates for the solver.
+
+    Coordinates belong to inputs divided by their geometric mean; ``log_scale`` is the logarithm of that mean.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    inputs: int = 1
+
+    @abstractmethod
+    def log_error(self, log_x: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """ln E ``[B, n]`` and its gradient ``[B, n, k]``, for scaled inputs and coordinates ``theta`` ``[B, k]``."""
+
+    @abstractmethod
+    def parameters(self, theta: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
+        """Natural parameters ``[..., k]`` from coordinates."""
+
+    @abstractmethod
+    def coordinates(self, params: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
+        """Coordinates ``[..., k]`` from natural parameters."""
+
+    @abstractmethod
+    def bounds(self, log_x: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and highest coordinates, ``[k]`` for data of ``n`` points, ``[B, k]`` for ``[B, n]``."""
+
+    @abstractmethod
+    def starts(self, log_x: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Coordinates ``[starts, k]`` to begin from: a grid over the nonlinear ones, the others solved for."""
+
+    def inverse(self, error: np.ndarray, params: np.ndarray) -> np.ndarray:
+        """The scale at which the law reaches each ``error`` ``[n]``; NaN where it never does."""
+        return np.full(np.broadcast_shapes(np.shape(error), (*params.shape[:-1], np.size(error))), np.nan)
+
+    def log_scale(self, log_x: np.ndarray) -> np.ndarray:
+        """The logarithm of the geometric mean of each input, ``[]`` or ``[inputs]``."""
+        return log_x.mean(0)
+
+    def varying(self, log_x: np.ndarray) -> np.ndarray:
+        """The inputs ``[n, m]`` that must vary independently of each other for the law to be determined."""
+        return log_x.reshape(len(log_x), -1)
+
+    def closed_form(
+        self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray, loss: Loss
+    ) -> np.ndarray | None:
+        """Coordinates ``[B, k]`` of ``B`` fits at once, where the loss allows a solution without iteration."""
+        return None
+
+    def error(self, x: np.ndarray, params: np.ndarray) -> np.ndarray:
+        """The predicted error ``[n]``, or ``[draws, n]`` for ``params`` ``[draws, k]``."""
+        params = np.asarray(params, dtype=float)
+        log_x = np.log(np.asarray(x, dtype=float))
+        with np.errstate(divide="ignore"):
+            theta = self.coordinates(np.atleast_2d(params), np.zeros_like(log_x[0]))
+        value, _ = self.log_error(np.broadcast_to(log_x, (len(theta), *log_x.shape)), theta)
+        return np.exp(value if params.ndim > 1 else value[0])
+
+    def fit_log(self, x: np.ndarray, error: np.ndarray, weights: np.ndarray | None = None) -> Estimate:
+        """Least squares on log residuals. Raises MeasureError when there are fewer points than parameters."""
+        from clipeval.scaling.estimate import fit
+
+        return fit(self, x, error, weights=weights)
+
+
+def columns(theta: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The coordinates of ``theta`` ``[..., k]``, each ``[..., 1]`` to go with points."""
+    return tuple(theta[..., j, None] for j in range(theta.shape[-1]))
+
+
+def stack(*parts: np.ndarray | float) -> np.ndarray:
+    """Arrays broadcast against each other and stacked along a new last axis."""
+    return np.stack(np.broadcast_arrays(*parts), axis=-1)
+
+
+def append(coordinates: np.ndarray, value: np.ndarray | float) -> np.ndarray:
+    """``coordinates`` ``[..., k]`` with one more at the end."""
+    shape = np.broadcast_shapes(coordinates.shape[:-1], np.shape(value))
+    parts = (np.broadcast_to(coordinates, (*shape, coordinates.shape[-1])), np.broadcast_to(value, shape)[..., None])
+    return np.concatenate(parts, axis=-1)
+
+
+def logistic(z: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-z)), 0 where exp(-z) overflows."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-z))
+
+
+def scale_at(ratio: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The x at which x**alpha is ``ratio``; NaN where that is not positive."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(ratio > 0, np.abs(ratio), np.nan) ** (1 / alpha)
+
+
+def linear_start(features: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least-squares coefficients ``[k]`` of ``target`` ``[n]`` on ``features`` ``[n, k]``."""
+    return np.linalg.lstsq(features, target, rcond=None)[0]

@@ -1,0 +1,114 @@
+"""Two sources at the same design: the same architectures and numbers of samples seen, pair by pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipeval.scaling.columns import archs, numbers
+from clipeval.scaling.rows import Checkpoints
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SAMPLES_TOLERANCE = 0.1
+"""Two numbers of samples seen count as the same design within 10 %: 12.8B, "13B" and 13.2B are one."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What pairs of checkpoints of the same design say. All intervals are 95 % Student t; NaN where n is too small.
+
+    ``delta`` is the difference of exponents a - b, from a straight line through the pairwise differences of log error
+    against log x (n - 2 degrees of freedom). ``ratio`` is the geometric mean of error a / error b (n - 1).
+    """
+
+    n: int
+    delta: float
+    delta_low: float
+    delta_high: float
+    p: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+
+NONE = Matched(0, *([float("nan")] * 7))
+
+
+def matched(a: Checkpoints, b: Checkpoints) -> Matched:
+    """Compare two sources on pairs of the same architecture (either activation) and samples seen.
+
+    Where a design has several candidates the pair with the most similar number of unique samples is taken, then that
+    of the lowest error. Without architectures, samples seen, or with x of several columns there are no pairs.
+    """
+    pairs = _pairs(a, b)
+    if not pairs:
+        return NONE
+    i, j = np.array(pairs).T
+    log_x = (np.log(a.x[i]) + np.log(b.x[j])) / 2
+    difference = np.log(a.error[i]) - np.log(b.error[j])
+    delta, delta_se = _slope(log_x, difference)
+    mean, mean_se = float(difference.mean()), _standard_error(difference)
+    delta_low, delta_high = t_interval(delta, delta_se, len(pairs) - 2)
+    low, high = t_interval(mean, mean_se, len(pairs) - 1)
+    p = two_sided_p(delta, delta_se, len(pairs) - 2)
+    return Matched(len(pairs), delta, delta_low, delta_high, p, *np.exp([mean, low, high]).tolist())
+
+
+def _pairs(a: Checkpoints, b: Checkpoints) -> list[tuple[int, int]]:
+    """Indices into a and b; each checkpoint is used at most once."""
+    if a.x.ndim > 1 or not {"arch", "samples_seen"} <= set(a.table.columns):
+        return []
+    left, right = _design(a.table), _design(b.table)
+    candidates = []
+    for i, (arch, samples, unique) in enumerate(left):
+        for j, (other_arch, other_samples, other_unique) in enumerate(right):
+            if arch and arch == other_arch and abs(np.log(samples / other_samples)) <= np.log1p(_SAMPLES_TOLERANCE):
+                gap = abs(np.log(unique / other_unique))
+                candidates.append((gap if gap == gap else np.inf, a.error[i] + b.error[j], i, j))
+    pairs: list[tuple[int, int]] = []
+    for _, _, i, j in sorted(candidates):
+        if all(i != used and j != other for used, other in pairs):
+            pairs.append((i, j))
+    return pairs
+
+
+def _design(table: pd.DataFrame) -> list[tuple[str, float, float]]:
+    unique = numbers(table, "unique_samples") if "unique_samples" in table else np.full(len(table), np.nan)
+    return list(zip(archs(table), numbers(table, "samples_seen"), unique, strict=True))
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Least squares slope and its standard error; NaN where x does not vary or nothing is left to estimate it from."""
+    spread = float(np.sum((x - x.mean()) ** 2))
+    if len(x) < 2 or spread < 1e-12:
+        return float("nan"), float("nan")
+    slope = float(np.sum((x - x.mean()) * (y - y.mean())) / spread)
+    if len(x) < 3:
+        return slope, float("nan")
+    residual = y - y.mean() - slope * (x - x.mean())
+    return slope, float(np.sqrt(residual @ residual / (len(x) - 2) / spread))
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def t_interval(centre: float, se: float, df: float) -> tuple[float, float]:
+    """95 % interval of Student's t; NaN bounds where there is no standard error."""
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(df, 0.975)) * se if df > 0 and se == se else float("nan")
+    return centre - half, centre + half
+
+
+def two_sided_p(estimate: float, se: float, df: float) -> float:
+    """P value of Student's t test that an estimate is 0; NaN where there is no standard error."""
+    from scipy.special import stdtr
+
+    if not (df > 0 and se > 0):
+        return float("nan")
+    return float(2 * stdtr(df, -abs(estimate) / se))

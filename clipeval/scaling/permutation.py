@@ -1,0 +1,70 @@
+"""Intervals of an exponent from the frontiers of permuted residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from clipeval.scaling.base import Interval
+
+METHOD = "inverted permutation test"
+DOUBLINGS = 8
+HALVINGS = 14
+
+Slopes = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Exponents ``[draws]`` fitted to the frontiers of ``log_x`` and ``log_error`` ``[draws, n]``."""
+
+
+def permutation_interval(
+    log_x: np.ndarray, log_error: np.ndarray, slopes: Slopes, permutations: int = 1000, seed: int = 0
+) -> Interval:
+    """The exponents under which the one that was fitted is not surprising.
+
+    If the true exponent is a, the distances of the models ``[n]`` from a line of that slope may be exchanged between
+    them. The fitted exponent is compared with those of the frontiers of data sets made by such exchanges; a lies
+    inside while it is not among the lowest or highest 2.5 %. The bias of a frontier is in both and cancels.
+    """
+    generator = np.random.default_rng(seed)
+    orders = np.argsort(generator.random((permutations, len(log_x))), axis=-1)
+
+    def below(exponent: float) -> float:
+        return share_below(log_x, log_error, slopes, exponent, orders)
+
+    centred = log_x - log_x.mean()
+    plain = float(centred @ log_error / (centred @ centred))
+    scatter = float(np.std(log_error - plain * log_x, ddof=2) / np.sqrt(centred @ centred))
+    low = _end(lambda exponent: below(exponent) > 0.975, plain, -4 * scatter)
+    high = _end(lambda exponent: below(exponent) < 0.025, plain, 4 * scatter)
+    reason = "" if np.isfinite(high - low) else "the permutation test excludes no exponent on the open side"
+    return Interval(low, high, METHOD, reason)
+
+
+def share_below(log_x: np.ndarray, log_error: np.ndarray, slopes: Slopes, exponent: float, orders: np.ndarray) -> float:
+    """The part of ``orders`` ``[permutations, n]`` whose frontiers have at most the exponent fitted to the data.
+
+    Residuals are taken from a line of slope ``exponent``. Ties count half.
+    """
+    residual = log_error - exponent * log_x
+    exchanged = np.vstack([log_error, exponent * log_x + residual[orders]])
+    fitted = slopes(np.broadcast_to(log_x, exchanged.shape), exchanged)
+    others, own = fitted[1:], fitted[0]
+    others = others[~np.isnan(others)]
+    close = np.isclose(others, own, rtol=1e-9, atol=1e-12)
+    return float((((others < own) & ~close) + close / 2).mean())
+
+
+def _end(excluded: Callable[[float], bool], start: float, reach: float) -> float:
+    """Where exponents begin to be ``excluded`` on the side of ``reach``; infinite where none is."""
+    for _ in range(DOUBLINGS):
+        if excluded(start + reach):
+            break
+        reach *= 2
+    else:
+        return float(np.copysign(np.inf, reach))
+    # the estimate of a biased frontier may lie outside its interval: look back over the start
+    inside, outside = start - reach, start + reach
+    for _ in range(HALVINGS):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if excluded(middle) else (middle, outside)
+    return (inside + outside) / 2

@@ -1,0 +1,181 @@
+"""What a fit returns: three tables, figures, and files of both."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import clipeval
+from clipeval.results.files import write_atomically
+from clipeval.scaling.compare import Comparison
+from clipeval.scaling.compare import as_rows as comparison_rows
+from clipeval.scaling.fitted import Fit
+from clipeval.scaling.forecast import Forecast
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+FIT_COLUMNS = (
+    *("task", "dataset", "metric", "source", "x", "law", "frontier", "n_models", "n_points"),
+    *("alpha", "alpha_low", "alpha_high", "beta", "beta_low", "beta_high", "e_inf", "e_inf_low", "e_inf_high"),
+    *("r2", "aicc", "holdout_mae", "x_min", "x_max", "verdict"),
+)
+COMPARISON_COLUMNS = (
+    *("task", "dataset", "metric", "source_a", "source_b", "delta_alpha", "delta_low", "delta_high", "p", "p_holm"),
+    *("crossover", "crossover_low", "crossover_high", "verdict"),
+)
+FORECAST_COLUMNS = (
+    *("task", "dataset", "metric", "source", "model", "gmacs_total"),
+    *("predicted", "predicted_low", "predicted_high", "measured"),
+)
+"""The first columns of each table, in order; others may follow."""
+_NAN = float("nan")
+_PACKAGES = ("numpy", "scipy", "pandas")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Fitted laws, comparisons of their sources and forecasts.
+
+    ``card`` says how they were obtained: the form of the law, the data, the estimator and its options. ``notes`` are
+    sentences a reader should see: which rows were used and left out, and what a law does not tell.
+    """
+
+    laws: Sequence[Fit]
+    pairs: Sequence[Comparison]
+    predictions: Sequence[Forecast]
+    x: str
+    card: dict[str, Any]
+    notes: Sequence[str]
+
+    @cached_property
+    def fits(self) -> pd.DataFrame:
+        """One row per law."""
+        return _frame(self._fit_rows, FIT_COLUMNS)
+
+    @cached_property
+    def comparisons(self) -> pd.DataFrame:
+        """One row per pair of sources, data set and metric."""
+        return _frame(self._comparison_rows, COMPARISON_COLUMNS)
+
+    @cached_property
+    def forecasts(self) -> pd.DataFrame:
+        """One row per law and model; values in the unit of the metric."""
+        return _frame(self._forecast_rows, FORECAST_COLUMNS)
+
+    @cached_property
+    def _fit_rows(self) -> list[dict[str, Any]]:
+        return [_fit_row(law, self.x) for law in self.laws]
+
+    @cached_property
+    def _comparison_rows(self) -> list[dict[str, Any]]:
+        return comparison_rows(self.pairs)
+
+    @cached_property
+    def _forecast_rows(self) -> list[dict[str, Any]]:
+        return [forecast.row() for forecast in self.predictions]
+
+    def to_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """The three tables as lists of plain values; a number that is not known is None."""
+        tables = {"fits": self._fit_rows, "comparisons": self._comparison_rows, "forecasts": self._forecast_rows}
+        return {name: [_plain(row) for row in rows] for name, rows in tables.items()}
+
+    def to_json(self) -> str:
+        """``to_dict`` as a JSON document."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+
+    def plot(self, folder: str | Path | None = None) -> dict[str, Figure]:
+        """The figures by name; with ``folder`` also written there as PNG and PDF. Raises StoreError."""
+        from clipeval.scaling import plots
+
+        drawn = plots.figures(self.laws, self.pairs, self.x)
+        if folder is not None:
+            plots.save(drawn, Path(folder))
+        return drawn
+
+    def write(self, folder: str | Path) -> None:
+        """Three CSV files, ``fit_card.json`` and the figures. Raises StoreError."""
+        folder = Path(folder)
+        for name in ("fits", "comparisons", "forecasts"):
+            table = getattr(self, name)
+            write_atomically(folder / f"{name}.csv", partial(table.to_csv, index=False))
+        card = json.dumps(_plain(self.card), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(folder / "fit_card.json", partial(_write_text, text=card))
+        self.plot(folder)
+
+
+def versions() -> dict[str, str]:
+    """What computed a fit."""
+    from clipeval.results.provenance import git_commit
+
+    found = {"clipeval": clipeval.__version__, "git_commit": git_commit(), "python": platform.python_version()}
+    return found | {name: metadata.version(name) for name in _PACKAGES}
+
+
+def _fit_row(fit: Fit, x: str) -> dict[str, Any]:
+    task, dataset, metric, shots = fit.points.cell
+    scale = fit.points.x.reshape(len(fit.points.x), -1)[:, 0]
+    estimate = fit.estimate
+    row: dict[str, Any] = {
+        "task": task,
+        "dataset": dataset,
+        "metric": metric,
+        "source": fit.points.source,
+        "x": x,
+        "law": fit.law.name,
+        "frontier": fit.frontier,
+        "n_models": len(scale),
+        "n_points": fit.n_points,
+    }
+    for name in ("alpha", "beta", "e_inf"):
+        interval = fit.intervals.get(name)
+        row[name] = estimate[name] if estimate else _NAN
+        row[f"{name}_low"] = interval.low if interval else _NAN
+        row[f"{name}_high"] = interval.high if interval else _NAN
+    return row | {
+        "r2": estimate.r2 if estimate else _NAN,
+        "aicc": estimate.aicc if estimate else _NAN,
+        "holdout_mae": fit.holdout_mae,
+        "x_min": float(scale.min()),
+        "x_max": float(scale.max()),
+        "verdict": fit.verdict,
+        "shots": shots,
+        "bic": estimate.bic if estimate else _NAN,
+        "loo_mae": fit.loo_mae,
+        "alpha_se": fit.line.se,
+        "alpha_df": fit.line.df,
+        "interval": next((interval.method for interval in fit.intervals.values()), "none"),
+        "band": fit.line.method,
+        "converged": estimate.converged if estimate else None,
+        "params": dict(zip(estimate.names, estimate.params.tolist(), strict=True)) if estimate else {},
+        "notes": "; ".join(fit.notes),
+    }
+
+
+def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON has: NaN and infinity are None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")

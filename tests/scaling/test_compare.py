@@ -1,0 +1,187 @@
+"""Comparisons of sources, against closed forms, scipy's Welch test and simulated data with a known answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from clipeval.scaling.base import Estimate
+from clipeval.scaling.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two, holm
+from clipeval.scaling.fitted import Fit, LineOf
+from clipeval.scaling.laws import LAWS
+from clipeval.scaling.matched import matched
+from clipeval.scaling.rows import Checkpoints
+from clipeval.scaling.select import NO_SCALING, SCALING
+
+CELL = ("zeroshot_classification", "d", "acc1", None)
+
+
+def checkpoints(source, x, error, **columns):
+    table = pd.DataFrame({"model": [f"{source}{i}" for i in range(len(x))], **columns})
+    x, error = np.asarray(x, dtype=float), np.asarray(error, dtype=float)
+    return Checkpoints(CELL, source, x, error, np.full(len(x), np.nan), table)
+
+
+def law(source, alpha, beta, x=(1e9, 1e10, 1e11, 1e12), se=0.001, df=8.0, draws=None, verdict=SCALING):
+    """A fit of E = beta * x**alpha with a given uncertainty."""
+    power = LAWS["power"]
+    x = np.asarray(x, dtype=float)
+    params = np.array([alpha, beta])
+    estimate = Estimate("power", params, power.names, len(x), 0.0, 1.0, 0.0, 0.0)
+    draws = np.tile(params, (100, 1)) if draws is None else draws
+    line = LineOf(draws, se, df, "given")
+    return Fit(checkpoints(source, x, beta * x**alpha), power, "none", estimate, {}, line, len(x), verdict)
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, 0.03, np.nan, 0.005])) == pytest.approx(
+        [0.03, 0.06, 0.06, np.nan, 0.02], nan_ok=True
+    )
+    assert holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
+    assert len(holm(np.array([]))) == 0
+
+
+def test_exponents_are_compared_by_welchs_test():
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(-0.10, 0.02, 7), rng.normal(-0.15, 0.05, 5)
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    found = compare_two(
+        law("a", a.mean(), 2.0, se=a.std(ddof=1) / 7**0.5, df=6),
+        law("b", b.mean(), 2.0, se=b.std(ddof=1) / 5**0.5, df=4),
+    )
+    interval = expected.confidence_interval()
+    assert found.delta == pytest.approx(a.mean() - b.mean())
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.delta_low, found.delta_high) == pytest.approx((interval.low, interval.high))
+
+
+def test_verdict_names_the_source_whose_error_falls_faster():
+    assert compare([law("a", -0.2, 2.0), law("b", -0.1, 2.0)])[0].verdict == A_BETTER
+    assert compare([law("a", -0.1, 2.0), law("b", -0.2, 2.0)])[0].verdict == B_BETTER
+    assert compare([law("a", -0.1, 2.0, se=0.1), law("b", -0.2, 2.0)])[0].verdict == UNDETERMINED
+
+
+def test_p_is_corrected_over_all_comparisons_of_the_call():
+    fits = [law("a", -0.1, 2.0, se=0.01), law("b", -0.13, 2.0, se=0.005), law("c", -0.2, 3.0, se=0.01)]
+    found = compare(fits)
+    assert [(c.source_a, c.source_b) for c in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [c.p_holm for c in found] == pytest.approx(holm(np.array([c.p for c in found])).tolist())
+    assert all(c.p_holm >= c.p for c in found)
+
+
+def test_crossover_of_two_power_laws_is_where_they_are_equal():
+    a, b = law("a", -0.2, 4.0), law("b", -0.1, 0.4)
+    found = compare_two(a, b)
+    assert found.crossover == pytest.approx(10.0 ** (np.log10(0.1) / -0.1))
+    assert a.error(np.array([found.crossover])) == pytest.approx(b.error(np.array([found.crossover])))
+    assert found.crossover_low == found.crossover_high == pytest.approx(found.crossover)
+
+
+def test_crossover_interval_are_quantiles_over_draws():
+    level = np.linspace(-0.02, 0.02, 401)
+    draws = np.stack([np.full(401, -0.2), 4.0 * 10**level], axis=1)
+    a, b = law("a", -0.2, 4.0, draws=draws), law("b", -0.1, 0.4, draws=np.tile([-0.1, 0.4], (401, 1)))
+    found = compare_two(a, b)
+    assert np.log10(found.crossover_low) == pytest.approx(10 - 0.19, abs=1e-9)
+    assert np.log10(found.crossover_high) == pytest.approx(10 + 0.19, abs=1e-9)
+
+
+def test_crossover_is_undetermined_when_its_interval_leaves_the_data_by_more_than_a_decade():
+    slopes = np.linspace(-0.21, -0.19, 401)
+    middle = 1e10
+    draws = np.stack([slopes, 0.04 * middle**-slopes * 2 ** np.linspace(-3, 3, 401)], axis=1)
+    a = law("a", -0.2, 0.04 * middle**0.2, draws=draws)
+    b = law("b", -0.1, 0.04 * middle**0.1, draws=np.tile([-0.1, 0.04 * middle**0.1], (401, 1)))
+    found = compare_two(a, b)
+    assert np.isnan(found.crossover)
+    assert "leaves the data by more than a decade" in found.note
+    assert found.crossover_low < 1e8
+
+
+def test_no_crossover_without_a_scaling_law():
+    found = compare_two(law("a", -0.2, 4.0, verdict=NO_SCALING), law("b", -0.1, 0.4))
+    assert np.isnan(found.crossover)
+    assert np.isnan(found.multiplier)
+    assert found.note == "no crossover: a has no scaling law here"
+
+
+def test_laws_of_another_form_cross_where_their_curves_do():
+    floor = LAWS["power_floor"]
+    x = np.geomspace(1e8, 1e12, 12)
+    params = {"a": (-0.3, 40.0, 0.05), "b": (-0.1, 1.0, 0.01)}
+    fits = []
+    for source, (alpha, beta, e_inf) in params.items():
+        p = np.array([alpha, beta, e_inf])
+        estimate = Estimate(floor.name, p, floor.names, 12, 0.0, 1.0, 0.0, 0.0)
+        data = checkpoints(source, x, beta * x**alpha + e_inf)
+        line = LineOf(np.tile(p, (50, 1)), 0.01, 9.0, "given")
+        fits.append(Fit(data, floor, "none", estimate, {}, line, 12, SCALING))
+    found = compare_two(*fits)
+    at = np.array([found.crossover])
+    assert fits[0].error(at) == pytest.approx(fits[1].error(at), rel=1e-4)
+
+
+def test_compute_multiplier_at_an_error_both_reach():
+    """E_a = 2 C**-0.1 and E_b = 2 (C / 3)**-0.1: b needs three times the compute for any error."""
+    found = compare_two(law("a", -0.1, 2.0), law("b", -0.1, 2.0 * 3**0.1))
+    assert found.multiplier == pytest.approx(3)
+    assert (found.multiplier_low, found.multiplier_high) == pytest.approx((3, 3))
+    assert found.at_error == pytest.approx(2 * np.sqrt(1e9 * 1e12) ** -0.1 * 3**0.05)
+
+
+def test_no_multiplier_where_the_sources_share_no_compute():
+    found = compare_two(law("a", -0.1, 2.0, x=(1e6, 1e7)), law("b", -0.1, 3.0, x=(1e9, 1e10)))
+    assert np.isnan(found.multiplier)
+
+
+def design(source, scale, alpha, archs, samples, **more):
+    gmacs = {"S": 2.0, "M": 7.0, "L": 90.0}
+    x = [gmacs[arch.removesuffix("-quickgelu")] * s for arch, s in zip(archs, samples, strict=True)]
+    error = scale * np.array(x) ** alpha
+    return checkpoints(source, x, error, arch=archs, samples_seen=samples, **more)
+
+
+def test_matched_pairs_share_architecture_and_samples_seen():
+    a = design("a", 2.0, -0.15, ["S-quickgelu", "M-quickgelu", "L-quickgelu"], [1e9] * 3)
+    b = design("b", 3.0, -0.10, ["S", "M", "L", "L", "M"], [1e9, 1e9, 1e9, 3e10, 3e10])
+    found = matched(a, b)
+    x = np.array([2.0, 7.0, 90.0]) * 1e9
+    assert found.n == 3
+    assert found.delta == pytest.approx(-0.05)
+    assert found.p < 1e-6
+    assert found.ratio == pytest.approx(np.exp(np.mean(np.log(2 / 3) - 0.05 * np.log(x))))
+
+
+def test_matched_prefers_the_same_number_of_unique_samples_then_the_lower_error():
+    a = design("a", 2.0, -0.15, ["S", "M", "L"], [1e9] * 3, unique_samples=[4e8] * 3)
+    b = design("b", 3.0, -0.10, ["S", "S", "M", "L"], [1e9] * 4, unique_samples=[2e9, 5e8, 5e8, 5e8])
+    b.error[0] = 0.001
+    assert matched(a, b).delta == pytest.approx(-0.05)
+    unknown = design("a", 2.0, -0.15, ["S", "M", "L"], [1e9] * 3)
+    assert matched(unknown, b).delta != pytest.approx(-0.05)
+
+
+def test_matched_statistics_by_scipy():
+    rng = np.random.default_rng(3)
+    a = design("a", 2.0, -0.15, ["S", "M", "L"] * 2, [1e9] * 3 + [1e10] * 3)
+    b = design("b", 2.5, -0.12, ["S", "M", "L"] * 2, [1.05e9] * 3 + [0.95e10] * 3)
+    a.error[:] *= np.exp(rng.normal(0, 0.05, 6))
+    x = (np.log(a.x) + np.log(b.x)) / 2
+    gap = np.log(a.error) - np.log(b.error)
+    line, mean = stats.linregress(x, gap), stats.ttest_1samp(gap, 0).confidence_interval()
+    found = matched(a, b)
+    assert (found.n, found.delta, found.p) == (6, pytest.approx(line.slope), pytest.approx(line.pvalue))
+    half = line.stderr * stats.t.ppf(0.975, 4)
+    assert (found.delta_low, found.delta_high) == pytest.approx((line.slope - half, line.slope + half))
+    assert (found.ratio_low, found.ratio_high) == pytest.approx((np.exp(mean.low), np.exp(mean.high)))
+
+
+def test_nothing_is_matched_without_a_design():
+    a = checkpoints("a", [1e9, 1e10], [0.5, 0.4])
+    assert matched(a, a).n == 0
+    far = design("a", 2.0, -0.1, ["S", "M"], [1e9, 1e9]), design("b", 2.0, -0.1, ["S", "M"], [2e9, 2e9])
+    assert matched(*far).n == 0
+    unnamed = checkpoints("a", [1e9, 2e9], [0.5, 0.4], arch=[None, None], samples_seen=[1e9, 1e9])
+    assert matched(unnamed, unnamed).n == 0

@@ -1,0 +1,109 @@
+"""Hold-out, leave-one-out and verdicts, against published figures and brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from imagenet_cherti2023 import COMPUTE, ERROR, LAION_2B, WIT_COMPUTE, WIT_ERROR
+
+from clipeval.errors import MeasureError
+from clipeval.scaling.base import Interval
+from clipeval.scaling.estimate import fit
+from clipeval.scaling.laws import LAWS, LogLinear
+from clipeval.scaling.select import (
+    NO_SCALING,
+    SCALING,
+    TOO_FEW,
+    floor_note,
+    holdout,
+    joint_verdict,
+    leave_one_out,
+    rank_laws,
+    verdict,
+)
+from clipeval.scaling.uncertainty import uncertainty
+
+POWER = LAWS["power"]
+UNKNOWN = Interval(np.nan, np.nan, "none", "not given")
+
+
+@pytest.mark.parametrize(("cut", "mae"), [(1e12, 0.28), (10**12.4, 0.77)])
+def test_holdout_of_the_largest_compute(cut, mae):
+    found = holdout(POWER, COMPUTE, ERROR, cut < COMPUTE, scored=LAION_2B, frontier="cherti2023")
+    assert found.mae == pytest.approx(mae, abs=0.01)
+    assert len(found.measured) == ((cut < COMPUTE) & LAION_2B).sum()
+
+
+def test_holdout_scores_all_held_models_by_default():
+    found = holdout(POWER, COMPUTE, ERROR, COMPUTE > 1e12)
+    alpha, level = np.polyfit(np.log(COMPUTE[COMPUTE < 1e12]), np.log(ERROR[COMPUTE < 1e12]), 1)
+    predicted = np.exp(level) * COMPUTE[COMPUTE > 1e12] ** alpha
+    assert found.mae == pytest.approx(100 * np.abs(predicted - ERROR[COMPUTE > 1e12]).mean())
+
+
+def test_holdout_without_models_beyond_the_cut():
+    with pytest.raises(MeasureError, match="no model lies beyond the cut"):
+        holdout(POWER, COMPUTE, ERROR, COMPUTE > 1e14)
+
+
+@pytest.mark.parametrize(("name", "frontier"), [("power", "none"), ("power", "quantile"), ("power_floor", "none")])
+def test_leave_one_out_refits_without_each_model(name, frontier):
+    law = LAWS[name]
+    found = leave_one_out(law, COMPUTE, ERROR, fit(law, COMPUTE, ERROR, frontier=frontier), frontier=frontier)
+    for i in (0, 13, 28):
+        others = np.arange(len(ERROR)) != i
+        refit = fit(law, COMPUTE[others], ERROR[others], frontier=frontier)
+        assert found[i] == pytest.approx(100 * (law.error(COMPUTE[i : i + 1], refit.params)[0] - ERROR[i]), rel=1e-4)
+
+
+def test_laws_are_ranked_by_aicc():
+    x = np.logspace(8, 13, 24)
+    error = LAWS["power_floor"].error(x, np.array([-0.4, 900.0, 0.12])) * np.exp(
+        np.random.default_rng(0).normal(0, 0.01, 24)
+    )
+    ranked, refused = rank_laws(("power", "power_floor", "m4", "sigmoid"), x, error)
+    assert ranked[0].law == "power_floor"
+    assert [e.aicc for e in ranked] == sorted(e.aicc for e in ranked)
+    assert refused == {}
+
+
+def test_laws_with_too_few_points_are_named():
+    ranked, refused = rank_laws(("power", "broken"), WIT_COMPUTE, WIT_ERROR)
+    assert [estimate.law for estimate in ranked] == ["power"]
+    assert "6 parameters" in refused["broken"]
+
+
+def judged(x, error, frontier="none"):
+    estimate = fit(POWER, x, error, frontier=frontier)
+    return verdict(uncertainty(POWER, x, error, estimate, frontier=frontier).intervals["alpha"], x, error)
+
+
+@pytest.mark.parametrize("frontier", ["none", "cherti2023", "quantile", "pareto", "hull"])
+def test_imagenet_scales_and_noise_does_not(frontier):
+    assert judged(COMPUTE, ERROR, frontier) == SCALING
+    flat = 0.8 * np.exp(np.random.default_rng(3).normal(0, 0.01, 29))
+    assert judged(COMPUTE, flat, frontier) == NO_SCALING
+    assert judged(COMPUTE, 0.1 * COMPUTE**0.03 * flat, frontier) == NO_SCALING
+
+
+def test_three_points_may_be_too_few():
+    assert judged(WIT_COMPUTE, WIT_ERROR) == SCALING
+    assert judged(WIT_COMPUTE, np.array([0.3, 0.2, 0.25])) == TOO_FEW
+    assert verdict(UNKNOWN, WIT_COMPUTE[:2], WIT_ERROR[:2]) == TOO_FEW
+
+
+def test_verdict_on_joint_laws():
+    rng = np.random.default_rng(0)
+    x = np.stack([10 ** rng.uniform(7, 9, 29), 10 ** rng.uniform(8, 11, 29)], axis=1)
+    law = LogLinear(("n", "d"))
+    for exponents, expected in (((-0.1, -0.05), SCALING), ((0.0, 0.0), NO_SCALING), ((0.1, 0.05), NO_SCALING)):
+        error = (
+            0.4 * (x[:, 0] / 1e8) ** exponents[0] * (x[:, 1] / 1e9) ** exponents[1] * np.exp(rng.normal(0, 0.02, 29))
+        )
+        assert joint_verdict(law, x, error, fit(law, x, error)) == expected
+    assert joint_verdict(law, x[:4], error[:4], fit(law, x[:4], error[:4])) == TOO_FEW
+
+
+def test_floors_that_may_be_zero_are_reported():
+    assert "from 0 to 0.168" in floor_note(Interval(0.0, 0.168, "profile"))
+    assert floor_note(Interval(0.01, 0.168, "profile")) == floor_note(UNKNOWN) == ""
