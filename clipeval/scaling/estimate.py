@@ -55,7 +55,7 @@ def fit(
     if theta is not None:
         return _estimate(law, theta[0], scale, data, loss)
     found = _search(law, data, loss)
-    best = int(np.argmin(found.objective))
+    best = int(np.nanargmin(found.objective))
     return _estimate(
         law, found.theta[best], scale, data, loss, _certified(found, best, len(log_error)), found.objective
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.scaling import cherti2023
-from clipeval.scaling.columns import COMPUTE
+from clipeval.scaling.columns import COMPUTE, numbers
 from clipeval.scaling.compare import compare
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.forecast import find_measured, parse, predict
@@ -82,21 +82,38 @@ def read_tables(results: Sequence[str]) -> pd.DataFrame:
     """One table of several: files, results folders, or names of published studies (``open_clip``)."""
     import pandas as pd
 
+    return pd.concat([_read_table(str(word)) for word in results])
+
+
+def _read_table(word: str) -> pd.DataFrame:
     from clipeval.results.table import read_results
 
-    tables = []
-    for word in results:
-        studies = _published() if not Path(word).exists() else None
-        if studies is not None and studies["study"].isin([word]).any():
-            tables.append(studies[studies["study"].isin([word]).to_numpy(bool)])
-            continue
-        if studies is not None and "." not in word and "/" not in word:
-            names = sorted(studies["study"].unique())
+    if not Path(word).exists() and not Path(word).suffix:
+        studies = _published()
+        names = sorted(studies["study"].unique())
+        if word in names:
+            return studies[studies["study"].isin([word]).to_numpy(bool)]
+        if len(Path(word).parts) == 1:
             raise UsageError(
                 f"{word}: no such file or folder, and not a published study ({', '.join(names)}).{suggest(word, names)}"
             )
-        tables.append(read_results(word).assign(results_file=word))
-    return pd.concat(tables)
+    try:
+        return read_results(word).assign(results_file=word)
+    except ValueError as error:  # a cell of another type than its column
+        _refuse_words_for_numbers(word)
+        raise UsageError(f"{word}: not a readable results table: {error}.") from error
+
+
+def _refuse_words_for_numbers(file: str) -> None:
+    """Raises MeasureError about the first cell of a CSV file that should be a number and is not."""
+    import pandas as pd
+
+    from clipeval.results.schema import COLUMNS, NUMBER
+
+    cells = pd.read_csv(file, dtype=str).assign(results_file=file)
+    for column in map(str, cells):
+        if COLUMNS.get(column) == NUMBER:
+            numbers(cells, column)
 
 
 def _published() -> pd.DataFrame:

@@ -26,62 +26,61 @@ def profile_intervals(
     where the data do not exclude it, as 0 for an ``e_inf`` that is not identified. Needs n - k >= 1.
     """
     n, k = len(error), len(law.names)
-    log_x, log_error = np.log(x), np.log(error)
-    unscaled = np.zeros_like(log_x[0])
-    best = law.coordinates(estimate.params, unscaled)
-    low, high = law.bounds(log_x, error)
-    low, high = np.minimum(low, best), np.maximum(high, best)
-    weight = np.ones(n) if weights is None else weights / np.mean(weights)
-
-    def data(problems: int) -> Data:
-        return Data(*(np.broadcast_to(part, (problems, *part.shape)) for part in (log_x, log_error, weight)))
-
-    # two problems per parameter, one for each end; the coordinate in question is held where it is tried
-    which, sign = np.tile(np.arange(k), 2), np.repeat([-1.0, 1.0], k)
-    rows = np.arange(2 * k)
-    limit = np.where(sign < 0, low[which], high[which])
-    farthest = np.clip(best[which] + sign * FARTHEST, low[which], high[which])
-    threshold = estimate.rss / 2 * (1 + float(stdtrit(n - k, 0.975)) ** 2 / (n - k))
-    problems, theta = data(2 * k), np.tile(best, (2 * k, 1))
-
-    def outside(value: np.ndarray) -> np.ndarray:
-        """Whether the profile at each problem's value exceeds the threshold; keeps the others' best coordinates."""
-        nonlocal theta
-        held_low, held_high = np.tile(low, (2 * k, 1)), np.tile(high, (2 * k, 1))
-        held_low[rows, which] = held_high[rows, which] = value
-        start = theta.copy()
-        start[rows, which] = value
-        found = minimise(law, problems, start, held_low, held_high)
-        theta = found.theta
-        return found.objective > threshold
-
-    reach = _first_reach(law, data(1), best, which, limit)
-    inner, outer = best[which].copy(), np.clip(best[which] + sign * reach, low[which], high[which])
-    beyond = outside(outer)
+    profile = _Profile(law, np.log(x), np.log(error), estimate, np.ones(n) if weights is None else weights)
+    threshold = estimate.rss * (1 + float(stdtrit(n - k, 0.975)) ** 2 / (n - k))
+    inner, outer = profile.best, profile.first_guess(estimate.rss / (n - k))
+    beyond = profile.rss(outer) > threshold
     for _ in range(DOUBLINGS):
-        if np.all(beyond | (outer == farthest)):
+        if np.all(beyond | (outer == profile.farthest)):
             break
         inner = np.where(beyond, inner, outer)
-        outer = np.where(beyond, outer, best[which] + 2 * (outer - best[which]))
-        outer = np.clip(outer, np.minimum(farthest, best[which]), np.maximum(farthest, best[which]))
-        beyond |= outside(outer)
-    open_end = ~beyond
+        outer = np.where(beyond, outer, profile.clipped(profile.best + 2 * (outer - profile.best)))
+        beyond |= profile.rss(outer) > threshold
+    bounded = beyond
     for _ in range(HALVINGS):
         middle = (inner + outer) / 2
-        leaves = outside(middle)
-        inner, outer = np.where(leaves, inner, middle), np.where(leaves, middle, outer)
-    ends = np.where(open_end, limit, outer).reshape(2, k)
+        beyond = profile.rss(middle) > threshold
+        inner, outer = np.where(beyond, inner, middle), np.where(beyond, middle, outer)
+    ends = np.where(bounded, outer, profile.limit).reshape(2, k)
     with np.errstate(over="ignore"):
-        lows, highs = law.parameters(ends, unscaled)
+        lows, highs = law.parameters(ends, profile.unscaled)
     return {name: Interval(float(a), float(b), METHOD) for name, a, b in zip(law.names, lows, highs, strict=True)}
 
 
-def _first_reach(law: Law, data: Data, best: np.ndarray, which: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """A first guess of the half width: two standard errors of the linearised fit."""
-    value, jacobian = law.log_error(data.log_x, best[None])
-    residual = data.log_error - value
-    variance = (data.weights * residual**2).sum() / max(len(residual[0]) - len(best), 1)
-    gram = np.swapaxes(jacobian, 1, 2)[0] @ (jacobian[0] * data.weights[0][:, None])
-    spread = 2 * np.sqrt(np.maximum(np.diag(np.linalg.pinv(gram)) * variance, 0.0))
-    room = np.where(np.isfinite(limit), np.abs(limit - best[which]), np.inf)
-    return np.minimum(np.clip(spread[which], 1e-9, 1.0), np.where(room > 0, room, np.inf))
+class _Profile:
+    """Two searches per parameter, one for each end: arrays are ``[2 k]``, the low ends of all parameters first."""
+
+    def __init__(
+        self, law: Law, log_x: np.ndarray, log_error: np.ndarray, estimate: Estimate, weights: np.ndarray
+    ) -> None:
+        k = len(law.names)
+        self.law, self.unscaled = law, np.zeros_like(log_x[0])
+        theta = law.coordinates(estimate.params, self.unscaled)
+        low, high = law.bounds(log_x, np.exp(log_error))
+        self.low, self.high = np.minimum(low, theta), np.maximum(high, theta)
+        self.limit = np.concatenate([self.low, self.high])
+        self.best = np.tile(theta, 2)
+        self.farthest = np.clip(self.limit, self.best - FARTHEST, self.best + FARTHEST)
+        self.held = np.arange(2 * k), np.tile(np.arange(k), 2)
+        self.theta = np.tile(theta, (2 * k, 1))
+        parts = (log_x, log_error, weights / weights.mean())
+        self.data = Data(*(np.broadcast_to(part, (2 * k, *part.shape)) for part in parts))
+
+    def rss(self, values: np.ndarray) -> np.ndarray:
+        """The lowest sum of squares with each search's parameter held at its value, from where the last one ended."""
+        low, high = np.tile(self.low, (len(values), 1)), np.tile(self.high, (len(values), 1))
+        low[self.held] = high[self.held] = self.theta[self.held] = values
+        found = minimise(self.law, self.data, self.theta, low, high)
+        self.theta = found.theta
+        return 2 * found.objective
+
+    def clipped(self, values: np.ndarray) -> np.ndarray:
+        return np.clip(values, np.minimum(self.farthest, self.best), np.maximum(self.farthest, self.best))
+
+    def first_guess(self, variance: float) -> np.ndarray:
+        """Two standard errors of the linearised fit away, at most 1 where those are not known."""
+        _, jacobian = self.law.log_error(self.data.log_x[:1], self.theta[:1])
+        gram = jacobian[0].T @ (jacobian[0] * self.data.weights[0][:, None])
+        spread = 2 * np.sqrt(np.maximum(np.diag(np.linalg.pinv(gram)) * variance, 0.0))
+        reach = np.tile(np.clip(spread, 1e-9, 1.0), 2)
+        return self.clipped(self.best + np.where(self.held[0] < len(spread), -reach, reach))

@@ -14,8 +14,6 @@ from clipeval.scaling.laws import LAWS, Law
 from clipeval.scaling.minimise import LEAST_SQUARES, Loss
 
 SCALING, NO_SCALING, TOO_FEW = "scaling", "no-scaling", "too-few-points"
-GUARD = 1.0
-"""Decades beyond the data from which a prediction is an extrapolation too far."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def floor_note(e_inf: Interval) -> str:
 def decades_beyond(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """How far each of the scales ``asked`` lies outside those ``seen``, in decades of the scale that is furthest out.
 
-    ``[n]`` or ``[n, inputs]`` each; 0 inside. More than ``GUARD`` is an extrapolation too far.
+    ``[n]`` or ``[n, inputs]`` each; 0 inside. More than one decade is an extrapolation too far.
     """
     seen, asked = seen.reshape(len(seen), -1), asked.reshape(len(asked), -1)
     below, above = np.log10(seen.min(0) / asked), np.log10(asked / seen.max(0))

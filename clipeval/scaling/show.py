@@ -69,9 +69,9 @@ def _laws(result: FitResult) -> Table:
             fitted,
             row["frontier"],
             *values,
-            _number(row["r2"], 4),
+            _NONE if row["frontier"] == "quantile" else _number(row["r2"], 4),
             _number(row["aicc"], 1),
-            *([_number(100 * row["holdout_mae"], 2)] if held else []),
+            *([_number(row["holdout_mae"], 3)] if held else []),
             row["verdict"],
         )  # fmt: skip
     return table
@@ -92,7 +92,7 @@ def _comparisons(result: FitResult) -> Table | None:
     if not rows:
         return None
     table = _table(
-        f"Do sources scale differently? Difference of exponents a - b (Welch, Holm over {len(rows)} comparisons)",
+        f"Do sources scale differently? Tests of equal exponents, corrected by Holm over {len(rows)} comparisons",
         *("data set", "metric", "a, b", "alpha_a - alpha_b (95 %)", "p", "p (Holm)"),
         *("crossover (95 %)", "compute b / a at equal error", "verdict"),
     )

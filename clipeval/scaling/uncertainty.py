@@ -31,8 +31,8 @@ class Uncertainty:
 
     ``draws`` ``[B, k]`` are parameters for whatever depends on the level of the line, as predictions and crossovers:
     their 2.5 and 97.5 % quantiles are 95 % intervals, unless ``draws_reason`` says why not. A draw whose points do not
-    determine the law is NaN. ``alpha_se`` and ``alpha_df`` are the standard error of alpha and its degrees of freedom,
-    NaN where alpha has no interval.
+    determine the law is NaN. ``alpha_se`` and ``alpha_df``, for tests of equal exponents, are the standard error of
+    alpha and its degrees of freedom, NaN where alpha has no bounded interval.
     """
 
     intervals: dict[str, Interval]
@@ -144,7 +144,8 @@ def _of_quantile(problem: _Problem) -> Uncertainty:
     else:
         intervals = _bias_corrected(problem, draws)
     reason = "" if n >= FEWEST_FOR_A_LEVEL else f"{n} models do not show where the best tenth lies"
-    return _result(problem, intervals, _bootstrap(problem, BLUR / n), "smoothed bootstrap over models", reason)
+    found = _result(problem, intervals, _bootstrap(problem, BLUR / n), "smoothed bootstrap over models", reason)
+    return replace(found, alpha_se=_central_se(problem, draws))
 
 
 def _of_best_models(problem: _Problem) -> Uncertainty:
@@ -219,6 +220,17 @@ def _bias_corrected(problem: _Problem, draws: np.ndarray) -> dict[str, Interval]
     levels = ndtr(2 * bias[:, None] + ndtri(np.array(_ENDS)))
     ends = [np.nanquantile(draws[:, j], level) for j, level in enumerate(levels)]
     return _named(problem, np.transpose(ends), "bias-corrected bootstrap over models")
+
+
+def _central_se(problem: _Problem, draws: np.ndarray) -> float:
+    """The standard error of alpha from the central 80 % of its draws.
+
+    The outer draws are of resamplings with few good models; with them, tests of equal exponents would hardly reject.
+    """
+    if "alpha" not in problem.law.names:
+        return np.nan
+    low, high = np.nanquantile(draws[:, problem.law.names.index("alpha")], (0.1, 0.9))
+    return float((high - low) / (2 * ndtri(0.9)))
 
 
 def _student(problem: _Problem) -> dict[str, Interval]:

@@ -1,0 +1,141 @@
+"""``clipeval fit`` as it is typed: exit codes, one JSON document, tables and files."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from tables import table
+
+from clipeval.cli import main
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["clipeval", "fit", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return ended.value.code or 0, output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def csv(tmp_path):
+    def write(rows, name="results.csv"):
+        rows.to_csv(tmp_path / name, index=False)
+        return tmp_path / name
+
+    return write
+
+
+def test_the_question_of_the_paper_with_nothing_more(run):
+    code, out, _ = run("--task", "retrieval")
+    assert code == 0
+    for word in ("MS-COCO", "Flickr30K", "image R@5", "text R@5", "LAION", "CLIP-WIT", "undetermined", "2212.07143"):
+        assert word in out
+    assert "-0.079" in out
+
+
+def test_the_preset_prints_the_eight_laws_and_the_errors_of_the_predictions(run):
+    code, out, _ = run("--preset", "cherti2023")
+    assert code == 0
+    for figure in (
+        "-0.111388",
+        "5.85806",
+        "-0.163775",
+        "23.1836",
+        "-0.125541",
+        "-0.237843",
+        "-0.0794344",
+        "-0.0507594",
+    ):
+        assert figure in out
+    for figure in ("-0.189157", "15.5060", "-0.102849", "2.20839", "0.874371", "0.588434", "81.9236", "76.9853"):
+        assert figure in out
+
+
+def test_json_is_one_document_and_nothing_else(run, csv):
+    code, out, _ = run(csv(table()), "--json", "--forecast", "ViT-L-14:1B", "--bootstrap", 200)
+    document = json.loads(out)
+    assert code == 0
+    assert list(document) == ["fits", "comparisons", "forecasts"]
+    assert document["fits"][0]["e_inf"] is None
+    assert [row["source"] for row in document["fits"]] == ["a", "b"]
+    assert isinstance(document["fits"][0]["alpha"], float)
+    assert document["fits"][0]["shots"] is None
+
+
+def test_files_hold_what_the_tables_hold(run, csv, tmp_path):
+    code, out, _ = run(csv(table()), "-o", tmp_path / "out", "--json", "--bootstrap", 200)
+    document = json.loads(out)
+    assert code == 0
+    for name in ("fits", "comparisons"):
+        written = pd.read_csv(tmp_path / "out" / f"{name}.csv")
+        assert len(written) == len(document[name])
+        assert list(written.columns) == list(document[name][0])
+        expected = pd.DataFrame(document[name])
+        numbers = expected.select_dtypes(["float", "int"]).columns
+        assert {"fits": "alpha", "comparisons": "delta_alpha"}[name] in numbers
+        np.testing.assert_array_equal(written[numbers].to_numpy(float), expected[numbers].to_numpy(float))
+    card = json.loads((tmp_path / "out" / "fit_card.json").read_text("utf-8"))
+    assert card["form"]["law"] == "power"
+    assert len(card["data"]["sha256"]) == 64
+    assert card["uncertainty"] == {"bootstrap_draws": 200, "seed": 0, "level": 0.95}
+    assert (tmp_path / "out" / "my-birds-acc1.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out" / "my-birds-acc1.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_same_command_writes_the_same_tables(run, csv):
+    first, second = (run(csv(table()), "--json", "--bootstrap", 200)[1] for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--law", "powr"], 2, "Did you mean 'power'"),
+        (["--x", "gmac"], 2, "Did you mean 'gmacs'"),
+        (["--by", "nobody"], 2, "--by nobody"),
+        (["--task", "retrival"], 2, "Did you mean 'retrieval'"),
+        (["--forecast", "ViT-L-14"], 2, "ARCHITECTURE:SAMPLES_SEEN"),
+        (["--dataset", "cars"], 3, "--dataset cars: no row matches"),
+        (["--metric", "acc5"], 3, "--metric acc5: no row matches"),
+    ],
+)
+def test_exit_codes_of_wrong_options(run, csv, words, code, message):
+    ended, out, error = run(csv(table()), *words)
+    assert (ended, out) == (code, "")
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (lambda t: t[:1], 3, "nothing can be fitted"),
+        (lambda t: t[:0], 2, "nothing in it"),
+        (lambda t: t.assign(value=t["value"].where(t["model"] != "a3")), 3, "row 4 (a3, my-birds, acc1)"),
+        (lambda t: t.assign(value=2 * t["value"]), 3, "outside [0, 1]"),
+        (lambda t: t.assign(gmacs=-t["gmacs"]), 3, "gmacs is negative"),
+        (lambda t: t.assign(gmacs=t["gmacs"].astype(object).where(t["model"] != "a3", "x")), 3, "row 4"),
+        (lambda t: t.drop(columns="metric"), 2, "no column 'metric'"),
+        (lambda t: t.assign(metric=t["metric"].where(t["model"] != "b1", "acc5")), 3, "mixed metrics"),
+    ],
+)
+def test_exit_codes_of_wrong_tables(run, csv, change, code, message):
+    ended, out, error = run(csv(change(table())))
+    assert (ended, out) == (code, "")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_file_that_is_not_there(run):
+    ended, _, error = run("nowhere.csv")
+    assert ended == 2
+    assert "nowhere.csv" in error
