@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from clipeval.scaling.exponents import Difference, difference
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.matched import Matched, matched, t_interval, two_sided_p
+from clipeval.scaling.matched import Matched, matched
 from clipeval.scaling.rows import Cell
 
 A_BETTER, B_BETTER, UNDETERMINED = "a-scales-better", "b-scales-better", "undetermined"
 _LEVEL = 0.05
-_ENOUGH_FREEDOM = 4
 _GRID = 801
 _NAN = float("nan")
 
@@ -24,21 +24,15 @@ _NAN = float("nan")
 class Comparison:
     """Two laws of the same data set and metric. Intervals are 95 %; NaN where something cannot be given.
 
-    ``delta`` is alpha of a minus alpha of b, negative where the error of a falls faster. ``p`` is that of equal
-    exponents: Welch's, or Cochran and Cox's where a source has fewer than 4 degrees of freedom. ``crossover`` is NaN,
-    unless
-    its interval stays within one decade of the compute of the points. ``multiplier`` is the compute that b needs,
-    relative to a, to reach the error ``at_error``.
+    ``alpha`` compares the exponents; its ``delta`` is negative where the error of a falls faster. ``crossover`` is NaN
+    unless its interval stays within one decade of the compute of the points. ``multiplier`` is the compute that b
+    needs, relative to a, to reach the error ``at_error``.
     """
 
     cell: Cell
     source_a: str
     source_b: str
-    delta: float
-    delta_low: float
-    delta_high: float
-    p: float
-    p_welch: float
+    alpha: Difference
     crossover: float
     crossover_low: float
     crossover_high: float
@@ -55,7 +49,7 @@ class Comparison:
         """Which source scales better, after the correction for the number of comparisons made at once."""
         if not self.p_holm < _LEVEL:
             return UNDETERMINED
-        return A_BETTER if self.delta < 0 else B_BETTER
+        return A_BETTER if self.alpha.delta < 0 else B_BETTER
 
 
 def compare(fits: Sequence[Fit]) -> list[Comparison]:
@@ -64,13 +58,12 @@ def compare(fits: Sequence[Fit]) -> list[Comparison]:
     for fit in fits:
         cells.setdefault(fit.points.cell, []).append(fit)
     found = [compare_two(a, b) for group in cells.values() for a, b in combinations(group, 2)]
-    corrected = holm(np.array([comparison.p for comparison in found]))
+    corrected = holm(np.array([comparison.alpha.p for comparison in found]))
     return [replace(comparison, p_holm=float(p)) for comparison, p in zip(found, corrected, strict=True)]
 
 
 def compare_two(a: Fit, b: Fit) -> Comparison:
     """One pair, without the correction for others."""
-    delta, low, high, p, welch = _exponents(a, b)
     crossover, note = (_NAN, _NAN, _NAN), ""
     at_error, multiplier = _NAN, (_NAN, _NAN, _NAN)
     stuck = [fit.points.source for fit in (a, b) if not fit.extrapolates]
@@ -82,7 +75,7 @@ def compare_two(a: Fit, b: Fit) -> Comparison:
         crossover, note = _crossover(a, b)
         at_error, multiplier = _multiplier(a, b)
     return Comparison(
-        a.points.cell, a.points.source, b.points.source, delta, low, high, p, welch, *crossover, at_error, *multiplier,
+        a.points.cell, a.points.source, b.points.source, difference(a, b), *crossover, at_error, *multiplier,
         design=matched(a.points, b.points), note=note,
     )  # fmt: skip
 
@@ -95,45 +88,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     steps = p[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
     return corrected
-
-
-def _exponents(a: Fit, b: Fit) -> tuple[float, float, float, float, float]:
-    """The difference of exponents, its interval, the p value of equal exponents, and that by Welch's test alone.
-
-    Welch's test (1947, Biometrika 34:28) holds its level from 4 degrees of freedom on either side. With 1 or 2 it
-    rejects true equality in up to 11 % of cases; there the critical value is that of Cochran and Cox (1957,
-    Experimental Designs, section 4.14), the mean of the two of Student's t weighted by variance, which rejects at most
-    6 %.
-    """
-    if a.estimate is None or b.estimate is None:
-        return (_NAN,) * 5
-    delta = a.estimate["alpha"] - b.estimate["alpha"]
-    variances, df = np.array([a.line.se**2, b.line.se**2]), np.array([a.line.df, b.line.df])
-    total = float(variances.sum())
-    if not total > 0:
-        return delta, _NAN, _NAN, _NAN, _NAN
-    se = total**0.5
-    pooled = total**2 / float(np.sum(variances**2 / df))
-    welch = two_sided_p(delta, se, pooled)
-    if df.min() >= _ENOUGH_FREEDOM:
-        return delta, *t_interval(delta, se, pooled), welch, welch
-    half = se * _cochran_cox(0.05, variances, df)
-    return delta, delta - half, delta + half, _cochran_cox_p(abs(delta) / se, variances, df), welch
-
-
-def _cochran_cox(level: float, variances: np.ndarray, df: np.ndarray) -> float:
-    from scipy.special import stdtrit
-
-    return float(variances @ stdtrit(df, 1 - level / 2) / variances.sum())
-
-
-def _cochran_cox_p(t: float, variances: np.ndarray, df: np.ndarray) -> float:
-    """The level at which ``t`` is the critical value, by bisection of its logarithm."""
-    low, high = -30.0, 0.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _cochran_cox(np.exp(middle), variances, df) > t else (low, middle)
-    return float(np.exp((low + high) / 2))
 
 
 def _crossover(a: Fit, b: Fit) -> tuple[tuple[float, float, float], str]:
@@ -196,7 +150,7 @@ def _multiplier(a: Fit, b: Fit) -> tuple[float, tuple[float, float, float]]:
 
 def _paired_draws(a: Fit, b: Fit) -> tuple[np.ndarray, np.ndarray]:
     """As many draws of either law as there are of the one with more; none where one has none."""
-    of_a, of_b = a.line.draws, b.line.draws
+    of_a, of_b = a.known.draws, b.known.draws
     most = max(len(of_a), len(of_b)) if len(of_a) and len(of_b) else 0
     return np.resize(of_a, (most, of_a.shape[1])), np.resize(of_b, (most, of_b.shape[1]))
 
@@ -227,17 +181,18 @@ def as_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
                 "metric": metric,
                 "source_a": c.source_a,
                 "source_b": c.source_b,
-                "delta_alpha": c.delta,
-                "delta_low": c.delta_low,
-                "delta_high": c.delta_high,
-                "p": c.p,
+                "delta_alpha": c.alpha.delta,
+                "delta_low": c.alpha.low,
+                "delta_high": c.alpha.high,
+                "p": c.alpha.p,
                 "p_holm": c.p_holm,
                 "crossover": c.crossover,
                 "crossover_low": c.crossover_low,
                 "crossover_high": c.crossover_high,
                 "verdict": c.verdict,
                 "shots": shots,
-                "p_welch": c.p_welch,
+                "test": c.alpha.test,
+                "p_welch": c.alpha.p_welch,
                 "at_error": c.at_error,
                 "compute_multiplier": c.multiplier,
                 "compute_multiplier_low": c.multiplier_low,

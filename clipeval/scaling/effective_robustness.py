@@ -15,7 +15,8 @@ import numpy as np
 
 from clipeval.errors import MeasureError
 from clipeval.scaling.compare import holm
-from clipeval.scaling.matched import t_interval, two_sided_p
+from clipeval.scaling.exponents import t_test
+from clipeval.scaling.matched import t_interval
 from clipeval.scaling.rows import FAMILY, Checkpoints, Question, select
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SHIFTS = ("imagenetv2", "imagenet_sketch", "imagenet-a", "imagenet-r", "objectnet", "imagenet_robustness")
 """The five shifts of Cherti et al. 2023, and their mean."""
+TASK = "zeroshot_classification"
 _KEY = ("model", "arch", "pretrained", "samples_seen")
 
 
@@ -56,7 +58,8 @@ class Advantage:
     """How much more accurate a is than b under the shift where both are equally accurate without it.
 
     ``at`` is that accuracy, the middle of the range that both sources share. ``logit`` is the difference of the logits
-    and ``points`` that of the accuracies (b being on its line), each with a 95 % interval (Welch).
+    and ``points`` that of the accuracies (b being on its line), each with a 95 % interval; ``p`` is by
+    ``exponents.t_test``.
     """
 
     dataset: str
@@ -70,6 +73,7 @@ class Advantage:
     points_low: float
     points_high: float
     p: float
+    test: str
     p_holm: float = float("nan")
 
 
@@ -88,7 +92,7 @@ def effective_robustness(
     """
     import pandas as pd
 
-    question = Question("zeroshot_classification", (baseline, *shifts), metric, ("samples_seen",), by)
+    question = Question(TASK, (baseline, *shifts), metric, ("samples_seen",), by)
     by_cell = {(c.cell[1], c.source): c for c in select(table, question).points}
     lines = []
     for (dataset, source), checkpoints in by_cell.items():
@@ -136,12 +140,12 @@ def _advantage(a: Line, b: Line) -> Advantage:
     ends = _logit(np.array([max(a.low, b.low), min(a.high, b.high)]))
     at = float(_expit(ends.mean()))
     (of_a, se_a), (of_b, se_b) = a.at(at), b.at(at)
-    difference, variance = of_a - of_b, se_a**2 + se_b**2
-    df = variance**2 / (se_a**4 / (a.n - 2) + se_b**4 / (b.n - 2)) if variance > 0 else float("nan")
-    low, high = t_interval(difference, variance**0.5, df)
-    points: list[float] = (_expit(of_b + np.array([difference, low, high])) - _expit(of_b)).tolist()
-    p = two_sided_p(difference, variance**0.5, df)
-    return Advantage(a.dataset, a.source, b.source, at, difference, low, high, points[0], points[1], points[2], p)
+    test = t_test(of_a - of_b, np.array([se_a, se_b]) ** 2, np.array([a.n, b.n]) - 2.0)
+    points = (_expit(of_b + np.array([test.delta, test.low, test.high])) - _expit(of_b)).tolist()
+    return Advantage(
+        a.dataset, a.source, b.source, at, test.delta, test.low, test.high, points[0], points[1], points[2],
+        test.p, test.test,
+    )  # fmt: skip
 
 
 def _row(line: Line) -> dict[str, object]:

@@ -8,7 +8,8 @@ from clipeval.errors import MeasureError, UsageError
 from clipeval.scaling.base import Estimate
 from clipeval.scaling.frontier import Frontier, Points, frontier_for
 from clipeval.scaling.laws.curve import Law
-from clipeval.scaling.minimise import HUBER, LEAST_SQUARES, Data, Loss, Minimum, minimise
+from clipeval.scaling.minimise import HUBER, Data, Loss, Minimum, minimise
+from clipeval.scaling.minimise import LEAST_SQUARES as SQUARES
 
 SMOOTHING = 1e-3
 """Quantile fits of curves are smoothed over this much of ln E: 0.1 % of an error."""
@@ -19,7 +20,9 @@ SAME = 1e-6
 EXACT = 1e-20
 """A mean objective below which residuals are rounding errors."""
 
-ESTIMATORS: dict[str, Loss] = {"least-squares": LEAST_SQUARES, "huber": HUBER}
+LEAST_SQUARES, WEIGHTED = "least-squares", "weighted"
+ESTIMATORS: dict[str, Loss] = {LEAST_SQUARES: SQUARES, "huber": HUBER, WEIGHTED: SQUARES}
+"""What is minimised by name; ``weighted`` is least squares weighted by known evaluation noise."""
 
 
 def fit(
@@ -28,7 +31,7 @@ def fit(
     error: np.ndarray,
     *,
     frontier: str = "none",
-    loss: Loss = LEAST_SQUARES,
+    loss: Loss = SQUARES,
     weights: np.ndarray | None = None,
 ) -> Estimate:
     """The parameters of ``law`` for models of scale ``x`` (``[n]`` or ``[n, inputs]``) and ``error`` ``[n]``.
@@ -72,7 +75,7 @@ def loss_for(frontier: Frontier, loss: Loss) -> Loss:
     """The loss that looks at the quantile a frontier asks for."""
     if frontier.tau == 0.5:
         return loss
-    if loss != LEAST_SQUARES:
+    if loss != SQUARES:
         raise UsageError(f"frontier '{frontier.name}' has a loss of its own. Use another frontier, or least squares.")
     return Loss(delta=SMOOTHING, tau=frontier.tau)
 
@@ -179,9 +182,13 @@ def _estimate(
     rss = float((weights * residual**2).sum())
     total = float((weights * (log_error - np.average(log_error, weights=weights)) ** 2).sum())
     mean_price = float((weights * loss.cost(residual)).sum()) / n
-    # -2 ln likelihood, up to a constant: normal, or asymmetric Laplace for losses that grow linearly
+    # -2 ln likelihood less n (1 + ln 2 pi): normal, or asymmetric Laplace for losses that grow linearly
     with np.errstate(divide="ignore"):
-        deviance = n * np.log(rss / n) if loss == LEAST_SQUARES else 2 * n * np.log(mean_price)
+        if loss == SQUARES:
+            deviance = n * np.log(rss / n)
+        else:
+            spread = mean_price / (2 * loss.delta * loss.tau * (1 - loss.tau))
+            deviance = 2 * n * np.log(spread) + n * (1 - np.log(2 * np.pi))
     return Estimate(
         law=law.name,
         params=law.parameters(theta, scale),

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.scaling import cherti2023
-from clipeval.scaling.columns import COMPUTE, numbers
+from clipeval.scaling.columns import COMPUTE
 from clipeval.scaling.compare import compare
+from clipeval.scaling.effective_robustness import TASK as ROBUSTNESS_TASK
+from clipeval.scaling.effective_robustness import effective_robustness
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.forecast import find_measured, parse, predict
-from clipeval.scaling.frontier import DEFAULT_FRONTIER
 from clipeval.scaling.one import Recipe, fit_one
+from clipeval.scaling.optimal import joint_law, optimal, require_joint
 from clipeval.scaling.result import FitResult, versions
 from clipeval.scaling.rows import FAMILY, MAIN_METRICS, Question, Selection, select
 
@@ -36,21 +38,35 @@ def fit(
     seed: int = 0,
     holdout: float | None = None,
     forecasts: Sequence[str] = (),
+    estimator: str = "least-squares",
+    budget: float | None = None,
+    robustness: Sequence[str] = (),
+    against: str = "imagenet1k",
 ) -> FitResult:
     """Fit a scaling law to each data set, metric and source of a tidy results table.
 
     Without a table the checkpoints of Cherti et al. 2023 are fitted, on the paper's headline data sets unless
     ``datasets`` names others (globs; ``*`` asks for all). ``x`` is a column, or several separated by commas for a joint
     law. With ``holdout``, a value of x, laws are also fitted to the checkpoints up to it and scored on those above.
-    ``forecasts`` are words like ``ViT-L-14:34B``. ``preset="cherti2023"`` is the paper's own procedure. Raises
-    UsageError for unknown names and MeasureError for rows that cannot be fitted; both name the column or row.
+    ``forecasts`` are words like ``ViT-L-14:34B``. ``preset="cherti2023"`` is the paper's own procedure.
+
+    A ``budget`` in GMACs asks for the best choice of GMACs per sample and samples seen, by a joint law unless ``law``
+    and ``x`` name another. ``robustness`` names data sets with a distribution shift (globs), on which sources are
+    compared at equal accuracy on the data set ``against``. Raises UsageError for unknown names and MeasureError for
+    rows that cannot be fitted; both name the column or row.
     """
     if preset not in (None, cherti2023.PRESET):
         raise UsageError(f"--preset {preset}: unknown.{suggest(str(preset), [cherti2023.PRESET])} Presets: cherti2023.")
-    columns = tuple(name.strip() for name in x.split(","))
-    recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout)
-    notes: list[str] = []
     everything = table if table is not None else _published()
+    if budget is not None and (law, x) == ("power", COMPUTE):
+        law, x = joint_law(everything)
+    if budget is not None:
+        require_joint(budget, x)
+    if robustness:
+        task, datasets = task or ROBUSTNESS_TASK, datasets or (against, *robustness)
+    columns = tuple(name.strip() for name in x.split(","))
+    recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator)
+    notes: list[str] = []
     rows = everything if table is not None else cherti2023.default_rows(everything, task, datasets or None)
     main_metrics = MAIN_METRICS
     if preset:
@@ -66,8 +82,12 @@ def fit(
         own = cherti2023.forecasts(fits, rows, everything)
         notes += cherti2023.remarks(own)
         found = own + found
+    more = {} if budget is None else {"allocations": optimal(fits, budget, x)}
+    if robustness:
+        lines, pairs = effective_robustness(rows, baseline=against, shifts=robustness, metric=metric or "acc1", by=by)
+        more |= {"robustness": pairs, "robustness_lines": lines}
     card = _card(selection, recipe, question, preset)
-    return FitResult(fits, compare(fits), found, x, card, [*_account(selection), *notes, *_warnings(fits)])
+    return FitResult(fits, compare(fits), found, x, card, [*_account(selection), *notes, *_warnings(fits)], more)
 
 
 def run_fit(results: Sequence[str], **options: Any) -> FitResult:
@@ -97,23 +117,7 @@ def _read_table(word: str) -> pd.DataFrame:
             raise UsageError(
                 f"{word}: no such file or folder, and not a published study ({', '.join(names)}).{suggest(word, names)}"
             )
-    try:
-        return read_results(word).assign(results_file=word)
-    except ValueError as error:  # a cell of another type than its column
-        _refuse_words_for_numbers(word)
-        raise UsageError(f"{word}: not a readable results table: {error}.") from error
-
-
-def _refuse_words_for_numbers(file: str) -> None:
-    """Raises MeasureError about the first cell of a CSV file that should be a number and is not."""
-    import pandas as pd
-
-    from clipeval.results.schema import COLUMNS, NUMBER
-
-    cells = pd.read_csv(file, dtype=str).assign(results_file=file)
-    for column in map(str, cells):
-        if COLUMNS.get(column) == NUMBER:
-            numbers(cells, column)
+    return read_results(word).assign(results_file=word)
 
 
 def _published() -> pd.DataFrame:
@@ -166,8 +170,8 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
             "rows": sum(len(points.x) for points in selection.points),
             "left_out": selection.left_out,
         },
-        "frontier": recipe.frontier or ("cherti2023" if preset else DEFAULT_FRONTIER),
-        "estimator": "least squares of ln E; for the quantile frontier the line of the 10 % quantile of ln E",
+        "frontier": "cherti2023" if preset and not recipe.frontier else recipe.frontier_name,
+        "estimator": f"{recipe.estimator} of ln E; for the quantile frontier the line of the 10 % quantile of ln E",
         "uncertainty": {"bootstrap_draws": recipe.bootstrap, "seed": recipe.seed, "level": 0.95},
         "holdout": recipe.holdout,
         "digits": "float64, shortest representation that reads back the same",

@@ -6,43 +6,29 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipeval.scaling.base import Estimate, Interval
+from clipeval.scaling.base import Estimate
 from clipeval.scaling.laws import Law
 from clipeval.scaling.rows import Checkpoints
 from clipeval.scaling.select import SCALING, TOO_FEW, decades_beyond
+from clipeval.scaling.uncertainty import Uncertainty
 
 NAN = float("nan")
 _BAND_DRAWS = 20_000
 
 
 @dataclass(frozen=True)
-class LineOf:
-    """The uncertainty of a law as a whole.
-
-    ``draws`` is ``[B, parameters]``, none where no honest interval can be given. ``se`` is the standard error of alpha
-    and ``df`` its degrees of freedom.
-    """
-
-    draws: np.ndarray
-    se: float
-    df: float
-    method: str
-
-
-@dataclass(frozen=True)
 class Fit:
     """A law fitted to the checkpoints of one source.
 
-    ``intervals`` are those of the parameters; ``n_points`` counts the points the law was fitted to. Errors on unseen
-    checkpoints are in percentage points.
+    ``known`` holds the intervals of the parameters and draws of them; ``n_points`` counts the points the law was
+    fitted to. Errors on unseen checkpoints are in percentage points.
     """
 
     points: Checkpoints
     law: Law
     frontier: str
     estimate: Estimate | None
-    intervals: dict[str, Interval]
-    line: LineOf
+    known: Uncertainty
     n_points: int
     verdict: str
     holdout_mae: float = NAN
@@ -52,8 +38,8 @@ class Fit:
     @classmethod
     def without_law(cls, points: Checkpoints, law: Law, frontier: str, reason: str) -> Fit:
         """Points that do not determine the law."""
-        line = LineOf(np.empty((0, len(law.names))), NAN, NAN, "none")
-        return cls(points, law, frontier, None, {}, line, len(points.error), TOO_FEW, notes=(reason,))
+        known = Uncertainty({}, np.empty((0, len(law.names))), reason=reason)
+        return cls(points, law, frontier, None, known, len(points.error), TOO_FEW, notes=(reason,))
 
     @property
     def extrapolates(self) -> bool:
@@ -68,10 +54,10 @@ class Fit:
 
     def band(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The 95 % interval of the predicted error at ``x``: two arrays ``[n]``, NaN without draws."""
-        if len(self.line.draws) == 0:
+        if len(self.known.draws) == 0:
             return np.full(len(x), NAN), np.full(len(x), NAN)
         with np.errstate(over="ignore", invalid="ignore"):
-            error = self.law.error(x, self.line.draws[:_BAND_DRAWS])
+            error = self.law.error(x, self.known.draws[:_BAND_DRAWS])
             low, high = np.nanquantile(error, (0.025, 0.975), axis=0)
         return low, high
 

@@ -131,7 +131,12 @@ def _entry(label: str, **look: Any) -> Line2D:
     from matplotlib.lines import Line2D
 
     defaults: dict[str, Any] = {"ls": "", "marker": "o", "ms": 5, "mec": "white", "mew": 0.4}
-    return Line2D([], [], **defaults | look, label=label)
+    return Line2D([], [], **defaults | look, label=as_text(label))
+
+
+def as_text(name: str) -> str:
+    """A name in which Matplotlib finds no formula."""
+    return name.replace("$", r"\$")
 
 
 def _heading(text: str) -> Line2D:

@@ -10,25 +10,20 @@ import numpy as np
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.scaling import select as selection
 from clipeval.scaling.base import Estimate
-from clipeval.scaling.columns import COMPUTE, numbers
+from clipeval.scaling.columns import COMPUTE, numbers, refuse
+from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED, noise_weights
 from clipeval.scaling.estimate import fit as estimate_law
-from clipeval.scaling.estimate import frontier_points
-from clipeval.scaling.fitted import Fit, LineOf
-from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, Frontier, frontier_for, on_frontier, quantile_line
+from clipeval.scaling.fitted import Fit
+from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, Frontier, frontier_for, on_frontier
 from clipeval.scaling.laws import LAWS, Law, LogLinear, Sigmoid
 from clipeval.scaling.rows import Checkpoints
 from clipeval.scaling.uncertainty import Uncertainty, uncertainty
-
-_FEW = 10
-_Z_90 = 1.2815515655446004
-"""The 90 % quantile of the standard normal distribution."""
-_DRAWS_OF_FEW = 100_000
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How laws are fitted. ``columns`` are the scales; ``frontier`` None is the default one; ``holdout`` is a value of
-    the first scale, or None; ``bootstrap`` is the number of draws."""
+    the first scale, or None; ``bootstrap`` is the number of draws; ``estimator`` is one of ``ESTIMATORS``."""
 
     law: str
     columns: tuple[str, ...]
@@ -36,6 +31,7 @@ class Recipe:
     bootstrap: int
     seed: int
     holdout: float | None
+    estimator: str = LEAST_SQUARES
 
     def __post_init__(self) -> None:
         """Raises UsageError for a law, frontier or number that does not exist or fit."""
@@ -45,6 +41,13 @@ class Recipe:
             raise UsageError(
                 f"--frontier {self.frontier}: unknown.{suggest(self.frontier, FRONTIERS)} Frontiers: {listed}."
             )
+        if self.estimator not in ESTIMATORS:
+            listed = ", ".join(ESTIMATORS)
+            raise UsageError(
+                f"--estimator {self.estimator}: unknown.{suggest(self.estimator, ESTIMATORS)} Estimators: {listed}."
+            )
+        if self.estimator != LEAST_SQUARES and self.frontier not in (None, "none"):
+            raise UsageError(f"--frontier {self.frontier} does not go with --estimator {self.estimator}. Use none.")
         if len(self.columns) > 1 and self.frontier not in (None, "none"):
             raise UsageError(f"--frontier {self.frontier} needs one scale, --x names {len(self.columns)}. Use none.")
         if self.bootstrap < 100:
@@ -66,15 +69,21 @@ class Recipe:
             )
         return Sigmoid(_chance(dataset)) if isinstance(law, Sigmoid) and dataset else law
 
-    def frontier_of(self, models: int) -> Frontier:
-        """The frontier for so many checkpoints; laws of several scales have none."""
-        name = "none" if len(self.columns) > 1 else self.frontier or DEFAULT_FRONTIER
-        return frontier_for(name, models)
+    @property
+    def frontier_name(self) -> str:
+        """The frontier, by default that of a power law fitted by least squares; other laws have none."""
+        plain = self.law == "power" and len(self.columns) == 1 and self.estimator == LEAST_SQUARES
+        return self.frontier or (DEFAULT_FRONTIER if plain else "none")
 
-    def draws_of(self, law: Law, points: int) -> int:
-        """More draws for a line through few points: its t distribution has tails that 2,000 do not settle."""
-        few = points < _FEW and isinstance(law, LogLinear)
-        return max(self.bootstrap, _DRAWS_OF_FEW) if few else self.bootstrap
+    def frontier_of(self, models: int) -> Frontier:
+        """The frontier for so many checkpoints."""
+        return frontier_for(self.frontier_name, models)
+
+    def weights_of(self, points: Checkpoints, law: Law) -> np.ndarray | None:
+        """Weights ``[n]`` by evaluation noise where the estimator asks for them."""
+        if self.estimator != WEIGHTED:
+            return None
+        return noise_weights(law, points.x, points.error, points.samples)
 
     def seed_of(self, source: str) -> int:
         """A seed of its own for every source, so that the draws of two sources are independent."""
@@ -82,18 +91,24 @@ class Recipe:
 
 
 def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
-    """Fit the law of a recipe to one source; a law that cannot be fitted has no estimate and says why."""
+    """Fit the law of a recipe to one source; a law that cannot be fitted has no estimate and says why.
+
+    Raises MeasureError naming a row of unknown n where evaluation noise is asked for.
+    """
+    if recipe.estimator == WEIGHTED:
+        refuse(points.table, ~(points.samples > 0), f"--estimator {WEIGHTED} needs n, the samples behind each value")
     law, frontier = recipe.law_of(points.cell[1]), recipe.frontier_of(len(points.error))
+    loss = ESTIMATORS[recipe.estimator]
     try:
-        found = estimate_law(law, points.x, points.error, frontier=frontier.name)
+        weights = recipe.weights_of(points, law)
+        found = estimate_law(law, points.x, points.error, frontier=frontier.name, loss=loss, weights=weights)
     except MeasureError as refusal:
         return Fit.without_law(points, law, frontier.name, str(refusal))
     known = uncertainty(
         law, points.x, points.error, found,
-        frontier=frontier.name, x_tolerance=_tolerance(points, recipe.columns),
-        draws=recipe.draws_of(law, len(points.error)), seed=recipe.seed_of(points.source),
+        frontier=frontier.name, loss=loss, weights=weights, x_tolerance=_tolerance(points, recipe.columns),
+        draws=recipe.bootstrap, seed=recipe.seed_of(points.source),
     )  # fmt: skip
-    line = _line_of(points, law, frontier, known, recipe)
     if law.inputs > 1:
         verdict = selection.joint_verdict(law, points.x, points.error, found)
     else:
@@ -103,52 +118,13 @@ def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
         law=law,
         frontier=frontier.name,
         estimate=found,
-        intervals=known.intervals,
-        line=line,
+        known=known,
         n_points=found.n,
         verdict=verdict,
         holdout_mae=_holdout_mae(points, recipe, law) if recipe.holdout is not None else float("nan"),
-        loo_mae=_leave_one_out_mae(points, law, found, frontier),
-        notes=tuple(note for note in _notes(found, known, frontier, line) if note),
+        loo_mae=_leave_one_out_mae(points, recipe, law, found),
+        notes=tuple(note for note in _notes(found, known) if note),
     )
-
-
-def _line_of(points: Checkpoints, law: Law, frontier: Frontier, known: Uncertainty, recipe: Recipe) -> LineOf:
-    """What stands for the uncertainty of the law as a whole: in bands, forecasts, crossovers and the test of exponents.
-
-    For the best models of bins, of a Pareto set or of a hull it is that of the line through these points, as if they
-    were given: the level of such a line depends on how many models were tried, and no bootstrap tells.
-    """
-    quantile_line_fitted = frontier.tau != 0.5 and law.name == "power"
-    se = _quantile_se(points, frontier, recipe) if quantile_line_fitted else known.alpha_se
-    if not known.draws_reason:
-        kept = known.draws[np.isfinite(known.draws).all(axis=1)]
-        return LineOf(kept, se, known.alpha_df, known.method)
-    if frontier.tau != 0.5 or frontier.name == "none" or law.inputs > 1:
-        return LineOf(np.empty((0, len(law.names))), se, known.alpha_df, "none")
-    chosen = frontier_points(frontier, np.log(points.x)[None], np.log(points.error)[None])
-    on = chosen.weight[0] > 0
-    x, error = np.exp(chosen.log_x[0, on]), np.exp(chosen.log_error[0, on])
-    draws, seed = recipe.draws_of(law, len(x)), recipe.seed_of(points.source)
-    given = uncertainty(law, x, error, estimate_law(law, x, error), draws=draws, seed=seed)
-    return LineOf(
-        given.draws, given.alpha_se, given.alpha_df, f"{given.method} of the frontier's points, taken as given"
-    )
-
-
-def _quantile_se(points: Checkpoints, frontier: Frontier, recipe: Recipe) -> float:
-    """The standard error of the exponent of a quantile line for tests of equal exponents, from the central 80 % of a
-    bootstrap over checkpoints.
-
-    The outer draws are of resamplings that hold few good checkpoints. With the standard deviation or the 95 % interval
-    of all draws the test of two sources rejected equality in 0.6 to 2 % of simulated data sets of one-sided scatter
-    instead of 5 %, with this in 3 to 5 % from 20 checkpoints on (bench/fit_tests.py).
-    """
-    generator = np.random.default_rng(recipe.seed_of(points.source))
-    chosen = generator.integers(len(points.error), size=(recipe.bootstrap, len(points.error)))
-    alphas, _ = quantile_line(np.log(points.x)[chosen], np.log(points.error)[chosen], frontier.tau)
-    low, high = np.nanquantile(alphas, (0.1, 0.9))
-    return float((high - low) / (2 * _Z_90))
 
 
 def _holdout_mae(points: Checkpoints, recipe: Recipe, law: Law) -> float:
@@ -163,17 +139,21 @@ def _holdout_mae(points: Checkpoints, recipe: Recipe, law: Law) -> float:
     if frontier.name != "none":
         scored = np.isin(np.arange(len(held)), on_frontier("pareto", points.x, points.error))
     try:
-        return selection.holdout(law, points.x, points.error, held, scored=scored, frontier=frontier.name).mae
+        return selection.holdout(
+            law, points.x, points.error, held, scored=scored, frontier=frontier.name,
+            loss=ESTIMATORS[recipe.estimator], weights=recipe.weights_of(points.where(~held), law),
+        ).mae  # fmt: skip
     except MeasureError:
         return float("nan")
 
 
-def _leave_one_out_mae(points: Checkpoints, law: Law, found: Estimate, frontier: Frontier) -> float:
+def _leave_one_out_mae(points: Checkpoints, recipe: Recipe, law: Law, found: Estimate) -> float:
     """Mean absolute error in percentage points of each checkpoint on the line of the others; only without a frontier,
     from which most checkpoints are meant to be away."""
-    if frontier.name != "none" or found.n <= len(law.names) + 1:
+    if recipe.frontier_of(len(points.error)).name != "none" or found.n <= len(law.names) + 1:
         return float("nan")
-    return float(np.abs(selection.leave_one_out(law, points.x, points.error, found)).mean())
+    loss, weights = ESTIMATORS[recipe.estimator], recipe.weights_of(points, law)
+    return float(np.abs(selection.leave_one_out(law, points.x, points.error, found, loss=loss, weights=weights)).mean())
 
 
 def _tolerance(points: Checkpoints, columns: tuple[str, ...]) -> np.ndarray | None:
@@ -187,14 +167,15 @@ def _tolerance(points: Checkpoints, columns: tuple[str, ...]) -> np.ndarray | No
     return np.stack(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def _notes(found: Estimate, known: Uncertainty, frontier: Frontier, line: LineOf) -> list[str]:
+def _notes(found: Estimate, known: Uncertainty) -> list[str]:
     alpha, floor = known.intervals.get("alpha"), known.intervals.get("e_inf")
+    given = "given" in known.method
     return [
         "" if found.converged else "the search for the best parameters did not come to the same end from two starts",
         selection.floor_note(floor) if floor else "",
         f"no interval of alpha: {alpha.reason}" if alpha and alpha.reason else "",
-        f"no band and no crossover: {known.draws_reason}" if known.draws_reason and not len(line.draws) else "",
-        f"bands, forecasts and crossovers: {line.method}" if known.draws_reason and len(line.draws) else "",
+        f"no band and no crossover: {known.reason}" if known.reason else "",
+        f"bands, forecasts and crossovers: {known.method}" if given else "",
     ]
 
 

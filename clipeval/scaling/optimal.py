@@ -20,6 +20,15 @@ _GRID = 400
 _SIZE, _SEEN, _UNIQUE = "gmacs", "samples_seen", "unique_samples"
 
 
+def require_joint(budget: float, x: str) -> None:
+    """Raises UsageError where no optimum can be read off a law of ``x``, or ``budget`` is not positive."""
+    columns = tuple(name.strip() for name in x.split(","))
+    if columns not in ((_SIZE, _SEEN), (_SIZE, _SEEN, _UNIQUE)):
+        raise UsageError(f"--budget needs a joint law of --x {_SIZE},{_SEEN}[,{_UNIQUE}], not of {x}.")
+    if not budget > 0:
+        raise UsageError(f"--budget {budget}: must be a positive number of GMACs.")
+
+
 def optimal(fits: Sequence[Fit], budget: float, x: str) -> pd.DataFrame:
     """How to spend ``budget`` (GMACs) on each source: one row per law for the optimum, one per architecture.
 
@@ -32,12 +41,15 @@ def optimal(fits: Sequence[Fit], budget: float, x: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = tuple(name.strip() for name in x.split(","))
-    if columns not in ((_SIZE, _SEEN), (_SIZE, _SEEN, _UNIQUE)):
-        raise UsageError(f"a compute-optimal choice needs a joint law of --x {_SIZE},{_SEEN}[,{_UNIQUE}], not of {x}.")
-    if not budget > 0:
-        raise UsageError(f"--budget {budget}: must be a positive number of GMACs.")
+    require_joint(budget, x)
     return pd.DataFrame([row for fit in fits if fit.estimate is not None for row in _rows(fit, budget)])
+
+
+def joint_law(table: pd.DataFrame) -> tuple[str, str]:
+    """The law and its scales to read an optimum off: with repeats where the table says how many samples are unique."""
+    if "unique_samples" in table and table["unique_samples"].notna().any():
+        return "joint_repeats", f"{_SIZE},{_SEEN},{_UNIQUE}"
+    return "joint_nd", f"{_SIZE},{_SEEN}"
 
 
 def _rows(fit: Fit, budget: float) -> list[dict[str, object]]:
@@ -54,8 +66,8 @@ def _rows(fit: Fit, budget: float) -> list[dict[str, object]]:
         shared | {"kind": "optimum", "arch": ""} | row for row in _described(fit, grid[at], budget, error[best])
     ]
     rows[0] |= {"flat_low": float(flat[0]), "flat_high": float(flat[-1])}
-    if len(fit.line.draws):
-        chosen = grid[fit.law.error(scales, fit.line.draws).argmin(axis=1)]
+    if len(fit.known.draws):
+        chosen = grid[fit.law.error(scales, fit.known.draws).argmin(axis=1)]
         low, high = np.quantile(chosen, (0.025, 0.975))
         rows[0] |= {"gmacs_low": float(low), "gmacs_high": float(high)}
     choices = _architectures(fit)

@@ -45,13 +45,21 @@ def share_below(log_x: np.ndarray, log_error: np.ndarray, slopes: Slopes, expone
 
     Residuals are taken from a line of slope ``exponent``. Ties count half.
     """
-    residual = log_error - exponent * log_x
-    exchanged = np.vstack([log_error, exponent * log_x + residual[orders]])
-    fitted = slopes(np.broadcast_to(log_x, exchanged.shape), exchanged)
-    others, own = fitted[1:], fitted[0]
+    own = slopes(log_x[None], log_error[None])
+    others = exponent + slope_errors(log_x, log_error, slopes, exponent, orders)
     others = others[~np.isnan(others)]
     close = np.isclose(others, own, rtol=1e-9, atol=1e-12)
     return float((((others < own) & ~close) + close / 2).mean())
+
+
+def slope_errors(
+    log_x: np.ndarray, log_error: np.ndarray, slopes: Slopes, exponent: float, orders: np.ndarray
+) -> np.ndarray:
+    """Fitted minus true exponent ``[permutations]`` of data sets made from a line of slope ``exponent``, around which
+    the residuals of the models ``[n]`` are exchanged as ``orders`` ``[permutations, n]`` say."""
+    residual = log_error - exponent * log_x
+    exchanged = exponent * log_x + residual[orders]
+    return slopes(np.broadcast_to(log_x, exchanged.shape), exchanged) - exponent
 
 
 def _end(excluded: Callable[[float], bool], start: float, reach: float) -> float:

@@ -13,7 +13,7 @@ from clipeval.results.files import write_atomically
 from clipeval.scaling import names
 from clipeval.scaling.columns import COMPUTE, archs
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.looks import STYLE, Looks, legend, looks_of, samples_seen, upstream
+from clipeval.scaling.looks import STYLE, Looks, as_text, legend, looks_of, samples_seen, upstream
 from clipeval.scaling.rows import Cell
 from clipeval.scaling.select import NO_SCALING
 
@@ -87,8 +87,8 @@ def _figure(
 def _title(axis: Axes, cell: Cell) -> None:
     _, dataset, metric, shots = cell
     title = ", ".join(part for part in (names.dataset(dataset, shots), names.direction(metric)) if part)
-    axis.set_title(title, loc="left", fontweight="bold")
-    axis.set_ylabel(names.error(metric))
+    axis.set_title(as_text(title), loc="left", fontweight="bold")
+    axis.set_ylabel(as_text(names.error(metric)))
     axis.set_xscale("log")
     axis.set_yscale("log")
 
@@ -116,10 +116,10 @@ def _parity(axis: Axes, fits: Sequence[Fit], x: str, looks: Looks) -> None:
     low, high = _range(fits)
     axis.plot([low, high], [low, high], color="0.5", lw=0.8, zorder=1)
     for fit in fits:
-        label = f"{fit.points.source}: too few points for a law"
+        label = f"{as_text(fit.points.source)}: too few points for a law"
         if fit.estimate is not None:
             _checkpoints(axis, fit, 100 * fit.error(fit.points.x), looks)
-            label = f"{fit.points.source}: {fit.law.name}, $R^2$ = {fit.estimate.r2:.4f}"
+            label = f"{as_text(fit.points.source)}: {fit.law.name}, $R^2$ = {fit.estimate.r2:.4f}"
         axis.plot([], [], "o", ms=4, color=looks.lines[fit.points.source], label=label)
     axis.set_xlim(low, high)
     axis.set_ylim(low, high)
@@ -152,15 +152,16 @@ def _law(axis: Axes, fit: Fit, grid: np.ndarray, looks: Looks, symbol: str) -> N
 
 
 def _law_label(fit: Fit, symbol: str) -> str:
+    source = as_text(fit.points.source)
     if not fit.extrapolates or fit.estimate is None:
         why = "no scaling detected" if fit.verdict == NO_SCALING else "too few points for a law"
-        return f"{fit.points.source}: {why}"
+        return f"{source}: {why}"
     power = f"{fit.estimate['beta']:.5g}\\,{symbol}^{{{fit.estimate['alpha']:.5f}}}"
     if fit.law.name == "power":
-        return f"{fit.points.source}: $E = {power}$"
+        return f"{source}: $E = {power}$"
     if fit.law.name == "power_floor":
-        return f"{fit.points.source}: $E = {power} + {fit.estimate['e_inf']:.5f}$"
-    return f"{fit.points.source}: {fit.law.name}"
+        return f"{source}: $E = {power} + {fit.estimate['e_inf']:.5f}$"
+    return f"{source}: {fit.law.name}"
 
 
 def _checkpoints(axis: Axes, fit: Fit, x: np.ndarray, looks: Looks) -> None:

@@ -63,16 +63,20 @@ class _Profile:
         self.farthest = np.clip(self.limit, self.best - FARTHEST, self.best + FARTHEST)
         self.held = np.arange(2 * k), np.tile(np.arange(k), 2)
         self.theta = np.tile(theta, (2 * k, 1))
+        self.origin = self.theta.copy()
         parts = (log_x, log_error, weights / weights.mean())
         self.data = Data(*(np.broadcast_to(part, (2 * k, *part.shape)) for part in parts))
 
     def rss(self, values: np.ndarray) -> np.ndarray:
-        """The lowest sum of squares with each search's parameter held at its value, from where the last one ended."""
+        """The lowest sum of squares with each search's parameter held at its value.
+
+        Searched from where the last one ended and from the estimate: a term that vanished far away does not come back.
+        """
         low, high = np.tile(self.low, (len(values), 1)), np.tile(self.high, (len(values), 1))
-        low[self.held] = high[self.held] = self.theta[self.held] = values
-        found = minimise(self.law, self.data, self.theta, low, high)
-        self.theta = found.theta
-        return 2 * found.objective
+        low[self.held] = high[self.held] = self.theta[self.held] = self.origin[self.held] = values
+        last, fresh = (minimise(self.law, self.data, start, low, high) for start in (self.theta, self.origin))
+        self.theta = np.where((last.objective <= fresh.objective)[:, None], last.theta, fresh.theta)
+        return 2 * np.minimum(last.objective, fresh.objective)
 
     def clipped(self, values: np.ndarray) -> np.ndarray:
         return np.clip(values, np.minimum(self.farthest, self.best), np.maximum(self.farthest, self.best))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import clipeval
 from clipeval.results.files import write_atomically
+from clipeval.results.table import write_csv
 from clipeval.scaling.compare import Comparison
 from clipeval.scaling.compare import as_rows as comparison_rows
 from clipeval.scaling.fitted import Fit
@@ -55,6 +56,8 @@ class FitResult:
     x: str
     card: dict[str, Any]
     notes: Sequence[str]
+    more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Tables asked for beside these, by name: ``allocations`` of a budget, ``robustness`` and ``robustness_lines``."""
 
     @cached_property
     def fits(self) -> pd.DataFrame:
@@ -84,8 +87,9 @@ class FitResult:
         return [forecast.row() for forecast in self.predictions]
 
     def to_dict(self) -> dict[str, list[dict[str, Any]]]:
-        """The three tables as lists of plain values; a number that is not known is None."""
+        """The tables as lists of plain values; a number that is not known is None."""
         tables = {"fits": self._fit_rows, "comparisons": self._comparison_rows, "forecasts": self._forecast_rows}
+        tables |= {name: records(table) for name, table in self.more.items()}
         return {name: [_plain(row) for row in rows] for name, rows in tables.items()}
 
     def to_json(self) -> str:
@@ -102,14 +106,20 @@ class FitResult:
         return drawn
 
     def write(self, folder: str | Path) -> None:
-        """Three CSV files, ``fit_card.json`` and the figures. Raises StoreError."""
+        """The tables as CSV files, ``fit_card.json`` and the figures. Raises StoreError."""
         folder = Path(folder)
-        for name in ("fits", "comparisons", "forecasts"):
-            table = getattr(self, name)
-            write_atomically(folder / f"{name}.csv", partial(table.to_csv, index=False))
+        tables = {"fits": self.fits, "comparisons": self.comparisons, "forecasts": self.forecasts, **self.more}
+        for name, table in tables.items():
+            write_atomically(folder / f"{name}.csv", partial(write_csv, table))
         card = json.dumps(_plain(self.card), indent=1, ensure_ascii=False) + "\n"
         write_atomically(folder / "fit_card.json", partial(_write_text, text=card))
         self.plot(folder)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One dictionary per row."""
+    rows: list[Any] = table.to_dict("records")
+    return rows
 
 
 def versions() -> dict[str, str]:
@@ -136,7 +146,7 @@ def _fit_row(fit: Fit, x: str) -> dict[str, Any]:
         "n_points": fit.n_points,
     }
     for name in ("alpha", "beta", "e_inf"):
-        interval = fit.intervals.get(name)
+        interval = fit.known.intervals.get(name)
         row[name] = estimate[name] if estimate else _NAN
         row[f"{name}_low"] = interval.low if interval else _NAN
         row[f"{name}_high"] = interval.high if interval else _NAN
@@ -150,12 +160,13 @@ def _fit_row(fit: Fit, x: str) -> dict[str, Any]:
         "shots": shots,
         "bic": estimate.bic if estimate else _NAN,
         "loo_mae": fit.loo_mae,
-        "alpha_se": fit.line.se,
-        "alpha_df": fit.line.df,
-        "interval": next((interval.method for interval in fit.intervals.values()), "none"),
-        "band": fit.line.method,
+        "alpha_se": fit.known.alpha_se,
+        "alpha_df": fit.known.alpha_df,
+        "interval": next((interval.method for interval in fit.known.intervals.values()), "none"),
+        "band": fit.known.method,
         "converged": estimate.converged if estimate else None,
         "params": dict(zip(estimate.names, estimate.params.tolist(), strict=True)) if estimate else {},
+        "intervals": {name: [interval.low, interval.high] for name, interval in fit.known.intervals.items()},
         "notes": "; ".join(fit.notes),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,16 +39,17 @@ def holdout(
     scored: np.ndarray | None = None,
     frontier: str = "none",
     loss: Loss = LEAST_SQUARES,
+    weights: np.ndarray | None = None,
 ) -> Holdout:
     """Fits the models that are not ``held`` (boolean ``[n]``) and predicts those held that are ``scored`` (all).
 
-    ``held`` is usually ``x > cut``, the largest compute. Raises MeasureError where no model is left to score or too
-    few to fit.
+    ``held`` is usually ``x > cut``, the largest compute. ``weights`` are those of the models that are not held. Raises
+    MeasureError where no model is left to score or too few to fit.
     """
     asked = held if scored is None else held & scored
     if not asked.any():
         raise MeasureError("hold-out: no model lies beyond the cut, so that nothing can be scored. Lower the cut.")
-    estimate = fit(law, x[~held], error[~held], frontier=frontier, loss=loss)
+    estimate = fit(law, x[~held], error[~held], frontier=frontier, loss=loss, weights=weights)
     return Holdout(estimate, law.error(x[asked], estimate.params), error[asked])
 
 
@@ -60,6 +61,7 @@ def leave_one_out(
     *,
     frontier: str = "none",
     loss: Loss = LEAST_SQUARES,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Predicted minus measured error ``[n]``, in percentage points, of each model by the law of all others.
 
@@ -69,6 +71,8 @@ def leave_one_out(
     others = np.array([np.delete(np.arange(n), i) for i in range(n)])
     chosen = frontier_for(frontier, n - 1)
     points = frontier_points(chosen, np.log(x)[others], np.log(error)[others])
+    if weights is not None:
+        points = replace(points, weight=weights[others])
     params = fit_many(law, points, loss_for(chosen, loss), estimate.params)
     predicted = np.array([law.error(x[i : i + 1], params[i])[0] for i in range(n)])
     return 100 * (predicted - error)

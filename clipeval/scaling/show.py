@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,23 +13,25 @@ from rich.table import Table
 
 from clipeval.scaling import names
 from clipeval.scaling.cherti2023 import BEST_OF_PAPER
-from clipeval.scaling.result import FitResult
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from clipeval.scaling.forecast import GUARD
+from clipeval.scaling.result import FitResult, records
+from clipeval.tables import human
 
 _PIPE_WIDTH = 200
+_UNLIMITED = 10_000
 _NONE = "–"
+_NAMES = 3
+"""The first columns of a table, which say what a line is about."""
 
 
 def print_fit(result: FitResult) -> None:
     """The tables of a fit, then its notes. Exponents have six significant digits; errors and accuracies percents."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    console.print(_laws(result))
-    for table in (_comparisons(result), _matched(result), _forecasts(result)):
+    tables = (_laws, _comparisons, _matched, _forecasts, _allocations, _robustness_lines, _robustness)
+    for table in (show(result) for show in tables):
         if table is not None:
-            console.print(table)
+            width = console.measure(table, options=console.options.update(width=_UNLIMITED)).maximum
+            console.print(_narrow(table) if width > console.width else table)
     for note in result.notes:
         console.print(f"· {note}", markup=False, soft_wrap=True)
 
@@ -37,16 +39,29 @@ def print_fit(result: FitResult) -> None:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < 3 or column == "verdict" else "right", overflow="fold")
+        table.add_column(column, justify="left" if i < _NAMES or column == "verdict" else "right", overflow="fold")
     return table
 
 
+def _narrow(table: Table) -> Table:
+    """The same for a terminal that is not wide enough: the first three columns in one, intervals on their own lines."""
+    narrow = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0, leading=1)
+    narrow.add_column("\n".join(str(column.header) for column in table.columns[:_NAMES]))
+    for column in table.columns[_NAMES:]:
+        narrow.add_column(column.header, justify=column.justify, overflow="fold")
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        cells = [str(cell) for cell in row]
+        values = [cell.replace(" [", "\n[").replace(", ", ",\n") for cell in cells[_NAMES:]]
+        narrow.add_row("\n".join(cells[:_NAMES]), *values)
+    return narrow
+
+
 def _laws(result: FitResult) -> Table:
-    rows = _records(result.fits)
+    rows = records(result.fits)
     floor = any(row["e_inf"] == row["e_inf"] for row in rows)
     held = any(row["holdout_mae"] == row["holdout_mae"] for row in rows)
     simple = all(row["alpha"] == row["alpha"] or row["verdict"] == "too-few-points" for row in rows)
-    columns = ["alpha (95 %)", "beta (95 %)", *(["E_inf (95 %)"] if floor else [])] if simple else ["parameters"]
+    columns = ["alpha (95 %)", "beta (95 %)", *(["E_inf (95 %)"] if floor else [])] if simple else ["parameters (95 %)"]
     table = _table(
         f"{_formula(rows)} of {rows[0]['x']}, error E = 1 - metric",
         *("data set", "metric", "source", "n", "frontier", *columns, "R2", "AICc"),
@@ -59,7 +74,7 @@ def _laws(result: FitResult) -> Table:
         elif simple:
             values = [_interval(row, name) for name in ("alpha", "beta", *(["e_inf"] if floor else []))]
         else:
-            values = [" ".join(f"{name} {_six(value)}" for name, value in row["params"].items())]
+            values = ["\n".join(_parameter(row, name) for name in row["params"])]
         fitted = (
             str(row["n_models"]) if row["n_models"] == row["n_points"] else f"{row['n_models']} ({row['n_points']})"
         )
@@ -77,9 +92,9 @@ def _laws(result: FitResult) -> Table:
     return table
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows: list[Any] = table.to_dict("records")
-    return rows
+def _parameter(row: dict[str, Any], name: str) -> str:
+    low, high = row["intervals"][name]
+    return f"{name} " + _interval({name: row["params"][name], f"{name}_low": low, f"{name}_high": high}, name)
 
 
 def _formula(rows: Sequence[dict[str, Any]]) -> str:
@@ -88,8 +103,8 @@ def _formula(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _comparisons(result: FitResult) -> Table | None:
-    rows = _records(result.comparisons)
-    if not rows:
+    rows = records(result.comparisons)
+    if all(math.isnan(row["delta_alpha"]) for row in rows):
         return None
     table = _table(
         f"Do sources scale differently? Tests of equal exponents, corrected by Holm over {len(rows)} comparisons",
@@ -101,7 +116,8 @@ def _comparisons(result: FitResult) -> Table | None:
             _interval(row, "crossover", bound_digits=3) if row["crossover"] == row["crossover"] else "undetermined"
         )
         table.add_row(
-            *_cell(row), f"{row['source_a']}, {row['source_b']}", _interval(row, "delta_alpha", "delta"),
+            *_cell(row), f"{row['source_a']}, {row['source_b']}",
+            _interval(row, "delta_alpha", "delta", bound_digits=4),
             _number(row["p"], 4), _number(row["p_holm"], 4), crossover,
             _interval(row, "compute_multiplier", digits=4, bound_digits=3), row["verdict"],
         )  # fmt: skip
@@ -109,7 +125,7 @@ def _comparisons(result: FitResult) -> Table | None:
 
 
 def _matched(result: FitResult) -> Table | None:
-    rows = [row for row in _records(result.comparisons) if row["matched_n"] > 1]
+    rows = [row for row in records(result.comparisons) if row["matched_n"] > 1]
     if not rows:
         return None
     table = _table(
@@ -119,13 +135,14 @@ def _matched(result: FitResult) -> Table | None:
     for row in rows:
         table.add_row(
             *_cell(row), f"{row['source_a']}, {row['source_b']}", str(row["matched_n"]),
-            _interval(row, "matched_delta"), _number(row["matched_p"], 4), _interval(row, "matched_ratio", digits=4),
+            _interval(row, "matched_delta", bound_digits=4), _number(row["matched_p"], 4),
+            _interval(row, "matched_ratio", digits=4),
         )  # fmt: skip
     return table
 
 
 def _forecasts(result: FitResult) -> Table | None:
-    rows = [row for row in _records(result.forecasts) if row["measured_by"] != BEST_OF_PAPER]
+    rows = [row for row in records(result.forecasts) if row["measured_by"] != BEST_OF_PAPER]
     if not rows:
         return None
     table = _table(
@@ -134,13 +151,77 @@ def _forecasts(result: FitResult) -> Table | None:
         "beyond the data",
     )
     for row in rows:
-        beyond = row["decades_beyond"]
-        guard = f"{beyond:.2f} decades{' !' if beyond > 1 else ''}" if beyond > 0 else "within"
         table.add_row(
             *_cell(row), row["source"], row["model"], _number(row["gmacs_total"], None), _percent(row),
-            _number(100 * row["measured"], 2), _signed(100 * row["difference"]), guard,
+            _number(100 * row["measured"], 2), _signed(100 * row["difference"]), _beyond(row),
         )  # fmt: skip
     return table
+
+
+def _allocations(result: FitResult) -> Table | None:
+    """The optimum of each law and the best of its architectures; the others are in the files."""
+    if "allocations" not in result.more:
+        return None
+    rows = records(result.more["allocations"])
+    table = _table(
+        f"What {rows[0]['budget']:.4g} GMACs are best spent on" if rows else "No law to read an optimum off",
+        *("data set", "metric", "source", "choice", "GMACs per sample (95 %)", "samples seen"),
+        *("error in % (95 %)", "within 1 % of the lowest error", "beyond the data"),
+    )
+    for row in rows:
+        if row["kind"] == "architecture":
+            rivals = [r for r in rows if r["kind"] == "architecture" and r["source"] == row["source"]]
+            rivals = [r for r in rivals if _cell(r) == _cell(row)]
+            if row is not min(rivals, key=lambda rival: rival["error"]):
+                continue
+        optimum = row["kind"] == "optimum"
+        error = [_six(100 * row[name], 4) for name in ("error", "error_low", "error_high")]
+        flat = f"{_six(row['flat_low'], 4)} to {_six(row['flat_high'], 4)} GMACs"
+        table.add_row(
+            *_cell(row), row["source"], "any size" if optimum else row["arch"],
+            _interval(row, "gmacs", digits=4) if optimum else _six(row["gmacs"], 4), human(row["samples_seen"]),
+            f"{error[0]} [{error[1]}, {error[2]}]",
+            flat if optimum else f"{100 * row['excess']:+.2f} %", _beyond(row),
+        )  # fmt: skip
+    return table
+
+
+def _robustness_lines(result: FitResult) -> Table | None:
+    if "robustness_lines" not in result.more:
+        return None
+    table = _table(
+        "Accuracy under a shift: logit(shifted) = level + slope (logit(accuracy) - logit(centre))",
+        *("data set", "source", "n", "slope (95 %)", "level (95 %)", "centre in %"),
+    )
+    for row in records(result.more["robustness_lines"]):
+        table.add_row(
+            names.dataset(row["dataset"]), row["source"], str(row["n"]),
+            _interval(row, "slope"), _interval(row, "level"), _number(100 * row["at"], 2),
+        )  # fmt: skip
+    return table
+
+
+def _robustness(result: FitResult) -> Table | None:
+    rows = records(result.more["robustness"]) if "robustness" in result.more else []
+    if not rows:
+        return None
+    table = _table(
+        "Effective robustness: a minus b where both are equally accurate without the shift",
+        *("data set", "a, b", "at accuracy in %", "points (95 %)", "logit (95 %)", "p", "p (Holm)"),
+    )
+    for row in rows:
+        points = row | {f"points{end}": 100 * row[f"points{end}"] for end in ("", "_low", "_high")}
+        table.add_row(
+            names.dataset(row["dataset"]), f"{row['source_a']}, {row['source_b']}", _number(100 * row["at"], 2),
+            _interval(points, "points", digits=4), _interval(row, "logit"),
+            _number(row["p"], 4), _number(row["p_holm"], 4),
+        )  # fmt: skip
+    return table
+
+
+def _beyond(row: dict[str, Any]) -> str:
+    beyond = row["decades_beyond"]
+    return f"{beyond:.2f} decades{' !' if beyond > GUARD else ''}" if beyond > 0 else "within"
 
 
 def _cell(row: dict[str, Any]) -> tuple[str, str]:

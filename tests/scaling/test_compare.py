@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from imagenet_cherti2023 import COMPUTE, WIT_COMPUTE
 from scipy import stats
 
 from clipeval.scaling.base import Estimate
 from clipeval.scaling.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two, holm
-from clipeval.scaling.fitted import Fit, LineOf
+from clipeval.scaling.estimate import fit
+from clipeval.scaling.exponents import COCHRAN_COX, PERMUTATION, WELCH, difference, t_test
+from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.matched import matched
 from clipeval.scaling.rows import Checkpoints
 from clipeval.scaling.select import NO_SCALING, SCALING
+from clipeval.scaling.uncertainty import Uncertainty, uncertainty
 
 CELL = ("zeroshot_classification", "d", "acc1", None)
 
@@ -31,8 +37,8 @@ def law(source, alpha, beta, x=(1e9, 1e10, 1e11, 1e12), se=0.001, df=8.0, draws=
     params = np.array([alpha, beta])
     estimate = Estimate("power", params, power.names, len(x), 0.0, 1.0, 0.0, 0.0)
     draws = np.tile(params, (100, 1)) if draws is None else draws
-    line = LineOf(draws, se, df, "given")
-    return Fit(checkpoints(source, x, beta * x**alpha), power, "none", estimate, {}, line, len(x), verdict)
+    known = Uncertainty({}, draws, "given", alpha_se=se, alpha_df=df)
+    return Fit(checkpoints(source, x, beta * x**alpha), power, "none", estimate, known, len(x), verdict)
 
 
 def test_holm_by_hand():
@@ -52,9 +58,76 @@ def test_exponents_are_compared_by_welchs_test():
         law("b", b.mean(), 2.0, se=b.std(ddof=1) / 5**0.5, df=4),
     )
     interval = expected.confidence_interval()
-    assert found.delta == pytest.approx(a.mean() - b.mean())
-    assert found.p == pytest.approx(expected.pvalue)
-    assert (found.delta_low, found.delta_high) == pytest.approx((interval.low, interval.high))
+    assert found.alpha.delta == pytest.approx(a.mean() - b.mean())
+    assert found.alpha.p == pytest.approx(expected.pvalue)
+    assert (found.alpha.low, found.alpha.high) == pytest.approx((interval.low, interval.high))
+
+
+def slopes(x, noise):
+    """Slopes and their variances ``[runs]`` of data sets ``noise`` ``[runs, n]`` about a flat line."""
+    centred = np.log(x) - np.log(x).mean()
+    slope = noise @ centred / (centred @ centred)
+    rss = ((noise - noise.mean(1, keepdims=True) - slope[:, None] * centred) ** 2).sum(1)
+    return slope, rss / (len(x) - 2) / (centred @ centred)
+
+
+def rejected(x_a, sd_a, x_b, sd_b, runs=10_000):
+    rng = np.random.default_rng(1)
+    a, variance_a = slopes(x_a, rng.normal(0, sd_a, (runs, len(x_a))))
+    b, variance_b = slopes(x_b, rng.normal(0, sd_b, (runs, len(x_b))))
+    df = np.array([len(x_a), len(x_b)]) - 2.0
+    variances = np.stack([variance_a, variance_b], axis=1)
+    found = [t_test(delta, variance, df) for delta, variance in zip(a - b, variances, strict=True)]
+    return np.mean([f.p < 0.05 for f in found]), {f.test for f in found}
+
+
+@pytest.mark.parametrize(
+    ("n_a", "sd_a", "n_b", "sd_b"), [(29, 0.05, 15, 0.05), (10, 0.05, 10, 0.05), (6, 0.1, 6, 0.02), (7, 0.02, 11, 0.1)]
+)
+def test_equal_exponents_are_rejected_in_five_percent(n_a, sd_a, n_b, sd_b):
+    share, tests = rejected(np.geomspace(1e9, 1e12, n_a), sd_a, np.geomspace(1e9, 1e12, n_b), sd_b)
+    assert tests == {WELCH}
+    assert 0.04 <= share <= 0.06
+
+
+@pytest.mark.parametrize("sd", [0.01, 0.05, 0.15])
+def test_equal_exponents_of_three_points_are_rejected_in_at_most_six_percent(sd):
+    share, tests = rejected(COMPUTE, 0.1, WIT_COMPUTE, sd)
+    assert tests == {COCHRAN_COX}
+    assert 0.02 <= share <= 0.065  # 6 % and what 10,000 data sets leave uncertain
+
+
+@pytest.mark.parametrize("kind", ["exponential", "normal"])
+def test_equal_exponents_of_frontiers_are_rejected_in_five_percent(kind, monkeypatch):
+    monkeypatch.setattr("clipeval.scaling.exponents._PERMUTATIONS", 160)
+    rng, found = np.random.default_rng(2), law("a", -0.1114, 5.9, x=COMPUTE, se=0.005, df=27.0)
+
+    def simulated():
+        noise = 0.1 * (rng.exponential(size=29) if kind == "exponential" else rng.normal(size=29))
+        points = replace(found.points, error=found.points.error * np.exp(noise))
+        estimate = fit(found.law, points.x, points.error, frontier="quantile")
+        return replace(found, points=points, estimate=estimate, frontier="quantile")
+
+    tests = [difference(simulated(), simulated()) for _ in range(2000)]
+    assert {f.test for f in tests} == {PERMUTATION}
+    assert 0.04 <= np.mean([f.p < 0.05 for f in tests]) <= 0.06
+    assert 0.93 <= np.mean([f.low <= 0 <= f.high for f in tests]) <= 0.97
+
+
+def test_crossovers_lie_in_their_intervals():
+    rng, power = np.random.default_rng(3), LAWS["power"]
+    x, truth, inside = np.geomspace(1e10, 5e12, 10), 2.5e11, []
+    for run in range(2500):
+        fits = []
+        for seed, (source, alpha) in enumerate((("a", -0.11), ("b", -0.16))):
+            error = 0.3 * (x / truth) ** alpha * np.exp(rng.normal(0, 0.046, 10))
+            found = law(source, alpha, 1.0, x=x)
+            estimate = fit(power, x, error)
+            known = uncertainty(power, x, error, estimate, draws=400, seed=2 * run + seed)
+            fits.append(replace(found, estimate=estimate, known=known))
+        pair = compare_two(*fits)
+        inside.append(pair.crossover_low <= truth <= pair.crossover_high)
+    assert 0.93 <= np.mean(inside) <= 0.97
 
 
 def test_verdict_names_the_source_whose_error_falls_faster():
@@ -67,8 +140,8 @@ def test_p_is_corrected_over_all_comparisons_of_the_call():
     fits = [law("a", -0.1, 2.0, se=0.01), law("b", -0.13, 2.0, se=0.005), law("c", -0.2, 3.0, se=0.01)]
     found = compare(fits)
     assert [(c.source_a, c.source_b) for c in found] == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert [c.p_holm for c in found] == pytest.approx(holm(np.array([c.p for c in found])).tolist())
-    assert all(c.p_holm >= c.p for c in found)
+    assert [c.p_holm for c in found] == pytest.approx(holm(np.array([c.alpha.p for c in found])).tolist())
+    assert all(c.p_holm >= c.alpha.p for c in found)
 
 
 def test_crossover_of_two_power_laws_is_where_they_are_equal():
@@ -116,8 +189,8 @@ def test_laws_of_another_form_cross_where_their_curves_do():
         p = np.array([alpha, beta, e_inf])
         estimate = Estimate(floor.name, p, floor.names, 12, 0.0, 1.0, 0.0, 0.0)
         data = checkpoints(source, x, beta * x**alpha + e_inf)
-        line = LineOf(np.tile(p, (50, 1)), 0.01, 9.0, "given")
-        fits.append(Fit(data, floor, "none", estimate, {}, line, 12, SCALING))
+        known = Uncertainty({}, np.tile(p, (50, 1)), "given", alpha_se=0.01, alpha_df=9.0)
+        fits.append(Fit(data, floor, "none", estimate, known, 12, SCALING))
     found = compare_two(*fits)
     at = np.array([found.crossover])
     assert fits[0].error(at) == pytest.approx(fits[1].error(at), rel=1e-4)

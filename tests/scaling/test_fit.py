@@ -383,7 +383,7 @@ def test_compute_optimal_choice_is_that_of_the_closed_form():
 
 def test_compute_optimal_needs_a_joint_law_and_a_budget():
     found = fit(planted_joint(), bootstrap=100)
-    with pytest.raises(UsageError, match="needs a joint law of --x gmacs,samples_seen"):
+    with pytest.raises(UsageError, match="--budget needs a joint law of --x gmacs,samples_seen"):
         optimal(found.laws, 1e11, "gmacs_total")
     with pytest.raises(UsageError, match="must be a positive number"):
         optimal(found.laws, 0, "gmacs,samples_seen")

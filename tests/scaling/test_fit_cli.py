@@ -60,7 +60,19 @@ def test_the_preset_prints_the_eight_laws_and_the_errors_of_the_predictions(run)
         assert figure in out
 
 
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_numbers_stay_whole_on_a_terminal_of_any_width(run, csv, width, monkeypatch):
+    monkeypatch.setattr("clipeval.scaling.show._PIPE_WIDTH", width)
+    _, out, _ = run(csv(table()), "--bootstrap", 200)
+    tables = out.split("· ")[0].splitlines()
+    assert max(len(line) for line in tables) <= width
+    law = json.loads(run(csv(table()), "--bootstrap", 200, "--json")[1])["fits"][0]
+    for name in ("alpha", "alpha_low", "alpha_high", "beta", "beta_low", "beta_high"):
+        assert f"{law[name]:#.6g}" in out
+
+
 def test_json_is_one_document_and_nothing_else(run, csv):
+    assert list(table()) == ["model", "source", "gmacs", "samples_seen", "dataset", "task", "metric", "value"]
     code, out, _ = run(csv(table()), "--json", "--forecast", "ViT-L-14:1B", "--bootstrap", 200)
     document = json.loads(out)
     assert code == 0
@@ -104,6 +116,12 @@ def test_the_same_command_writes_the_same_tables(run, csv):
         (["--by", "nobody"], 2, "--by nobody"),
         (["--task", "retrival"], 2, "Did you mean 'retrieval'"),
         (["--forecast", "ViT-L-14"], 2, "ARCHITECTURE:SAMPLES_SEEN"),
+        (["--estimator", "hubber"], 2, "Did you mean 'huber'"),
+        (["--estimator", "huber", "--frontier", "hull"], 2, "--frontier hull does not go with --estimator huber"),
+        (["--estimator", "weighted"], 3, "row 1 (a0, my-birds, acc1): --estimator weighted needs n"),
+        (["--budget", "-1"], 2, "--budget -1.0: must be a positive number"),
+        (["--budget", "1e12", "--x", "params"], 2, "needs a joint law of --x gmacs,samples_seen"),
+        (["--robustness", "fishes"], 3, "no row matches"),
         (["--dataset", "cars"], 3, "--dataset cars: no row matches"),
         (["--metric", "acc5"], 3, "--metric acc5: no row matches"),
     ],
@@ -123,7 +141,7 @@ def test_exit_codes_of_wrong_options(run, csv, words, code, message):
         (lambda t: t.assign(value=t["value"].where(t["model"] != "a3")), 3, "row 4 (a3, my-birds, acc1)"),
         (lambda t: t.assign(value=2 * t["value"]), 3, "outside [0, 1]"),
         (lambda t: t.assign(gmacs=-t["gmacs"]), 3, "gmacs is negative"),
-        (lambda t: t.assign(gmacs=t["gmacs"].astype(object).where(t["model"] != "a3", "x")), 3, "row 4"),
+        (lambda t: t.assign(gmacs=t["gmacs"].astype(object).where(t["model"] != "a3", "x")), 2, "row 4, column gmacs"),
         (lambda t: t.drop(columns="metric"), 2, "no column 'metric'"),
         (lambda t: t.assign(metric=t["metric"].where(t["model"] != "b1", "acc5")), 3, "mixed metrics"),
     ],
