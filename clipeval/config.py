@@ -74,21 +74,63 @@ class SuiteEntry(_Frozen):
         return (value,) if isinstance(value, str) else value
 
 
-class LinearProbeEntry(_Frozen):
+class _TrainingEntry(_Frozen):
+    """Settings of a task that trains on the training split."""
+
+    shots: tuple[int, ...] = ()
+    """k-shot measurements to run beside the full one."""
+    full: bool = True
+    seeds: int = Field(3, gt=0)
+    """Draws per k-shot measurement."""
+
+
+class LinearProbeEntry(_TrainingEntry):
     """Settings of the linear_probe task."""
 
     protocol: Literal["default", "cherti2023"] = "default"
-    shots: tuple[int, ...] = ()
-    """k-shot probes to run beside the full one."""
-    full: bool = True
-    seeds: int = Field(3, gt=0)
-    """Draws per k-shot probe."""
+
+
+class FinetuneEntry(_TrainingEntry):
+    """Settings of the finetune task."""
+
+    protocol: str = "ilharco2022"
+    """A preset of ``clipeval-train finetune``, and ``key=value`` settings that replace some of it."""
 
 
 class TasksEntry(_Frozen):
     """Settings per task."""
 
     linear_probe: LinearProbeEntry = LinearProbeEntry()
+    finetune: FinetuneEntry = FinetuneEntry()
+
+
+class RuleEntry(_Frozen):
+    """What ``clipeval check`` demands of the cells that match. Of several rules that match, the first decides each key.
+
+    ``dataset``, ``task`` and ``metric`` are globs; ``suite`` is a glob over suite names and matches their data sets and
+    their averages.
+    """
+
+    dataset: str = "*"
+    task: str = "*"
+    metric: str = "*"
+    suite: str | None = None
+    min: float | None = Field(None, strict=True, allow_inf_nan=False)
+    """The lowest value allowed, in the metric's own unit: 0.6 is 60 %."""
+    max_drop: float | None = Field(1.0, strict=True, ge=0, allow_inf_nan=False)
+    """Points (hundredths) that another checkpoint may lose; null: any number."""
+    tolerance: float = Field(0.1, strict=True, ge=0, allow_inf_nan=False)
+    """Points by which the same checkpoint, measured again, may differ in either direction."""
+    alpha: float = Field(0.05, strict=True, gt=0, lt=1)
+    complete: bool = Field(True, strict=True)
+    same_version: bool = Field(True, strict=True)
+    on_trend: str | None = None
+    """Where the law is fitted: ``true`` or ``baseline``, a published study (``cherti2023``), or a table's path."""
+
+    @field_validator("on_trend", mode="before")
+    @classmethod
+    def _baseline_if_true(cls, value: Any) -> Any:
+        return {True: "baseline", False: None}[value] if isinstance(value, bool) else value
 
 
 class Config(_Frozen):
@@ -99,6 +141,7 @@ class Config(_Frozen):
     datasets: dict[str, DatasetEntry] = {}
     suites: dict[str, SuiteEntry] = {}
     tasks: TasksEntry = TasksEntry()
+    rules: tuple[RuleEntry, ...] = ()
     own_datasets: tuple[str, ...] = Field((), exclude=True)
     """Names of the data sets that the user's own file defines: what ``run`` measures when no -d is given."""
     path: str = Field(PACKAGED, exclude=True)
@@ -138,6 +181,7 @@ def load(path: str | Path | None = None) -> Config:
             "datasets": {**base.datasets, **user.datasets},
             "suites": {**base.suites, **user.suites},
             "tasks": user.tasks,
+            "rules": user.rules,
             "own_datasets": tuple(name for name, entry in user.datasets.items() if base.datasets.get(name) != entry),
             "path": str(path),
         }
@@ -224,12 +268,16 @@ def explain(error: ValidationError, path: str, model_at: Callable[[list[Any]], t
 def _model_at(location: list[Any]) -> type[BaseModel]:
     if not location:
         return Config
-    if location == ["tasks"]:
-        return TasksEntry
+    if location[0] == "tasks":
+        location = location[-1:]
     kinds: dict[Any, type[BaseModel]] = {
         "models": ModelEntry,
         "zoos": ModelEntry,
         "datasets": DatasetEntry,
         "suites": SuiteEntry,
+        "rules": RuleEntry,
+        "tasks": TasksEntry,
+        "linear_probe": LinearProbeEntry,
+        "finetune": FinetuneEntry,
     }
-    return kinds.get(location[0], LinearProbeEntry)
+    return kinds[location[0]]

@@ -46,10 +46,10 @@ def _has_nvidia_driver() -> bool:
     return Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists() or os.name == "nt"
 
 
-def set_threads(gmacs_image: float) -> None:
-    """Choose intra-op threads for a model on the CPU, unless OMP_NUM_THREADS does: tiny layers lose more to
-    synchronising than they gain."""
+def set_threads(gmacs_image: float, most: int | None = None) -> None:
+    """Choose intra-op threads for a model on the CPU, at most ``most`` (None: all cores), unless OMP_NUM_THREADS does:
+    tiny layers lose more to synchronising than they gain."""
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1 if gmacs_image < _ONE_THREAD_BELOW_GMACS else cores())
+        torch.set_num_threads(1 if gmacs_image < _ONE_THREAD_BELOW_GMACS else (most or cores()))

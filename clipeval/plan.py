@@ -15,7 +15,7 @@ from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
 from clipeval.results.ledger import Ledger
 from clipeval.results.suites import COMPOUND_METRICS, SuiteRequest
-from clipeval.tasks import TASKS, TaskSpec, canonical_name
+from clipeval.tasks import TASKS, TaskSpec, canonical_name, load_task
 
 State = Literal["done", "to do", "skipped", "missing", "failed"]
 RERUN_CHOICES = ("missing", "always", "never")
@@ -34,8 +34,11 @@ class Options:
     precision: str = "fp32"
     batch_size: int = 64
     workers: int = 0
+    """Image decoding processes; of a Ray run the workers, 0 for as many as the cluster has GPUs or cores."""
     rerun: str = "missing"
     offline: bool = False
+    executor: str = "local"
+    ray_address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def _cells_of(
 ) -> Iterator[Cell]:
     for name, entry in entries.items():
         for task in tasks or _default_tasks(entry, opened[name]):
-            protocol = config.tasks.linear_probe.protocol if task.name == "linear_probe" else "default"
+            settings = getattr(config.tasks, task.name, None)
+            protocol = load_task(task).protocol(settings) if settings else "default"
             for shots, seed in _variants(task, config, options):
                 yield Cell(spec, name, entry, task, shots, seed, protocol, options.limit, options.precision)
 
@@ -157,10 +161,10 @@ def _variants(task: TaskSpec, config: Config, options: Options) -> Iterator[tupl
     if "train" not in task.needs:
         yield None, options.seed
         return
-    probe = config.tasks.linear_probe
-    all_shots = options.shots if options.shots is not None else (*((None,) if probe.full else ()), *probe.shots)
+    settings = getattr(config.tasks, task.name)
+    all_shots = options.shots if options.shots is not None else (*((None,) if settings.full else ()), *settings.shots)
     for shots in all_shots:
-        for draw in range(1 if shots is None else probe.seeds):
+        for draw in range(1 if shots is None else settings.seeds):
             yield shots, options.seed + draw
 
 

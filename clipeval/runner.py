@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval import config as configuration
+from clipeval import datasets
 from clipeval import plan as planning
 from clipeval.console import RunProgress, say
-from clipeval.errors import EXIT_BUG, EXIT_NOT_MEASURED, EXIT_OK, ClipevalError, UsageError
+from clipeval.errors import EXIT_BUG, EXIT_NOT_MEASURED, EXIT_OK, ClipevalError, MeasureError, UsageError
+from clipeval.executors.journal import Journal
 from clipeval.plan import Cell, Options, Plan
 from clipeval.results import table
 from clipeval.results.ledger import Ledger, Row, exclusive
 
 if TYPE_CHECKING:
     import pandas as pd
+
+EXECUTORS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def run(
     precision: str = "fp32",
     batch_size: int = 64,
     workers: int | None = None,
+    executor: str = "local",
+    ray_address: str | None = None,
     rerun: str = "missing",
     offline: bool = False,
 ) -> pd.DataFrame:
@@ -58,7 +64,9 @@ def run(
     """
     from clipeval.results.schema import to_frame
 
-    options = make_options(out, limit, seed, shots, device, precision, batch_size, workers, rerun, offline)
+    options = make_options(
+        out, limit, seed, shots, device, precision, batch_size, workers, executor, ray_address, rerun, offline
+    )
     asked = (_words(models), _words(datasets), _words(tasks))
     return to_frame(execute(configuration.load(config), *asked, options, quiet=True).rows)
 
@@ -76,10 +84,15 @@ def make_options(
     precision: str,
     batch_size: int,
     workers: int | None,
+    executor: str,
+    ray_address: str | None,
     rerun: str,
     offline: bool,
 ) -> Options:
-    """Validated options; ``auto`` and None are filled in from this machine. Raises UsageError."""
+    """Validated options; ``auto`` and None are filled in from this machine, or by Ray's workers from theirs.
+
+    Raises UsageError.
+    """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: expected a number of samples of at least 1.")
     if batch_size < 1:
@@ -90,20 +103,29 @@ def make_options(
         raise UsageError(f"--precision {precision}: choose fp32, bf16 or fp16.")
     if rerun not in planning.RERUN_CHOICES:
         raise UsageError(f"--rerun {rerun}: choose {', '.join(planning.RERUN_CHOICES)}.")
+    if executor not in EXECUTORS:
+        raise UsageError(f"--executor {executor}: choose {' or '.join(EXECUTORS)}.")
+    if ray_address and executor != "ray":
+        raise UsageError(f"--ray-address {ray_address}: only --executor ray joins a cluster.")
     from clipeval import machine
 
-    device = machine.resolve_device(device)
+    if executor == "local":
+        device, workers = machine.resolve_device(device), machine.default_workers() if workers is None else workers
+    elif device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: Ray chooses the GPU of each worker. Give cuda, cpu or auto.")
     return Options(
-        Path(out),
-        limit,
-        seed,
-        None if shots is None else tuple(shots),
-        device,
-        precision,
-        batch_size,
-        machine.default_workers() if workers is None else workers,
-        rerun,
-        offline,
+        out=Path(out),
+        limit=limit,
+        seed=seed,
+        shots=None if shots is None else tuple(shots),
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers or 0,
+        rerun=rerun,
+        offline=offline,
+        executor=executor,
+        ray_address=ray_address,
     )
 
 
@@ -126,19 +148,47 @@ def execute(
                 "what it held is measured again."
             )
         plan = planning.build(config, model_words, dataset_words, task_words, options, ledger)
+        if options.offline:
+            for reason in missing_offline(plan):
+                say(f"missing: {reason}")
         failures: list[tuple[Cell, ClipevalError]] = []
         try:
             if plan.to_do() or plan.suites:
-                from clipeval.executors.local import LocalExecutor
-
                 with RunProgress(len(plan.to_do()), quiet) as progress:
-                    executor = LocalExecutor(plan, ledger, options, progress)
-                    failures = executor.failures
-                    executor.execute()
+                    journal = Journal(plan, ledger, options, progress)
+                    failures = journal.failures
+                    _measure(journal.open(), plan, journal, options, progress)
         finally:
             rows = table.current_rows(ledger)
             table.write(options.out, rows)
         return Outcome(rows, plan.cells, failures)
+
+
+def missing_offline(plan: Plan) -> list[str]:
+    """What an offline run will not find on this machine: data sets, checkpoints, splits to train on. Each once."""
+    reasons = {cell.reason: None for cell in plan.cells if cell.state == "failed"}
+    training = {cell.dataset: cell.entry for cell in plan.cells if cell.state == "to do" and "train" in cell.task.needs}
+    for name, entry in training.items():
+        for split in filter(None, (entry.train_split, entry.val_split)):
+            try:
+                datasets.open_dataset(name, entry, split, offline=True)
+            except MeasureError as error:
+                reasons[str(error)] = None
+    return list(reasons)
+
+
+def _measure(cells: list[Cell], plan: Plan, journal: Journal, options: Options, progress: RunProgress) -> None:
+    if options.executor == "ray":
+        from clipeval.executors.ray import RayExecutor, cluster
+
+        if cells:
+            with cluster(options.ray_address):
+                RayExecutor(plan, journal, options).execute(cells)
+    else:
+        from clipeval.executors import local
+        from clipeval.executors.workbench import Workbench
+
+        local.execute(cells, Workbench(options, progress, plan.datasets), journal)
 
 
 def dry_run(

@@ -75,6 +75,8 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
         row = next(iter(values.values()))
         if protocol == "cherti2023":
             dataset = f"{dataset} (cherti2023: best of 9 on test)"
+        elif protocol not in (None, "default"):
+            dataset = f"{dataset} ({protocol})"
         drawn = "full" if shots is None else f"{shots} (seed {seed})"
         n = f"{max(r['n'] for r in values.values())}{' of a limited run' if row['status'] == 'limited' else ''}"
         facts = [human(row.get("gmacs")), human(row.get("samples_seen")), *([drawn] if few_shot else []), n]

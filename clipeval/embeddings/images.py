@@ -11,6 +11,7 @@ import numpy as np
 from clipeval import paths
 from clipeval.datasets.base import Dataset
 from clipeval.embeddings import pixels
+from clipeval.embeddings.bucket import BucketRecords, store_url
 from clipeval.embeddings.records import RecordFile, entry_folder
 from clipeval.errors import ModelError
 
@@ -35,9 +36,11 @@ class LoaderSettings:
     workers: int = 0
 
 
-def embedding_file(encoder_key: dict[str, object], embed_dim: int, dataset: Dataset) -> RecordFile:
+def embedding_file(encoder_key: dict[str, object], embed_dim: int, dataset: Dataset) -> RecordFile | BucketRecords:
     """The store of ``dataset``'s image embeddings under the checkpoint that ``encoder_key`` describes."""
     key = {"version": _VERSION, "encoder": encoder_key, "dataset": dataset.fingerprint, "n": len(dataset)}
+    if store := store_url():
+        return BucketRecords.open(store, "images", key, len(dataset), embed_dim * 4)
     folder = entry_folder(paths.cache_dir(), "images", key)
     return RecordFile(folder / "embeddings.rec", len(dataset), embed_dim * 4)
 
@@ -66,15 +69,18 @@ def _encode(
     encoder: Encoder,
     dataset: Dataset,
     missing: np.ndarray,
-    store: RecordFile,
+    store: RecordFile | BucketRecords,
     settings: LoaderSettings,
     progress: Progress,
 ) -> None:
     batches = pixels.PixelBatches(dataset, encoder, missing, settings.batch_size)
     workers = settings.workers if len(batches) >= _SMALL_SET_BATCHES else 0
     loaded = pixels.load(batches, workers, pin_memory=encoder.device.startswith("cuda"))
-    for indices, encoded in one_behind((indices, encoder.encode_images(batch)) for indices, batch, _ in loaded):
-        _store(dataset, store, indices, encoded.cpu().numpy(), progress)
+    try:
+        for indices, encoded in one_behind((indices, encoder.encode_images(batch)) for indices, batch, _ in loaded):
+            _store(dataset, store, indices, encoded.cpu().numpy(), progress)
+    finally:
+        store.flush()
 
 
 def one_behind(items: Iterator[T]) -> Iterator[T]:
@@ -87,7 +93,7 @@ def one_behind(items: Iterator[T]) -> Iterator[T]:
 
 
 def _store(
-    dataset: Dataset, store: RecordFile, indices: np.ndarray, embeddings: np.ndarray, progress: Progress
+    dataset: Dataset, store: RecordFile | BucketRecords, indices: np.ndarray, embeddings: np.ndarray, progress: Progress
 ) -> None:
     bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     if len(bad):

@@ -36,7 +36,8 @@ class EmbeddedInputs:
         self.shots: int | None = None
         self.seed = 0
         self.protocol = "default"
-        self._encoder = encoder
+        self.encoder = encoder
+        self.workers = settings.workers
         self._text_store = text_store
         self._open_split = open_split
         self._settings = settings
@@ -63,7 +64,7 @@ class EmbeddedInputs:
         dataset = self.dataset
         if isinstance(dataset, Subset):
             indices, dataset = dataset.indices[indices], dataset.whole
-        return images.embed(self._encoder, dataset, indices, self._settings, self._progress)
+        return images.embed(self.encoder, dataset, indices, self._settings, self._progress)
 
     def texts(self, texts: list[str]) -> np.ndarray:
         """Embeddings ``[len(texts), D]``. Raises ModelError for a text whose embedding is not finite."""
@@ -74,13 +75,13 @@ class EmbeddedInputs:
         if kind not in self._splits:
             dataset = self._open_split(kind)
             shared = self._text_store, self._open_split, self._settings, self._progress
-            self._splits[kind] = None if dataset is None else EmbeddedInputs(self._encoder, dataset, *shared)
+            self._splits[kind] = None if dataset is None else EmbeddedInputs(self.encoder, dataset, *shared)
         return self._splits[kind]
 
     def on_device(self, array: np.ndarray) -> Any:
         """``array`` as a tensor of the accelerator in use; the array itself on a CPU."""
-        if self._encoder.device == "cpu":
+        if self.encoder.device == "cpu":
             return array
         import torch
 
-        return torch.from_numpy(array).to(self._encoder.device)
+        return torch.from_numpy(array).to(self.encoder.device)

@@ -76,6 +76,9 @@ class RecordFile:
         except OSError as error:
             raise _unusable(self.path, error) from error
 
+    def flush(self) -> None:
+        """Nothing is kept back: ``write`` has written it."""
+
 
 def with_checksum(body: bytes) -> bytes:
     """A record: little-endian CRC-32 of the body, then the body."""

@@ -7,11 +7,12 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipeval import paths
+from clipeval.embeddings.bucket import Bucket, store_url
 from clipeval.embeddings.images import Progress, one_behind
 from clipeval.embeddings.records import entry_folder, split_records, with_checksum
 from clipeval.errors import ModelError, StoreError
@@ -28,17 +29,19 @@ _DIGEST_BYTES = 32
 class TextStore:
     """Embeddings of texts under one checkpoint, addressed by the text.
 
-    Every writer appends to a segment file of its own, so writers never meet; readers merge the segments.
+    Every writer appends to a segment of its own, so writers never meet; readers merge the segments.
     """
 
     def __init__(self, encoder_key: dict[str, object], embed_dim: int) -> None:
-        self._folder = entry_folder(paths.cache_dir(), "texts", {"version": _VERSION, "encoder": encoder_key})
-        self._segment = self._folder / f"{uuid.uuid4().hex}.rec"
-        self._body_bytes = _DIGEST_BYTES + 4 * embed_dim
+        key = {"version": _VERSION, "encoder": encoder_key}
+        body_bytes = _DIGEST_BYTES + 4 * embed_dim
+        url = store_url()
+        self._segments = Bucket(url, "texts", key, body_bytes) if url else _Folder(key, body_bytes)
+        self._waiting: list[bytes] = []
         self._embed_dim = embed_dim
         self._known: dict[bytes, bytes] = {}
-        for segment in sorted(self._folder.glob("*.rec")):
-            for body in split_records(segment.read_bytes(), self._body_bytes):
+        for path in self._segments.labels():
+            for body in self._segments.read(path):
                 self._known[body[:_DIGEST_BYTES]] = body[_DIGEST_BYTES:]
 
     def missing(self, texts: Iterable[str]) -> list[str]:
@@ -61,12 +64,18 @@ class TextStore:
     def add(self, texts: list[str], embeddings: np.ndarray) -> None:
         """Keep ``embeddings`` ``[len(texts), embed_dim]``; rows that are not finite are left out. Raises StoreError."""
         finite = np.isfinite(embeddings).all(axis=1)
-        records = []
         for row in np.flatnonzero(finite):
             key, vector = _digest(texts[row]), np.ascontiguousarray(embeddings[row], np.float32).tobytes()
             self._known[key] = vector
-            records.append(with_checksum(key + vector))
-        _append(self._segment, b"".join(records))
+            self._waiting.append(key + vector)
+        if len(self._waiting) >= self._segments.enough:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was kept back. Raises StoreError."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._segments.add("texts", waiting)
 
 
 def embed(encoder: Encoder, store: TextStore, texts: Iterable[str], batch_size: int, progress: Progress) -> None:
@@ -89,13 +98,36 @@ def embed(encoder: Encoder, store: TextStore, texts: Iterable[str], batch_size: 
             chosen = order[start : start + batch_size]
             yield chosen, encoder.encode_tokens(tokens[torch.from_numpy(chosen)][:, : int(lengths[chosen[-1]])])
 
-    for chosen, embeddings in one_behind(encoded()):
-        store.add([missing[row] for row in chosen], embeddings.cpu().numpy())
-        progress(len(chosen), 0)
+    try:
+        for chosen, embeddings in one_behind(encoded()):
+            store.add([missing[row] for row in chosen], embeddings.cpu().numpy())
+            progress(len(chosen), 0)
+    finally:
+        store.flush()
 
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+class _Folder:
+    """A store entry's segments in the cache folder: ``Bucket`` for a disk, with one growing segment per process."""
+
+    enough = 1
+
+    def __init__(self, key: dict[str, Any], body_bytes: int) -> None:
+        self._folder = entry_folder(paths.cache_dir(), "texts", key)
+        self._segment = self._folder / f"{uuid.uuid4().hex}.rec"
+        self._body_bytes = body_bytes
+
+    def add(self, label: str, bodies: list[bytes]) -> None:
+        _append(self._segment, b"".join(map(with_checksum, bodies)))
+
+    def labels(self) -> list[str]:
+        return sorted(map(str, self._folder.glob("*.rec")))
+
+    def read(self, path: str) -> list[bytes]:
+        return split_records(Path(path).read_bytes(), self._body_bytes)
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -18,7 +18,10 @@ class ModelInfo:
 
     ``params*`` are counts, ``gmacs*`` are 1e9 multiply-accumulates for one image-text pair, ``samples_seen`` counts
     image-text pairs of pre-training (unknown: NaN), ``samples_seen_from`` is one of measured, tag, epochs, card,
-    paper, or empty. ``source`` is the upstream data set and ``source_family`` its family.
+    paper, or empty. ``source`` is the upstream data set and ``source_family`` its family. ``gpu_hours``
+    and ``energy_kwh`` are what the training has cost. ``init`` is the checkpoint
+    that training began with, ``stage`` what was done to it (``finetune``, ``patch``), ``from_scratch_filter`` why it is
+    no point of a from-scratch law; empty for one trained from scratch.
     """
 
     model: str
@@ -38,6 +41,11 @@ class ModelInfo:
     gmacs_text: float = float("nan")
     gmacs_total: float = float("nan")
     image_size: float = float("nan")
+    gpu_hours: float = float("nan")
+    energy_kwh: float = float("nan")
+    init: str = ""
+    stage: str = ""
+    from_scratch_filter: str = ""
 
 
 @dataclass(frozen=True)

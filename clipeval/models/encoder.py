@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,17 @@ class OpenClipEncoder:
         # On the device, as a division by a Python number may become a multiplication there, and round differently.
         numbers = torch.tensor([[255.0] * 3, preprocessing.mean, preprocessing.std], device=device)
         self._white, self._mean, self._std = numbers.view(3, 3, 1, 1).unbind()
+
+    @property
+    def model(self) -> Any:
+        """The open_clip model. Whoever changes its weights must not store embeddings: ``key()`` stays the same."""
+        return self._model
+
+    def with_own_model(self) -> OpenClipEncoder:
+        """The same checkpoint around a copy of the model, for a trainer to change its image tower."""
+        twin = copy.copy(self)
+        twin._model = copy.deepcopy(self._model)
+        return twin
 
     def key(self) -> dict[str, Any]:
         """What decides the embeddings, as JSON values."""

@@ -40,7 +40,9 @@ def _find_out(spec: ModelSpec, path: Path, offline: bool) -> ModelInfo:
         content = weights.require_trained(weights.read(path), path)
         return _trained(content, ModelInfo("", arch=str(content.get("arch", "")), **_profiled(content["model_cfg"])))
     if spec.kind == "local-dir":
-        return ModelInfo("", **_profiled(hub_config(spec, offline=offline)["model_cfg"]))
+        config = hub_config(spec, offline=offline)
+        info = ModelInfo("", arch=str(config.get("arch", "")), **_profiled(config["model_cfg"]))
+        return _trained(config, info) if isinstance(config.get("metadata"), dict) else info
     if spec.kind == "hub":
         row = zoo.by_hub(spec.pretrained.removeprefix(HUB_PREFIX))
         return zoo.info_of(row) if row else ModelInfo("", **_profiled(hub_config(spec, offline=offline)["model_cfg"]))
@@ -83,7 +85,12 @@ def _trained(content: dict[str, Any], info: ModelInfo) -> ModelInfo:
         source_family=metadata.get("source_family") or metadata.get("source") or "",
         unique_samples=_number(metadata.get("unique_samples")),
         samples_seen=_number(metadata.get("samples_seen")),
-        samples_seen_from="measured",
+        samples_seen_from=metadata.get("samples_seen_from", "measured"),
+        gpu_hours=_number(metadata.get("gpu_hours")),
+        energy_kwh=_number(metadata.get("energy_kwh")),
+        init=metadata.get("init") or "",
+        stage=metadata.get("stage") or "",
+        from_scratch_filter=metadata.get("from_scratch_filter") or "",
     )
 
 

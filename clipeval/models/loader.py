@@ -50,7 +50,7 @@ def load(spec: ModelSpec, *, device: str, precision: str, offline: bool) -> Open
     preprocessing, pixels = _preprocessing(model, preprocess_cfg)
     return OpenClipEncoder(
         model=model.to(device).eval().requires_grad_(False),
-        text_tower=_trimmable_tower(model),
+        text_tower=trimmable_tower(model),
         tokenizer=tokenizer,
         pixels=pixels,
         preprocessing=preprocessing,
@@ -66,6 +66,12 @@ def load(spec: ModelSpec, *, device: str, precision: str, offline: bool) -> Open
         device=device,
         precision=precision,
     )
+
+
+def configuration(spec: ModelSpec, *, offline: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """open_clip's model configuration and preprocessing settings of a checkpoint. Raises ModelError."""
+    path = weights.locate(spec, offline=offline)
+    return _configuration(spec, weights.read(path), path, offline)
 
 
 def build(model_cfg: dict[str, Any]) -> Any:
@@ -143,7 +149,8 @@ def _configuration(spec: ModelSpec, content: Any, path: Path, offline: bool) -> 
     """(model configuration, preprocessing settings) of a checkpoint; settings that are not given are open_clip's."""
     default = asdict(PreprocessCfg())
     if spec.kind == "trained":
-        return weights.require_trained(content, path)["model_cfg"], default
+        content = weights.require_trained(content, path)
+        return content["model_cfg"], merge_preprocess_dict(default, content.get("preprocess_cfg", {}))
     if spec.kind in ("hub", "local-dir"):
         config = facts.hub_config(spec, offline=offline)
         return config["model_cfg"], merge_preprocess_dict(default, config.get("preprocess_cfg", {}))
@@ -180,17 +187,26 @@ def _check_activation(spec: ModelSpec, model_cfg: dict[str, Any], content: Any, 
         raise ModelError(specs.wrong_activation(spec.arch, spec.pretrained, trained_with))
 
 
-def _tokenizer(spec: ModelSpec, model_cfg: dict[str, Any]) -> Any:
+def tokenizer_of(model_cfg: dict[str, Any], name: str) -> Any:
+    """The tokenizer of a model configuration that has no name in open_clip. Raises ModelError when it is not to be had.
+
+    ``name`` is the model's in that message.
+    """
+    text_cfg = model_cfg["text_cfg"]
+    settings = {"context_length": text_cfg.get("context_length", 77), **(text_cfg.get("tokenizer_kwargs") or {})}
     try:
-        if spec.kind in ("hub", "local-dir"):
-            return open_clip.get_tokenizer(spec.pretrained)
-        if spec.kind != "trained":
-            return open_clip.get_tokenizer(spec.arch)
-        text_cfg = model_cfg["text_cfg"]
-        settings = {"context_length": text_cfg.get("context_length", 77), **text_cfg.get("tokenizer_kwargs", {})}
-        if name := text_cfg.get("hf_tokenizer_name"):
-            return HFTokenizer(name, tokenizer_mode=text_cfg.get("tokenizer_mode"), **settings)
+        if hub_name := text_cfg.get("hf_tokenizer_name"):
+            return HFTokenizer(hub_name, tokenizer_mode=text_cfg.get("tokenizer_mode"), **settings)
         return open_clip.SimpleTokenizer(**settings)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ModelError(f"{name}: cannot get the tokenizer: {weights.first_line(error)}") from error
+
+
+def _tokenizer(spec: ModelSpec, model_cfg: dict[str, Any]) -> Any:
+    if spec.kind == "trained":
+        return tokenizer_of(model_cfg, spec.name)
+    try:
+        return open_clip.get_tokenizer(spec.pretrained if spec.kind in ("hub", "local-dir") else spec.arch)
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ModelError(f"{spec.name}: cannot get the tokenizer: {weights.first_line(error)}") from error
 
@@ -231,7 +247,7 @@ def _preprocessing(model: Any, preprocess_cfg: dict[str, Any]) -> tuple[Preproce
     return preprocessing, PixelTransform([step for step in steps if not isinstance(step, (ToTensor, Normalize))])
 
 
-def _trimmable_tower(model: Any) -> CausalTextTower | None:
+def trimmable_tower(model: Any) -> CausalTextTower | None:
     """The text tower if cutting its input behind the end of text is exact, else None.
 
     It is not for bidirectional attention, for pooling the last or all positions, for CoCa's class token behind the

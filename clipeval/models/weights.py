@@ -70,7 +70,7 @@ def fetch(repository: str, files: tuple[str, ...], wanted_by: str, *, offline: b
     if offline:
         raise ModelError(
             f"{wanted_by}: {named} of hub repository '{repository}' is not on this machine, and nothing is downloaded "
-            "now. Run it once with a network and without --offline."
+            "now (--offline or --plan). A run with a network gets it."
         )
     raise ModelError(f"{wanted_by}: hub repository '{repository}' has no file {named}.")
 

@@ -48,6 +48,7 @@ def failed_row(cell: Cell, plan: Plan, options: Options, reason: str, status: st
     info = plan.infos.get(cell.model.name) or ModelInfo(cell.model.name, cell.model.arch, cell.model.pretrained)
     shared = _shared(cell, info, plan.datasets.get(cell.dataset), options)
     return shared | {
+        "device": None,
         "metric": cell.entry.main_metric or cell.task.main_metric,
         "value": math.nan,
         "status": status,

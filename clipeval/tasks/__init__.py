@@ -3,13 +3,15 @@
 texts(dataset) -> list[str]        the texts it will ask for, so that those of all cells are encoded together
 run(inputs) -> TaskResult          collects the arrays
 evaluate(...) -> TaskResult        scores them; a pure function of arrays
+protocol(settings) -> str          of tasks with settings in benchmarks.yaml (``tasks.NAME``): how it is measured,
+                                   part of a cell's identity
 """
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from clipeval.errors import UsageError, suggest
 
@@ -46,11 +48,19 @@ class Task(Protocol):
         """Measure one cell. Raises MeasureError."""
         ...
 
+    def protocol(self, settings: Any) -> str:
+        """The name of the way that ``settings`` (``tasks.NAME`` of benchmarks.yaml) ask for; only tasks that have some.
+
+        Raises UsageError.
+        """
+        ...
+
 
 _SPECS = (
     TaskSpec("zeroshot_classification", "classification", "Zero-shot classification", 1, "acc1", ("labels", "prompts")),
     TaskSpec("zeroshot_retrieval", "retrieval", "Zero-shot retrieval", 1, "image_retrieval_recall@5", ("captions",)),
     TaskSpec("linear_probe", "probe", "Linear probe", 1, "acc1", ("labels", "train")),
+    TaskSpec("finetune", "", "End-to-end fine-tuning", 1, "acc1", ("labels", "train")),
     TaskSpec("image_caption_selection", "", "Image-caption selection", 1, "text_acc", ("choices",)),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}

@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from clipeval.datasets.base import Dataset
+    from clipeval.models.base import Encoder
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Inputs(Protocol):
     seed: int
     protocol: str
     """The task's protocol, ``default`` unless the configuration names another."""
+    encoder: Encoder
+    """The checkpoint itself, for a task that trains a copy of it."""
+    workers: int
+    """Image decoding processes such a task may use."""
 
     def images(self, indices: np.ndarray | None = None) -> np.ndarray:
         """Image embeddings ``[n, D]`` float32, not normalised, of the samples at ``indices`` (None: all)."""

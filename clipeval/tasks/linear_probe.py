@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from clipeval.tasks.base import Inputs, TaskResult
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
+    from clipeval.config import LinearProbeEntry
     from clipeval.datasets.base import Dataset
 
 C_PATH = np.logspace(-2, 6, 17)
@@ -44,6 +46,11 @@ _ITERATIONS = (1_000, 10_000)
 def texts(dataset: Dataset) -> list[str]:
     """A linear probe reads no text."""
     return []
+
+
+def protocol(settings: LinearProbeEntry) -> str:
+    """The protocol's name."""
+    return settings.protocol
 
 
 def run(inputs: Inputs) -> TaskResult:
@@ -97,13 +104,13 @@ def shot_indices(labels: np.ndarray, k: int, seed: int, class_names: Sequence[st
     return np.flatnonzero(_place_in_class(labels, seed) < k)
 
 
-def hold_out(labels: np.ndarray) -> np.ndarray:
-    """Which rows to choose C on, ``[n]`` bool: a fifth of each class, at least one, none of a class of one.
+def hold_out(labels: np.ndarray, share: float = VALIDATION_SHARE) -> np.ndarray:
+    """Which rows to make choices on, ``[n]`` bool: this share of each class, at least one, none of a class of one.
 
     A function of the labels alone, so that it is the same for every checkpoint.
     """
     _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    held = np.where(counts > 1, np.maximum(np.round(counts * VALIDATION_SHARE), 1), 0)
+    held = np.where(counts > 1, np.maximum(np.round(counts * share), 1), 0)
     return _place_in_class(labels, _HOLD_OUT_SEED) < held[index]
 
 
@@ -134,14 +141,45 @@ def evaluate(
     The notes say what was chosen, on what, and whether C lies on an end of the path. Raises DataError when the training
     rows hold fewer than two classes, and MetricError for an embedding that is not finite.
     """
+    _require_two_classes(train)
+    test = _prepared(test)
+    if protocol == "cherti2023":
+        return adam_probe.train_best(_prepared(train), test, seed)
+    classifier = train_classifier(train, val)
+    result = classifier.score(test)
+    return TaskResult(result.metrics, result.samples, result.notes | classifier.notes)
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """``weights`` ``[K, D]`` and ``bias`` ``[K]`` for unit embeddings; ``classes`` ``[K]`` are the labels, ascending.
+
+    ``notes`` say how it was chosen.
+    """
+
+    weights: Any
+    bias: Any
+    classes: np.ndarray
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def score(self, test: Labelled) -> TaskResult:
+        """acc1, acc5 and mean_per_class_recall on unit embeddings."""
+        blocks = accuracy.linear_scores(test.embeddings, self.weights, self.bias)
+        return accuracy.score(blocks, self.classes, test.labels, test.ids)
+
+
+def train_classifier(train: Labelled, val: Labelled | None = None) -> LinearClassifier:
+    """The classifier of the ``default`` protocol (``evaluate``). Raises DataError and MetricError as there."""
+    _require_two_classes(train)
+    train = _prepared(train)
+    with _array_api(train.embeddings), _few_threads(train, len(np.unique(train.labels))):
+        return _logistic_regression(train, val and _prepared(val))
+
+
+def _require_two_classes(train: Labelled) -> None:
     n_classes = len(np.unique(train.labels))
     if n_classes < 2:
         raise DataError(f"the training rows hold {n_classes} class(es): a classifier needs at least two.")
-    train, test = _prepared(train), _prepared(test)
-    if protocol == "cherti2023":
-        return adam_probe.train_best(train, test, seed)
-    with _array_api(train.embeddings), _few_threads(train, n_classes):
-        return _logistic_regression(train, test, val and _prepared(val))
 
 
 def _prepared(split: Labelled) -> Labelled:
@@ -149,7 +187,7 @@ def _prepared(split: Labelled) -> Labelled:
     return Labelled(normalise(split.embeddings), split.labels, split.ids)
 
 
-def _logistic_regression(train: Labelled, test: Labelled, val: Labelled | None) -> TaskResult:
+def _logistic_regression(train: Labelled, val: Labelled | None) -> LinearClassifier:
     held = hold_out(train.labels)
     if val:
         c, start, notes = _choose_c(train, val)
@@ -164,8 +202,7 @@ def _logistic_regression(train: Labelled, test: Labelled, val: Labelled | None) 
     if start is not None and len(start.classes_) == len(np.unique(train.labels)):
         estimator.coef_, estimator.intercept_ = start.coef_, start.intercept_
     notes |= {"protocol": "default", "C": c, "converged": _fit(estimator, train, c)}
-    result = _score(estimator, test)
-    return TaskResult(result.metrics, result.samples, result.notes | notes)
+    return _linear(estimator, notes)
 
 
 def _joined(one: Labelled, other: Labelled) -> Labelled:
@@ -183,7 +220,7 @@ def _choose_c(fit: Labelled, val: Labelled) -> tuple[float, LogisticRegression, 
     for place, c in enumerate(C_PATH):
         if not _fit(estimator, fit, c):
             unconverged.append(float(c))
-        accuracies.append(_score(estimator, val).metrics[0].value)
+        accuracies.append(_linear(estimator, {}).score(val).metrics[0].value)
         if place == 0 or accuracies[place] > accuracies[best]:
             best, best_estimator = place, copy.deepcopy(estimator)
         elif place - best >= _PATIENCE:
@@ -232,13 +269,12 @@ def _fit(estimator: LogisticRegression, train: Labelled, c: float) -> bool:
     return False
 
 
-def _score(estimator: LogisticRegression, test: Labelled) -> TaskResult:
+def _linear(estimator: LogisticRegression, notes: dict[str, object]) -> LinearClassifier:
     weights, bias = estimator.coef_, estimator.intercept_
     if len(estimator.classes_) == 2:  # one row, for the second class against the first
         xp = array_namespace(weights)
         weights, bias = xp.concat([-weights, weights], axis=0), xp.concat([-bias, bias], axis=0)
-    blocks = accuracy.linear_scores(test.embeddings, weights, bias)
-    return accuracy.score(blocks, estimator.classes_, test.labels, test.ids)
+    return LinearClassifier(weights, bias, estimator.classes_, notes)
 
 
 @contextmanager

@@ -104,5 +104,6 @@ def _multi_label(scores: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> 
     draws = np.concatenate([mean_over_classes(weights) for weights in bootstrap_weights(n, _BOOTSTRAP_SEED)])
     best = scores.argmax(axis=1)
     samples = {"id": np.asarray(ids), "prediction": best, "correct": labels[np.arange(n), best]}
+    samples |= {"labels": labels, "scores": scores}  # a paired test of average precision needs the whole ranking
     notes: dict[str, object] = {"classes_without_positives": without.tolist()} if len(without) else {}
     return TaskResult([Metric("mean_average_precision", value, *percentile_interval(draws), n)], samples, notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -125,9 +127,9 @@ def test_a_failed_append_leaves_the_segment_readable(encoder, monkeypatch):
             self._file.flush()
             raise OSError(28, "No space left on device")
 
-    opened = type(store._segment).open
+    opened = Path.open
     with monkeypatch.context() as patch:
-        patch.setattr(type(store._segment), "open", lambda path, mode: Full(opened(path, mode)))
+        patch.setattr(Path, "open", lambda path, mode: Full(opened(path, mode)))
         with pytest.raises(StoreError, match="No space left"):
             store.add(["b"], vector)
     store.add(["c"], vector)
