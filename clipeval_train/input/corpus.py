@@ -1,0 +1,159 @@
+"""All pairs of a run: positions of the sample stream in, training batches out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from clipeval import digest
+from clipeval.console import say
+from clipeval.errors import DataError
+from clipeval_train import model
+from clipeval_train.config import PretrainConfig, SourceEntry
+from clipeval_train.input import loader
+from clipeval_train.input.bad import BadSample, Tally
+from clipeval_train.input.batch import Batch
+from clipeval_train.input.crops import CAPTION_ROW, crop_box, resized_crop, uniform
+from clipeval_train.input.lists import ListSource, is_list
+from clipeval_train.input.memory import MemorySource
+from clipeval_train.input.order import Order
+from clipeval_train.input.shards import ShardSource
+
+_HOPELESS = 0.5
+"""A share of bad samples at which a worker does not look for others, unless more are allowed."""
+
+
+class Source(Protocol):
+    """An upstream data set: samples 0, 1, ... in units that are read together."""
+
+    name: str
+    units: np.ndarray
+    """Usable samples per unit."""
+    fingerprint: str
+    is_remote: bool
+    """Whether its units have to be fetched before they can be read."""
+    tally: Tally
+    """What was found unusable when the source was opened."""
+
+    def read(self, index: int) -> tuple[torch.Tensor, list[str]]:
+        """Image ``[3, height, width]`` uint8 and at least one caption. Raises BadSample."""
+
+    def where(self, index: int) -> str:
+        """How messages call a sample."""
+
+
+def open_corpus(config: PretrainConfig, architecture: model.Architecture) -> Corpus:
+    """Open every source, indexing what is new. Raises UsageError or DataError that names the source."""
+    sources = [_open(entry, architecture.image_size) for entry in config.data]
+    for source in sources:
+        if source.tally.bad:
+            left_out, found = source.tally.bad.total(), source.tally.read
+            say(f"{source.name}: left out {left_out:,} of {found:,} samples ({source.tally})")
+        source.tally.check(config.bad_samples)
+    return Corpus(config, architecture, sources)
+
+
+def _open(entry: SourceEntry, size: int) -> Source:
+    if entry.shards.startswith("builtin:"):
+        return MemorySource(entry, size)
+    if is_list(entry.shards):
+        return ListSource(entry)
+    return ShardSource(entry)
+
+
+class Corpus:
+    """The samples of all sources, numbered through, and the order in which a run sees them."""
+
+    def __init__(self, config: PretrainConfig, architecture: model.Architecture, sources: list[Source]) -> None:
+        self._sources, self._seed = sources, config.seed
+        self.image_shape = (3, architecture.image_size, architecture.image_size)
+        self.context_length = architecture.context_length
+        self._workers = config.workers
+        self._budget = config.bad_samples
+        weights = [entry.weight for entry in config.data]
+        self._order = Order([source.units for source in sources], weights, config.batch_size, config.seed)
+        self._ends = np.cumsum([source.units.sum() for source in sources])
+        self._tokenizer = model.tokenizer(architecture)
+        self.sizes = dict.fromkeys((source.name for source in sources), 0)
+        for source in sources:  # several entries may be of one source
+            self.sizes[source.name] += int(source.units.sum())
+        self.fingerprint = digest.of_value([source.fingerprint for source in sources])
+        memory = [source for source in sources if isinstance(source, MemorySource)]
+        self._all: tuple[torch.Tensor, torch.Tensor] | None = None
+        if len(memory) == len(sources):
+            images = np.concatenate([source.images for source in memory])
+            captions = [caption for source in memory for caption in source.captions]
+            self._all = torch.from_numpy(images), self._tokenizer(captions)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def batches(
+        self, start: int, stop: int, batch_size: int, rank: int = 0, world_size: int = 1, pin_memory: bool | None = None
+    ) -> Iterator[Batch]:
+        """The batches of stream positions [start, stop), and of each the part that is this rank's.
+
+        Batch b holds positions start + b * batch_size and following; rank r has the r-th of ``world_size`` equal parts.
+        ``pin_memory``: None where there is a CUDA device. Raises UsageError for sizes that cannot be divided, DataError
+        for too many bad samples or a shard that is gone.
+        """
+        parts = loader.Parts(start, stop, batch_size, rank, world_size)
+        pin = torch.cuda.is_available() if pin_memory is None else pin_memory
+        if self._all:
+            return (self._from_memory(*part, pin) for part in parts)
+        workers = loader.workers_per_rank() if self._workers is None else self._workers
+        return loader.decoded(self, parts, workers, self._budget, pin)
+
+    def _from_memory(self, start: int, stop: int, pin: bool) -> Batch:
+        assert self._all is not None
+        keys = torch.from_numpy(self._order.take(start, stop))
+        crops = torch.from_numpy(uniform(self._seed, start, stop)[:, 0, :3].copy())
+        batch = Batch(start, stop, self._all[0][keys], crops, self._all[1][keys], keys)
+        return batch.pin_memory() if pin else batch
+
+    def samples(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, Tally]:
+        """Images, tokens and keys of a stretch as in ``Batch``, decoded, cropped and tokenised in this process.
+
+        Raises DataError when most samples are bad or no substitute is left.
+        """
+        keys, draws = self._order.take(start, stop), uniform(self._seed, start, stop)
+        images = torch.empty(stop - start, *self.image_shape, dtype=torch.uint8)
+        captions, tally = [], Tally()
+        for row, draw in enumerate(draws):
+            keys[row], image, texts = self._first_usable(start + row, int(keys[row]), tally)
+            images[row] = resized_crop(image, crop_box(image.shape[1], image.shape[2], draw), self.image_shape[1])
+            captions.append(texts[int(draw[CAPTION_ROW, 0] * len(texts))])
+        return images, self._tokenizer(captions), keys, tally
+
+    def remote_blocks(self, start: int, stop: int) -> Iterator[tuple[Source, Iterator[tuple[int, np.ndarray]]]]:
+        """The sources whose shards have to be fetched, each with its blocks (``Order.blocks``)."""
+        for number, source in enumerate(self._sources):
+            if source.is_remote:
+                yield source, self._order.blocks(number, start, stop)
+
+    def _first_usable(self, position: int, planned: int, tally: Tally) -> tuple[int, torch.Tensor, list[str]]:
+        """The sample of a position, or the first of its substitutes that can be used: key, image, captions."""
+        for key in self._candidates(position, planned):
+            tally.read += 1
+            source, index = self._place(key)
+            try:
+                return key, *source.read(index)
+            except BadSample as bad:
+                tally.reject(str(bad), source.where(index))
+                tally.check(max(self._budget, _HOPELESS))
+        source, index = self._place(planned)
+        raise DataError(
+            f"data: {source.name}: {source.where(index)} cannot be used, and of {source.units.sum():,} samples none is "
+            f"left to take its place ({tally}). Remove the bad samples, add data or lower batch_size."
+        )
+
+    def _candidates(self, position: int, planned: int) -> Iterator[int]:
+        yield planned
+        yield from self._order.substitutes(position).tolist()
+
+    def _place(self, key: int) -> tuple[Source, int]:
+        number = int(np.searchsorted(self._ends, key, side="right"))
+        return self._sources[number], int(key - self._ends[number] + self._sources[number].units.sum())

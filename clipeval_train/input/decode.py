@@ -1,0 +1,61 @@
+"""From the bytes of a training sample to pixels and text. What cannot be used is a BadSample with its reason."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from clipeval.datasets.images import PIXEL_LIMIT
+from clipeval_train.input.bad import BadSample
+
+
+def decode_image(data: bytes) -> torch.Tensor:
+    """``[3, height, width]`` uint8 RGB (strides as the decoder leaves them); the pixels of ``datasets.images.decode``.
+
+    torchvision decodes plain JPEG files, twice as fast as Pillow and to equal pixels; Pillow does the rest. Raises
+    BadSample for what is damaged, truncated, too large or no image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sizes, which are checked here, and odd metadata
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > PIXEL_LIMIT:
+                    raise BadSample("image too large")
+                if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                    return decode_jpeg(encoded, mode=ImageReadMode.RGB)
+                return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except BadSample:
+        raise
+    except Image.DecompressionBombError:
+        raise BadSample("image too large") from None
+    except Exception:  # decoders raise errors of many kinds on damaged data
+        raise BadSample("undecodable image") from None
+
+
+def decode_captions(data: bytes, is_json: bool) -> list[str]:
+    """The captions of a sample: the whole of a text file, or ``caption`` of img2dataset's JSON, a text or a list.
+
+    Raises BadSample when there is none.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadSample("caption is not UTF-8") from None
+    captions = [text]
+    if is_json:
+        try:
+            found = json.loads(text)["caption"]
+        except (ValueError, KeyError, TypeError):
+            raise BadSample("no caption in the JSON") from None
+        captions = found if isinstance(found, list) else [found]
+    usable = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
+    if not usable:
+        raise BadSample("empty caption")
+    return usable

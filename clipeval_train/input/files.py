@@ -1,0 +1,182 @@
+"""Shard files: which ones a reference names, what identifies their content, and where their bytes can be read.
+
+A remote shard is fetched whole into the cache folder, once for all processes of a machine, and given up again when
+the cache fills half of what its disk has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from clipeval.datasets.download import fetch, is_remote, local_path
+from clipeval.datasets.selection import refuse_commands
+from clipeval.errors import DataError
+from clipeval_train.input.bad import BadSample
+
+_OPEN_FILES = 64
+_REQUESTS_AT_ONCE = 32
+_TIMEOUT_SECONDS = 60
+_VERSION_KEYS = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+"""What the file systems of fsspec call things that change with a file's content."""
+
+
+def expand(source: str, reference: str) -> list[str]:
+    """The files of ``A::B`` with brace patterns, and globs where they are local.
+
+    Raises UsageError for commands and unknown schemes, DataError naming the pattern that matches nothing.
+    """
+    from braceexpand import braceexpand
+
+    refuse_commands(reference, f"data: {source}: {reference}")
+    try:
+        patterns = [pattern for part in reference.split("::") for pattern in braceexpand(part)]
+    except ValueError as error:
+        raise DataError(f"data: {source}: '{reference}': {error}. Write {{00000..00099}}.") from error
+    paths = []
+    for pattern in patterns:
+        is_pattern = not is_remote(pattern) and glob.has_magic(pattern)
+        matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True)) if is_pattern else [pattern]  # noqa: PTH207, PTH111
+        if not matches:
+            raise DataError(f"data: {source}: no file matches '{pattern}'. Check the path.")
+        paths += matches
+    return paths
+
+
+def identities(source: str, paths: Sequence[str]) -> list[list[object]]:
+    """Per file, its place and what changes with its content: size and time, or the server's tag.
+
+    Raises DataError naming the file that is missing or cannot be asked for.
+    """
+    if not any(map(is_remote, paths)):
+        return [_identity(source, path) for path in paths]
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(lambda path: _identity(source, path), paths))
+
+
+def local(path: str) -> Path:
+    """A file that holds the bytes of ``path`` now: itself, or a copy that is fetched unless it is here.
+
+    Raises DataError when it cannot be had, StoreError when it cannot be kept.
+    """
+    if not is_remote(path):
+        return Path(path)
+    copy = local_path(path)
+    if not copy.exists():
+        with _only_one(copy):
+            if not copy.exists():
+                _make_room(copy.parent.parent)
+                if fetch(path, offline=False, optional=True) is None:
+                    raise DataError(f"{path}: there is no such file. It was there when this run began.")
+    return copy
+
+
+class Reader:
+    """Bytes of files by their place. Keeps the files that were used last open: opening is slow on network disks."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Descriptor] = {}
+
+    def __reduce__(self) -> tuple[type[Reader], tuple[()]]:
+        return Reader, ()  # another process opens files itself
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``. Raises BadSample when they are not there, DataError where ``local`` does."""
+        try:
+            opened = self._open.pop(path, None) or _opened(path)
+            self._open[path] = opened
+            if len(self._open) > _OPEN_FILES:
+                del self._open[next(iter(self._open))]
+            data = os.pread(opened.number, size, offset)
+        except OSError:
+            raise BadSample("file cannot be read") from None
+        if len(data) != size:
+            raise BadSample("file ends early")
+        return data
+
+
+def _opened(path: str) -> _Descriptor:
+    try:
+        return _Descriptor(local(path))
+    except FileNotFoundError:
+        if not is_remote(path):
+            raise
+        return _Descriptor(local(path))  # another process made room for its own in between
+
+
+class _Descriptor:
+    """An open file, closed when nobody has it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.number)
+
+
+def forget(path: str) -> None:
+    """Give up the copy of a remote file, which may be of an older version."""
+    if is_remote(path):
+        local_path(path).unlink(missing_ok=True)
+
+
+def _identity(source: str, path: str) -> list[object]:
+    try:
+        if not is_remote(path):
+            stat = Path(path).stat()
+            return [os.path.realpath(path), stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        if urlsplit(path).scheme.startswith("http"):
+            return [path, *_http_version(path)]
+        import fsspec
+
+        filesystem, inner = fsspec.core.url_to_fs(path)
+        info = filesystem.info(inner)
+        return [path, *(str(info[key]) for key in _VERSION_KEYS if key in info)]
+    except FileNotFoundError as error:
+        raise DataError(f"data: {source}: the file {path} is missing. Check the path, or download it again.") from error
+    except Exception as error:  # every file system of fsspec has errors of its own
+        raise DataError(f"data: {source}: {path} cannot be asked for: {type(error).__name__}: {error}.") from error
+
+
+def _http_version(url: str) -> list[object]:
+    import requests
+
+    response = requests.head(url, allow_redirects=True, timeout=_TIMEOUT_SECONDS)
+    if response.status_code in (404, 410):
+        raise FileNotFoundError(url)
+    response.raise_for_status()
+    return [response.headers.get(name) for name in ("Content-Length", "ETag", "Last-Modified")]
+
+
+@contextlib.contextmanager
+def _only_one(copy: Path) -> Iterator[None]:
+    """Other processes of this machine that want the same file wait; a process that dies leaves no lock behind."""
+    import fcntl
+
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with copy.with_name(f".{copy.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make_room(folder: Path) -> None:
+    """Remove the copies that were fetched first while all take more than half of the disk's free space and theirs.
+
+    A process that reads one of them keeps its bytes until it closes the file; who needs it later fetches it again.
+    """
+    found = []
+    for path in folder.glob("*/*.tar"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+    taken = sum(size for _, size, _ in found)
+    allowed = (shutil.disk_usage(folder).free + taken) / 2
+    for _, size, path in sorted(found):
+        if taken <= allowed:
+            break
+        path.unlink(missing_ok=True)
+        taken -= size

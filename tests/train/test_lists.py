@@ -1,0 +1,106 @@
+"""CSV, TSV and Parquet lists of images and captions."""
+
+import pickle
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from shard_files import image
+
+from clipeval.errors import DataError, UsageError
+from clipeval_train.config import SourceEntry
+from clipeval_train.input import lists
+from clipeval_train.input.bad import BadSample
+from clipeval_train.input.decode import decode_image
+from clipeval_train.input.lists import ListSource
+
+
+def opened(reference):
+    return ListSource(SourceEntry(source="s", shards=str(reference)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for number in range(5):
+        (tmp_path / "pictures" / f"{number}.jpg").write_bytes(image(number))
+    return tmp_path
+
+
+def captions(source):
+    return [source.read(index)[1][0] for index in range(int(source.units.sum()))]
+
+
+def test_a_csv_with_odd_captions(folder):
+    (folder / "a.csv").write_bytes(
+        b'id,image,caption\n7,pictures/0.jpg,"one, ""two""\nthree"\n8,pictures/1.jpg,null\n9,pictures/2.jpg,42\n'
+    )
+    source = opened(folder / "a.csv")
+    assert captions(source) == ['one, "two"\nthree', "null", "42"]
+    assert np.array_equal(source.read(2)[0], decode_image(image(2)))
+    assert not source.tally.bad
+
+
+def test_open_clips_default_columns_and_separator(folder):
+    (folder / "a.tsv").write_text("filepath\ttitle\npictures/3.jpg\ta, b\n" + f"{folder}/pictures/4.jpg\tc\n")
+    assert captions(opened(folder / "a.tsv")) == ["a, b", "c"]
+
+
+def test_parquet_and_several_lists_each_with_its_folder(folder):
+    other = folder / "other"
+    other.mkdir()
+    (other / "x.jpg").write_bytes(image(9))
+    pyarrow.parquet.write_table(pyarrow.table({"image": ["x.jpg"], "caption": ["nine"]}), other / "b.parquet")
+    names = [f"pictures/{number}.jpg" for number in range(3)]
+    table = pyarrow.table({"caption": ["p", "q", "r"], "image": names, "similarity": [0.1, 0.2, 0.3]})
+    pyarrow.parquet.write_table(table, folder / "a.parquet")
+    source = opened(f"{folder}/a.parquet::{folder}/other/b.parquet")
+    assert captions(source) == ["p", "q", "r", "nine"]
+    assert np.array_equal(source.read(3)[0], decode_image(image(9)))
+    assert captions(pickle.loads(pickle.dumps(source))) == captions(source)
+
+
+def test_bad_rows_are_counted_by_reason(folder):
+    (folder / "a.csv").write_bytes(
+        b"image,caption\npictures/0.jpg,zero\npictures/1.jpg,\n,two\npictures/3.jpg,caf\xe9\nno.jpg,x\na.csv,y\n"
+    )
+    source = opened(folder / "a.csv")
+    assert source.tally.read == 6
+    assert source.tally.bad == {"no image path or no caption": 2}
+    assert source.units.tolist() == [4]
+    for index, reason in ((1, "caption is not UTF-8"), (2, "image file cannot be read"), (3, "undecodable image")):
+        with pytest.raises(BadSample, match=f"^{reason}$"):
+            source.read(index)
+    assert source.where(2) == f"{folder}/no.jpg"
+
+
+def test_long_lists_are_cut_into_units(folder, monkeypatch):
+    monkeypatch.setattr(lists, "_UNIT", 3)
+    (folder / "a.csv").write_text("image,caption\n" + "pictures/0.jpg,x\n" * 7)
+    assert opened(folder / "a.csv").units.tolist() == [3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("a.csv", b"url,caption\nx,y\n", DataError, "has no column image or filepath, only url, caption"),
+        ("a.csv", b"image,text\nx,y\n", DataError, "has no column caption or title, only image, text"),
+        ("a.csv", b"image,caption\n", DataError, "s: no usable sample among the 0 rows"),
+        ("a.csv", b"image,caption\nx,\n", DataError, "s: no usable sample among the 1 rows"),
+        ("a.csv", b"", DataError, "a.csv: cannot read the list: Empty CSV file"),
+        ("a.csv", b"image,caption\nx,y,z\n", DataError, "a.csv: cannot read the list: .*Expected 2 columns, got 3"),
+        ("a.parquet", b"PAR1", DataError, "a.parquet: cannot read the list"),
+    ],
+)
+def test_lists_that_cannot_be_used(tmp_path, name, content, error, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=message):
+        opened(tmp_path / name)
+
+
+def test_a_missing_list_and_a_remote_one(tmp_path):
+    with pytest.raises(DataError, match=r"no.csv: cannot read the list"):
+        opened(tmp_path / "no.csv")
+    with pytest.raises(UsageError, match="lists have to be on this machine"):
+        opened("https://host/a.csv")

@@ -1,0 +1,292 @@
+"""Shards as LAION, DataComp and img2dataset write them: indexed once, read by place; broken ones counted by reason."""
+
+import json
+import multiprocessing
+import os
+import tarfile
+
+import numpy as np
+import pytest
+import webdataset
+from helpers import add
+from shard_files import bomb, image, sound, truncated_jpeg, write
+
+from clipeval.errors import DataError, UsageError
+from clipeval_train.config import SourceEntry
+from clipeval_train.input import files, tar_index
+from clipeval_train.input.bad import BadSample
+from clipeval_train.input.decode import decode_image
+from clipeval_train.input.shards import ShardSource
+
+
+def opened(reference, name="s"):
+    return ShardSource(SourceEntry(source=name, shards=str(reference)))
+
+
+def captions(source):
+    return [source.read(index)[1][0] for index in range(int(source.units.sum()))]
+
+
+def test_samples_are_read_at_their_place(tmp_path):
+    source = opened(sound(tmp_path, [5, 1, 4]))
+    assert source.units.tolist() == [5, 1, 4]
+    assert captions(source) == [f"sample {s}-{i}" for s, n in enumerate([5, 1, 4]) for i in range(n)]
+    assert np.array_equal(source.read(7)[0], decode_image(image(201)))
+    assert source.where(7) == f"{tmp_path}/00002.tar: 000020001.jpg"
+    assert not source.tally.bad
+    assert source.tally.read == 10
+
+
+def test_what_webdataset_writes_is_read(tmp_path):
+    """Its writer adds a header of another kind to every file, and files that are not samples may lie between."""
+    with webdataset.TarWriter(str(tmp_path / "0.tar")) as writer:
+        for i in range(4):
+            metadata = {"caption": f"from json {i}", "key": i}
+            sample = {"__key__": f"a/b.c/{i:09d}", "jpg": image(i), "json": json.dumps(metadata).encode()}
+            writer.write(sample if i % 2 else sample | {"txt": f"from txt {i}".encode()})
+    with tarfile.open(tmp_path / "0.tar", "a", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "README", b"no key")
+        add(tar, "__meta__/x.jpg", b"metadata")
+        add(tar, f"{'long/' * 60}ü.PNG", image(4, "PNG"))
+        add(tar, f"{'long/' * 60}ü.txt", b"from txt 4")
+        add(tar, "only.pyd", b"not a sample")
+    source = opened(tmp_path / "0.tar")
+    expected = ["from txt 0", "from json 1", "from txt 2", "from json 3", "from txt 4"]
+    assert captions(source) == expected
+    assert not source.tally.bad
+
+
+def test_globs_braces_and_lists_of_both(tmp_path):
+    sound(tmp_path / "a", [2, 3])
+    sound(tmp_path / "b", [4])
+    assert opened(f"{tmp_path}/a/*.tar::{tmp_path}/b/0000{{0..0}}.tar").units.tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("reference", "error", "message"),
+    [
+        ("pipe:cat x.tar", UsageError, "pipe: runs a command"),
+        ("PIPE:aws s3 cp x -", UsageError, "pipe: runs a command"),
+        ("gopher://h/x.tar", UsageError, "'gopher://' is not a URL scheme"),
+        ("{tmp}/no*.tar", DataError, "s: no file matches '.*no\\*.tar'"),
+        ("{tmp}/no.tar", DataError, "s: the file .*no.tar is missing"),
+        ("{tmp}/x{{0..1.tar", DataError, "s: .*x.0..1.tar.* Write {00000..00099}"),
+        ("{tmp}", DataError, "cannot read the shard: Is a directory"),
+    ],
+)
+def test_references_that_name_nothing_to_read(tmp_path, reference, error, message):
+    with pytest.raises(error, match=message):
+        opened(reference.replace("{tmp}", str(tmp_path)).replace("{{", "{"))
+
+
+def good(number):
+    return {"jpg": image(number), "txt": f"good {number}".encode()}
+
+
+HEADERS = {
+    "no captions": ({"a": good(0), "b": {"jpg": image(1)}, "c": {"png": image(2, "PNG")}}, {"no caption": 2}),
+    "no images": ({"a": good(0), "b": {"txt": b"x"}, "c": {"cls": b"3"}}, {"no image": 1}),
+    "empty files": ({"a": good(0), "b": {"jpg": b"", "txt": b"x"}, "c": {"jpg": image(1), "txt": b""}},
+                    {"empty image": 1, "empty caption": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_what_headers_tell_is_left_out_and_counted(tmp_path, kind):
+    samples, reasons = HEADERS[kind]
+    source = opened(write(tmp_path / "0.tar", samples))
+    assert captions(source) == ["good 0"]
+    assert source.tally.bad == reasons
+    assert source.tally.read == 1 + sum(reasons.values())
+    assert "0.tar: b" in source.tally.example
+
+
+def test_two_files_of_one_kind_are_counted_and_the_first_is_read(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for number in (0, 1):
+            add(tar, "a.jpg", image(number))
+            add(tar, "a.txt", f"good {number}".encode())
+    source = opened(tmp_path / "0.tar")
+    assert captions(source) == ["good 0"]
+    assert source.tally.bad == {"two files of one kind": 2}
+
+
+@pytest.mark.parametrize("cut", [100, 1024, 5000, 9999, -1024, -10240])
+def test_a_truncated_tar_gives_what_it_holds_whole(tmp_path, cut):
+    path = write(tmp_path / "0.tar", {str(i): good(i) for i in range(9)})
+    data = path.read_bytes()
+    sound_rows = tar_index.build_index(path, "", tmp_path / "whole.npz")[0]
+    path.write_bytes(data[: cut if cut > 0 else len(data) + cut])
+    size = path.stat().st_size
+    whole = sum((row["text"] + row["text_size"]) <= size for row in sound_rows)
+    rows, tally = tar_index.build_index(path, "cut", tmp_path / "cut.npz")
+    if cut == -1024:  # a part of the padding is gone, and nothing else
+        assert len(rows) == 9
+        assert not tally.bad
+        return
+    assert tally.bad["truncated or damaged tar"] == 1
+    assert whole - 1 <= len(rows) <= whole
+    assert np.array_equal(rows, sound_rows[: len(rows)])
+
+
+def test_a_damaged_header_ends_a_shard_and_is_counted(tmp_path):
+    path = write(tmp_path / "0.tar", {str(i): good(i) for i in range(9)})
+    data = bytearray(path.read_bytes())
+    rows = tar_index.build_index(path, "", tmp_path / "a.npz")[0]
+    data[int(rows[4]["image"]) - 512 + 150] ^= 0x3F  # in its checksum
+    path.write_bytes(data)
+    source = opened(path)
+    assert captions(source) == [f"good {i}" for i in range(4)]
+    assert source.tally.bad == {"truncated or damaged tar": 1}
+
+
+@pytest.mark.parametrize("content", [b"", bytes(10240), b"not a tar" * 99, b'{"a": 1}'])
+def test_a_set_without_a_usable_sample_is_an_error(tmp_path, content):
+    (tmp_path / "0.tar").write_bytes(content)
+    with pytest.raises(DataError, match=r"s: no usable sample in the 1 shards of .*0.tar.*A sample is KEY.jpg"):
+        opened(tmp_path / "0.tar")
+
+
+def test_no_captions_at_all_is_an_error_that_says_so(tmp_path):
+    """open_clip waits for ever here (its issue 569)."""
+    write(tmp_path / "0.tar", {str(i): {"jpg": image(i), "cls": b"1"} for i in range(3)})
+    with pytest.raises(DataError, match=r"no usable sample in the 1 shards .*\(no caption: 3\)"):
+        opened(tmp_path / "0.tar")
+
+
+def test_an_empty_shard_among_others_is_passed_over(tmp_path):
+    reference = sound(tmp_path, [3, 2, 4])
+    write(tmp_path / "00001.tar", {})
+    source = opened(reference)
+    assert source.units.tolist() == [3, 4]
+    assert captions(source) == [f"sample {s}-{i}" for s, n in ((0, 3), (2, 4)) for i in range(n)]
+
+
+CONTENTS = {
+    "bad image": ({"jpg": b"no image at all", "txt": b"x"}, "undecodable image"),
+    "half an image": ({"jpg": truncated_jpeg(), "txt": b"x"}, "undecodable image"),
+    "huge image": ({"png": bomb(), "txt": b"x"}, "image too large"),
+    "wrong UTF-8": ({"jpg": image(0), "txt": b"caf\xe9"}, "caption is not UTF-8"),
+    "blank caption": ({"jpg": image(0), "txt": b" \n"}, "empty caption"),
+    "no caption key": ({"jpg": image(0), "json": b"{}"}, "no caption in the JSON"),
+    "broken JSON": ({"jpg": image(0), "json": b'{"caption'}, "no caption in the JSON"),
+}
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_what_reading_tells_has_a_reason(tmp_path, kind):
+    files_of_sample, reason = CONTENTS[kind]
+    source = opened(write(tmp_path / "0.tar", {"a": files_of_sample}))
+    with pytest.raises(BadSample, match=f"^{reason}$"):
+        source.read(0)
+
+
+def test_a_shard_that_shrinks_or_goes_while_training_is_a_bad_sample(tmp_path):
+    source = opened(sound(tmp_path, [3, 3]))
+    os.truncate(tmp_path / "00000.tar", 700)
+    (tmp_path / "00001.tar").unlink()
+    with pytest.raises(BadSample, match="file ends early"):
+        source.read(2)
+    with pytest.raises(BadSample, match="file cannot be read"):
+        source.read(4)
+    assert source.where(4) == f"{tmp_path}/00001.tar: sample 4"
+
+
+def test_the_index_is_made_once_and_anew_for_a_changed_shard(tmp_path, monkeypatch):
+    built = []
+    original = tar_index.build_index
+
+    def counted(shard, name, path):
+        built.append(shard.name)
+        return original(shard, name, path)
+
+    monkeypatch.setattr("clipeval_train.input.shards.build_index", counted)
+    reference = sound(tmp_path, [3, 2])
+    first = opened(reference)
+    assert sorted(built) == ["00000.tar", "00001.tar"]
+    again = opened(reference)
+    assert len(built) == 2
+    assert again.fingerprint == first.fingerprint
+    assert captions(again) == captions(first)
+    write(tmp_path / "00001.tar", {str(i): good(i) for i in range(6)})
+    changed = opened(reference)
+    assert built[2:] == ["00001.tar"]
+    assert changed.units.tolist() == [3, 6]
+    assert changed.fingerprint != first.fingerprint
+
+
+def test_a_damaged_index_is_made_anew(tmp_path, cache):
+    reference = sound(tmp_path, [3])
+    expected = captions(opened(reference))
+    for path in (cache / "indexes" / "train").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    assert captions(opened(reference)) == expected
+
+
+def test_the_fingerprint_is_of_the_data_not_of_its_folder(tmp_path):
+    first, moved = opened(sound(tmp_path / "a", [3, 2])), opened(sound(tmp_path / "b", [3, 2]), "other name")
+    assert first.fingerprint == moved.fingerprint
+    assert opened(sound(tmp_path / "c", [2, 3])).fingerprint != first.fingerprint
+
+
+def _open_and_report(reference, answers):
+    source = opened(reference)
+    answers.put((source.units.tolist(), source.fingerprint, captions(source)))
+
+
+def test_processes_that_index_at_the_same_time_agree(tmp_path):
+    reference = sound(tmp_path, [3, 1, 4, 1, 5, 2, 6, 5, 3, 5])
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    processes = [context.Process(target=_open_and_report, args=(reference, answers)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    results = [answers.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert results[0] == results[1] == results[2]
+    assert results[0][0] == [3, 1, 4, 1, 5, 2, 6, 5, 3, 5]
+
+
+def test_remote_shards_are_fetched_once_and_again_when_they_change(tmp_path, monkeypatch):
+    import fsspec
+
+    monkeypatch.setattr("clipeval.datasets.selection.REMOTE_SCHEMES", ("memory",))
+
+    fetched = []
+    original = files.fetch
+    monkeypatch.setattr(files, "fetch", lambda url, **how: fetched.append(url) or original(url, **how))
+    sound(tmp_path, [3, 2])
+    bucket = fsspec.filesystem("memory")
+    for name in ("00000.tar", "00001.tar"):
+        bucket.pipe(f"/bucket/{name}", (tmp_path / name).read_bytes())
+    source = opened("memory://bucket/{00000..00001}.tar")
+    assert source.is_remote
+    expected = captions(source)
+    assert expected == captions(opened(f"{tmp_path}/*.tar"))
+    opened("memory://bucket/{00000..00001}.tar")
+    assert len(fetched) == 2
+    bucket.pipe("/bucket/00001.tar", write(tmp_path / "x.tar", {"a": good(0), "b": good(1), "c": good(2)}).read_bytes())
+    changed = opened("memory://bucket/{00000..00001}.tar")
+    assert captions(changed) == [*expected[:3], "good 0", "good 1", "good 2"]
+    assert len(fetched) == 3
+    with pytest.raises(DataError, match=r"the file memory://bucket/00002.tar is missing"):
+        opened("memory://bucket/{00000..00002}.tar")
+
+
+def test_copies_of_remote_shards_make_room_for_others(tmp_path, monkeypatch):
+    import fsspec
+
+    monkeypatch.setattr("clipeval.datasets.selection.REMOTE_SCHEMES", ("memory",))
+
+    sound(tmp_path, [3, 3, 3])
+    bucket = fsspec.filesystem("memory")
+    for shard in range(3):
+        bucket.pipe(f"/rooms/{shard:05d}.tar", (tmp_path / f"{shard:05d}.tar").read_bytes())
+    size = (tmp_path / "00000.tar").stat().st_size
+    free = type("Usage", (), {"free": 1.5 * size})  # with one copy here 2.5 sizes in all: half of them is one copy
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: free)
+    source = opened("memory://rooms/{00000..00002}.tar")
+    copies = [files.local_path(f"memory://rooms/{shard:05d}.tar") for shard in range(3)]
+    assert 1 <= sum(copy.exists() for copy in copies) <= 2
+    assert captions(source) == captions(opened(f"{tmp_path}/*.tar"))
