@@ -1,0 +1,182 @@
+"""The configurations of fine-tuning and patching: a YAML file, with ``key=value`` settings on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from clipeval.config import explain, read_yaml
+from clipeval.errors import UsageError, suggest
+from clipeval_train.config import _apply, _Count, _Frozen, _Real
+from clipeval_train.finetune.presets import PRESETS
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class Recipe(_Frozen):
+    """How to fine-tune, apart from what."""
+
+    head: Literal["zeroshot", "probe", "random"] = "zeroshot"
+    """What the classifier starts from: the class names' text embeddings, clipeval's linear probe, or nothing."""
+    train_head: bool = True
+    """Whether the classifier is trained with the image tower, or stays as it starts."""
+    iterations: _Count | None = Field(None, gt=0)
+    epochs: _Real | None = Field(None, gt=0)
+    """In place of ``iterations``: passes over the training images of all data sets together."""
+    batch_size: _Count = Field(gt=0)
+    """Images per iteration, over all processes; an iteration is on one data set."""
+    lr: _Real = Field(gt=0)
+    min_lr: _Real = Field(0.0, ge=0)
+    """The learning rate rises linearly to ``lr`` and falls to ``min_lr`` by a cosine."""
+    warmup: _Real = Field(0.0, ge=0)
+    """Iterations; below 1: a share of the run."""
+    cooldown: _Real = Field(0.0, ge=0)
+    """Iterations at ``min_lr`` at the end; below 1: a share of the run."""
+    weight_decay: _Real = Field(0.1, ge=0)
+    layer_decay: _Real = Field(1.0, gt=0, le=1)
+    """Each layer of the tower learns at this multiple of the rate of the layer above it."""
+    drop_path: _Real = Field(0.0, ge=0, lt=1)
+    """Chance of skipping the last block's branches; it rises linearly from 0 at the first block."""
+    grad_clip: _Real | None = Field(None, gt=0)
+    label_smoothing: _Real = Field(0.0, ge=0, lt=1)
+    ema: _Real | None = Field(None, gt=0, lt=1)
+    """Decay per iteration of a running average of the weights, which is then what is evaluated and saved."""
+    crop: tuple[_Real, _Real] = (0.9, 1.0)
+    """Smallest and largest area of the random crop, as shares of the image's."""
+    flip: _Real = Field(0.0, ge=0, le=1)
+    randaugment: tuple[_Count, _Count] | None = None
+    """Operations per image and their magnitude from 0 to 30, as in torchvision."""
+
+    def warmup_of(self, iterations: int) -> int:
+        """Iterations of warm-up in a run of this length."""
+        return round(self.warmup * iterations if self.warmup < 1 else self.warmup)
+
+    def cooldown_of(self, iterations: int) -> int:
+        """Iterations of cooldown in a run of this length."""
+        return round(self.cooldown * iterations if self.cooldown < 1 else self.cooldown)
+
+
+class FinetuneConfig(Recipe):
+    """Everything a fine-tuning run can be told."""
+
+    model: str
+    """A MODEL spec that names one checkpoint."""
+    data: tuple[str, ...] = Field(min_length=1)
+    """DATASET specs. With several, iterations take them in turn."""
+    preset: str | None = None
+    hold_out: _Real = Field(0.0, ge=0, le=0.5)
+    """Share of each class kept out of training where a data set has no validation split, to choose alpha on."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: _Count = Field(0, ge=0)
+    workers: _Count | None = Field(None, ge=0)
+    """Processes that decode images, per rank; None: one per core."""
+    eval_every: _Count | None = Field(None, gt=0)
+    """Iterations between evaluations; None: only before the first and after the last."""
+    save_every: _Count | None = Field(None, gt=0)
+    """Iterations between checkpoints; None: only the last."""
+    out: str
+    resume: Literal["auto"] = "auto"
+
+
+class PatchConfig(_Frozen):
+    """Everything patching can be told."""
+
+    model: str
+    """The checkpoint that was fine-tuned."""
+    finetuned: str
+    """What became of it."""
+    data: tuple[str, ...] = Field(min_length=1)
+    """DATASET specs whose mean accuracy is to be high."""
+    control: str | None = None
+    """DATASET spec whose accuracy may not drop by more than ``max_drop`` points; None: no such bound."""
+    max_drop: _Real = Field(1.0, ge=0)
+    alphas: tuple[_Real, ...] = tuple(step / 10 for step in range(11))
+    """Shares of the fine-tuned weights to try; 0, the model as it was, is always tried."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    workers: _Count | None = Field(None, ge=0)
+    out: str
+
+
+def load_finetune(path: Path, settings: list[str]) -> FinetuneConfig:
+    """Read and validate a configuration on top of its preset. Raises UsageError that names the file and the key."""
+    document, origin = _read(path, settings, FinetuneConfig)
+    return _validated(_on_preset(document, origin, FinetuneConfig), origin, FinetuneConfig)
+
+
+def load_patch(path: Path, settings: list[str]) -> PatchConfig:
+    """Read and validate a configuration. Raises UsageError that names the file and the key."""
+    document, origin = _read(path, settings, PatchConfig)
+    config = _validated(document, origin, PatchConfig)
+    if outside := [alpha for alpha in config.alphas if not 0 <= alpha <= 1]:
+        raise UsageError(f"{origin}: alphas: {outside[0]} is not between 0 and 1.")
+    return config
+
+
+def parse_recipe(text: str, origin: str) -> Recipe:
+    """The recipe that ``PRESET [KEY=VALUE]...`` describes. Raises UsageError; ``origin`` says where the text stands."""
+    preset, *settings = text.split() or [""]
+    document: dict[str, Any] = {"preset": preset}
+    for setting in settings:
+        _apply(document, setting)
+    document = _on_preset(document, origin, Recipe)
+    del document["preset"]
+    return _validated(document, origin, Recipe)
+
+
+def _read(path: Path, settings: list[str], model: type[BaseModel]) -> tuple[dict[str, Any], str]:
+    document = read_yaml(path)
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}.")
+    for setting in settings:
+        _apply(document, setting)
+    return document, " ".join([str(path), *settings])
+
+
+def _on_preset(document: dict[str, Any], origin: str, model: type[BaseModel]) -> dict[str, Any]:
+    """The document with its preset's keys where it has none. A length of its own, in either unit, replaces both."""
+    name = document.get("preset")
+    if name is None:
+        return document
+    if name not in PRESETS:
+        raise UsageError(
+            f"{origin}: preset: '{name}' is not one.{suggest(str(name), PRESETS)} Presets: {', '.join(PRESETS)}."
+        )
+    lengths = {"iterations", "epochs"}
+    replaced = lengths if lengths & document.keys() else set()
+    return {k: v for k, v in PRESETS[name].items() if k in model.model_fields and k not in replaced} | document
+
+
+def _validated(document: dict[str, Any], origin: str, model: type[Config]) -> Config:
+    try:
+        config = model.model_validate(document)
+    except ValidationError as error:
+        raise UsageError(explain(error, origin, lambda location: model)) from error
+    if isinstance(config, Recipe):
+        _check_recipe(config, origin)
+    return config
+
+
+def _check_recipe(recipe: Recipe, origin: str) -> None:
+    if (recipe.iterations is None) == (recipe.epochs is None):
+        raise UsageError(f"{origin}: give either `iterations` or `epochs`.")
+    if recipe.head == "random" and not recipe.train_head:
+        raise UsageError(f"{origin}: train_head: a random classifier that is not trained stays at chance.")
+    if not 0 < recipe.crop[0] <= recipe.crop[1] <= 1:
+        raise UsageError(f"{origin}: crop: {list(recipe.crop)}: expected two shares of the area, such as [0.9, 1.0].")
+    if recipe.randaugment and not (recipe.randaugment[0] > 0 and 0 <= recipe.randaugment[1] <= 30):
+        raise UsageError(
+            f"{origin}: randaugment: {list(recipe.randaugment)}: expected [operations, magnitude from 0 to 30]."
+        )
+    if recipe.iterations:
+        check_length(recipe, recipe.iterations, origin)
+
+
+def check_length(recipe: Recipe, iterations: int, origin: str) -> None:
+    """Raises UsageError when warm-up and cooldown leave nothing of a run: its learning rate would never be reached."""
+    if (rising := recipe.warmup_of(iterations)) + (still := recipe.cooldown_of(iterations)) >= iterations:
+        raise UsageError(
+            f"{origin}: warmup: {rising:,} iterations of warm-up and {still:,} of cooldown leave nothing of "
+            f"{iterations:,}. Give fewer, or a share of the run such as 0.1."
+        )
