@@ -9,33 +9,34 @@ A file is a dictionary of tensors and plain Python values, so ``torch.load(weigh
     arch          the architecture's name
     model_cfg     its open_clip configuration: ``open_clip.CLIP(**model_cfg)`` takes ``state_dict``
     state_dict    weights in fp32
-    metadata      source, source_family, unique_samples, samples_seen, seed, config, ...
-    resume        what training goes on from; None in the last checkpoint of a run
+    ema           their running average, or None
+    metadata      source, source_family, unique_samples, samples_seen, seed, config, gpu_hours, energy_kwh, ...
+    resume        what training goes on from; None in the last checkpoint of a run whose learning rate ended at zero
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 
-from clipeval.errors import StoreError
+from clipeval.errors import StoreError, UsageError
 from clipeval.models import weights
 from clipeval.results.files import write_atomically
+from clipeval.results.ledger import exclusive
+from clipeval_train.model import IMAGE_MEAN, IMAGE_STD
 
 
 def path_of(out: Path, samples: int) -> Path:
     """The file of the checkpoint that has seen this many samples."""
     return out / "checkpoints" / f"samples_{samples:012d}.pt"
-
-
-def save(out: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint and point OUT/latest to it. Raises StoreError."""
-    path = path_of(out, content["metadata"]["samples_seen"])
-    write_atomically(path, partial(_write, {"format": weights.TRAINED_FORMAT, **content}))
-    write_atomically(out / "latest", partial(_point, path.relative_to(out).as_posix()))
 
 
 def newest(out: Path) -> Path | None:
@@ -48,9 +49,116 @@ def newest(out: Path) -> Path | None:
         raise StoreError(f"{out / 'latest'}: cannot read: {error.strerror}. Choose another `out`.") from error
 
 
+def find(path: Path) -> Path:
+    """The checkpoint at ``path``: the file itself, or the newest one of a run's folder. Raises UsageError."""
+    file = newest(path) if path.is_dir() else path
+    if file is None or not file.is_file():
+        raise UsageError(f"'{path}': no checkpoint of clipeval-train is there. Give a .pt file or the folder of a run.")
+    return file
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU; code inside is never executed. Raises ModelError when it is not one of ours."""
     return weights.require_trained(weights.read(path), path)
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Hold the run's folder alone, and clear away what a killed process left half done in it.
+
+    Raises UsageError when another process trains into it, StoreError when it cannot be written.
+    """
+    with exclusive(out):
+        latest = newest(out)
+        stale = [*out.glob(".*.tmp"), *(out / "checkpoints").glob(".*.tmp")]
+        unfinished = [path for path in _files(out) if latest is None or path.name > latest.name]
+        for path in stale + unfinished:  # a file newer than the pointer was being saved when the process died
+            path.unlink()
+        yield
+
+
+class Saver(AbstractContextManager["Saver"]):
+    """Writes checkpoints of one run in a thread of its own while training goes on; an error surfaces in the next call.
+
+    Leaving the block waits for the last one.
+    """
+
+    def __init__(self, out: Path, keep: int | None = None) -> None:
+        """``keep`` is how many stay, the newest ones; None: all."""
+        self._out, self._keep = out, keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        if error is None:
+            self.wait()
+
+    def save(self, content: dict[str, Any]) -> None:
+        """Begin to save; the content is copied before this returns. Waits for the one before. Raises StoreError."""
+        self.wait()
+        self._pending = self._thread.submit(save, self._out, _snapshot(content), self._keep)
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on disk. Raises StoreError when it could not be written."""
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+
+def save(out: Path, content: dict[str, Any], keep: int | None = None) -> None:
+    """Write a checkpoint, point OUT/latest to it, and delete all but the ``keep`` newest. Raises StoreError."""
+    write(out, path_of(out, content["metadata"]["samples_seen"]), content)
+    for old in _files(out)[:-keep] if keep else []:
+        old.unlink()
+
+
+def write(out: Path, path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint to ``path``, inside ``out``, and point OUT/latest to it. Raises StoreError."""
+    write_atomically(path, partial(_write, {"format": weights.TRAINED_FORMAT, **content}))
+    write_atomically(out / "latest", partial(_point, path.relative_to(out).as_posix()))
+
+
+def export(path: Path, folder: Path, ema: bool = False) -> None:
+    """Write a checkpoint's weights as safetensors with a configuration: what open_clip loads as ``local-dir:FOLDER``.
+
+    ``ema`` takes their running average. Raises UsageError when the checkpoint has none, ModelError, StoreError.
+    """
+    from safetensors.torch import save as as_bytes
+
+    saved = load(path)
+    tensors = saved.get("ema") if ema else saved["state_dict"]
+    if tensors is None:
+        raise UsageError(f"{path}: holds no running average of the weights: `ema` was not set. Leave --ema out.")
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    preprocessing = {"mean": IMAGE_MEAN, "std": IMAGE_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+    config = {
+        "model_cfg": saved["model_cfg"],
+        "preprocess_cfg": saved.get("preprocess_cfg", preprocessing),
+        "arch": saved.get("arch", ""),
+        "metadata": saved["metadata"],
+    }
+    write_atomically(folder / "open_clip_model.safetensors", lambda file: _fill(as_bytes(tensors), file))
+    text = json.dumps(config, indent=1)
+    write_atomically(folder / weights.CONFIG_FILE, lambda file: _fill(text.encode(), file))
+
+
+def _files(out: Path) -> list[Path]:
+    """Complete checkpoints, the oldest first."""
+    return sorted((out / "checkpoints").glob("samples_*.pt"))
+
+
+def _snapshot(value: Any) -> Any:
+    """A copy on the CPU that later steps do not change."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _snapshot(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_snapshot(item) for item in value)
+    return value
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
@@ -61,4 +169,8 @@ def _write(content: dict[str, Any], path: Path) -> None:
 
 
 def _point(target: str, path: Path) -> None:
-    path.write_text(f"{target}\n", "utf-8")
+    _fill(f"{target}\n".encode(), path)
+
+
+def _fill(data: bytes, path: Path) -> None:
+    path.write_bytes(data)

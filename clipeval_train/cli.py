@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clipeval.cli import guarded
+from clipeval.cli import JsonFlag, guarded
 from clipeval.console import say
 
 app = typer.Typer(
@@ -16,11 +17,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@app.callback()
-def _commands() -> None:  # makes `pretrain` a command of its own, although it is the only one
-    """Train CLIP models whose checkpoints clipeval evaluates."""
 
 
 @app.command()
@@ -45,9 +41,117 @@ def pretrain(
     try:
         checkpoint = run(load_pretrain(config, settings or []))
     except KeyboardInterrupt:
+        if _is_main():
+            say("Interrupted. The same command continues from the newest checkpoint.")
+        raise
+    if _is_main():
+        typer.echo(checkpoint)
+
+
+def _is_main() -> bool:
+    """Whether this is the only process, or the first of those that torchrun or srun has started."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
+FineTuneSettings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings that replace those of the file: lr=1e-4, out=runs/b.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def finetune(
+    config: Annotated[Path, typer.Argument(help="YAML file with the run's settings.", show_default=False)],
+    settings: FineTuneSettings = None,
+) -> None:
+    """Fine-tune the image tower of any checkpoint to classify. The same command continues an unfinished run.
+
+    Checkpoints go to OUT/checkpoints, the newest one's path to OUT/latest, the log to OUT/log.jsonl.
+    clipeval run -m OUT evaluates them like any other.
+    """
+    from clipeval_train.finetune.config import load_finetune
+    from clipeval_train.finetune.loop import finetune as run
+
+    try:
+        checkpoint = run(load_finetune(config, settings or []))
+    except KeyboardInterrupt:
         say("Interrupted. The same command continues from the newest checkpoint.")
         raise
     typer.echo(checkpoint)
+
+
+@app.command()
+def patch(
+    config: Annotated[Path, typer.Argument(help="YAML file with what to mix and how to choose.", show_default=False)],
+    settings: FineTuneSettings = None,
+) -> None:
+    """Mix a model with its fine-tuned self: the most accurate mix that keeps a control data set's accuracy.
+
+    The mix goes to OUT/checkpoints, its path to OUT/latest, the curve over all mixes to OUT/curve.csv and
+    OUT/patch.json.
+    """
+    from clipeval_train.finetune.config import load_patch
+    from clipeval_train.finetune.patch import patch as run
+    from clipeval_train.finetune.patch import print_curve
+
+    patched = run(load_patch(config, settings or []))
+    print_curve(patched)
+    typer.echo(patched.path)
+
+
+@app.command()
+def ladder(
+    config: Annotated[Path, typer.Argument(metavar="PLAN", help="YAML file with the grid.", show_default=False)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings that replace those of the file: out=runs/try, defaults.lr=1e-3.",
+            show_default=False,
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what each run costs, by measured throughput; train nothing.")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes side by side. Default: one per GPU, or cores / OMP_NUM_THREADS."),
+    ] = None,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Write a Slurm array script of the runs that are left; train nothing.")
+    ] = False,
+    budget: Annotated[
+        float | None, typer.Option(help="GMACs to spend: which run has the lowest error, by laws fitted to --results.")
+    ] = None,
+    results: Annotated[
+        list[str] | None, typer.Option(help="Results table or folder of clipeval run, for --budget.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a grid of architectures, data sources and samples seen. The same command continues.
+
+    Each run is a folder in OUT: clipeval run -m 'OUT/*' evaluates them all. A run that fails leaves the others alone.
+    """
+    from clipeval_train.ladder.command import Request, run_ladder
+
+    raise typer.Exit(run_ladder(Request(config, tuple(settings or ()), plan, jobs, slurm, budget, results, as_json)))
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.", show_default=False)],
+    ema: Annotated[bool, typer.Option("--ema", help="The running average of the weights.")] = False,
+) -> None:
+    """Write a checkpoint as safetensors with its configuration, which open_clip loads as local-dir:OUT."""
+    from clipeval_train import checkpoint as checkpoints
+
+    checkpoints.export(checkpoints.find(checkpoint), out, ema)
+    typer.echo(f"local-dir:{out}")
 
 
 def main() -> None:

@@ -39,9 +39,19 @@ class SourceEntry(_Frozen):
     source: str
     """Its name in the results table."""
     shards: str
-    """Where its image-text pairs are: ``builtin:icons/material+phosphor`` or ``builtin:digits``."""
+    """Where its image-text pairs are: webdataset shards, a list of files, or ``builtin:icons/material+phosphor``."""
     weight: _Real = Field(1.0, gt=0)
     """Its share of the samples seen, relative to the weights of the other sources."""
+
+
+class EvaluateEntry(_Frozen):
+    """What ``clipeval run`` measures of the run's own checkpoints while it trains, into OUT/results."""
+
+    every: _Count = Field(gt=0)
+    """Samples between evaluations; a checkpoint is saved for each, and the last one is evaluated too."""
+    datasets: tuple[str, ...] = Field(min_length=1)
+    tasks: tuple[str, ...] = ()
+    """None named: the zero-shot tasks that a data set allows."""
 
 
 class PretrainConfig(_Frozen):
@@ -52,20 +62,51 @@ class PretrainConfig(_Frozen):
     arch: str = "custom"
     """Name of an inline model in the results table."""
     data: tuple[SourceEntry, ...] = Field(min_length=1)
+    workers: _Count | None = Field(None, ge=0)
+    """Processes that decode images, per rank; None: chosen by the cores of this machine."""
+    bad_samples: _Real = Field(0.01, ge=0, le=1)
+    """The run stops when more than this share of the samples cannot be read."""
     samples: _Count = Field(gt=0)
     """Samples seen at the end, exactly: the last batch is cut to fit."""
     batch_size: _Count = Field(ge=2)
+    """Samples per optimizer step, over all processes."""
+    micro_batch: _Count | None = Field(None, gt=0)
+    """Samples that one process takes through the towers at a time; the gradient is that of the whole batch."""
+    loss: Literal["clip", "siglip"] = "clip"
+    tile: _Count | None = Field(None, gt=0)
+    """Rows and columns of the similarity matrix held at a time; None: chosen by the batch."""
     lr: _Real = Field(gt=0)
     """Peak learning rate."""
     warmup: _Count = Field(0, ge=0)
-    """Samples of linear warm-up, before the cosine decay to zero."""
+    """Samples of linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After warm-up: down to zero along a cosine, or constant until the last ``cooldown`` samples."""
+    cooldown: _Count = Field(0, ge=0)
+    """Samples of linear decay to zero at the end of a constant schedule."""
+    start_from: str | None = None
+    """A checkpoint, or the folder, of a constant-rate run to branch off from; its samples count as seen."""
     weight_decay: _Real = Field(0.2, ge=0)
     betas: tuple[_Real, _Real] = (0.9, 0.98)
     eps: _Real = Field(1e-6, gt=0)
+    grad_clip: _Real | None = Field(None, gt=0)
+    """Largest norm of the whole gradient."""
+    ema: _Real | None = Field(None, gt=0, lt=1)
+    """Decay per step of a running average of the weights, kept beside them."""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """On a loss or gradient that is not finite: end, or return to the newest checkpoint and leave that data out."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    activation_checkpointing: bool = False
+    compile: bool = False
     seed: _Count = Field(0, ge=0)
     save_every: _Count | None = Field(None, gt=0)
     """Save a checkpoint at the first batch end past every multiple of this many samples; None: only at the end."""
+    save_minutes: _Real | None = Field(None, gt=0)
+    keep: _Count | None = Field(None, gt=0)
+    """How many checkpoints stay, the newest ones; None: all."""
+    evaluate: EvaluateEntry | None = None
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    peak_tflops: _Real | None = Field(None, gt=0)
+    """What the device could do at best, for the MFU; None: by its name where that is known."""
     out: str
     resume: Literal["auto"] = "auto"
 
@@ -80,23 +121,40 @@ def load_pretrain(path: Path, settings: list[str]) -> PretrainConfig:
         raise UsageError(f"{path}: expected a mapping with the keys {', '.join(PretrainConfig.model_fields)}.")
     for setting in settings:
         _apply(document, setting)
-    origin = " ".join([str(path), *settings])
+    return parse_pretrain(document, " ".join([str(path), *settings]))
+
+
+def parse_pretrain(document: dict[str, Any], origin: str) -> PretrainConfig:
+    """Validate the keys of a configuration; ``origin`` says in messages where they stand. Raises UsageError."""
     if isinstance(document.get("model"), dict):
-        document["model"] = _numbers(document["model"])
+        document = document | {"model": _numbers(document["model"])}
     try:
         config = PretrainConfig.model_validate(document)
     except ValidationError as error:
         raise UsageError(explain(error, origin, _model_at)) from error
+    _check_schedule(config, origin)
+    return config
+
+
+def _check_schedule(config: PretrainConfig, origin: str) -> None:
     if config.warmup >= config.samples:
         raise UsageError(
             f"{origin}: warmup: {config.warmup} samples of warm-up leave nothing of a run of {config.samples}. "
             "Give fewer than `samples`; a tenth is common."
         )
-    return config
+    for key in ("cooldown", "start_from"):
+        if getattr(config, key) and config.schedule != "constant":
+            raise UsageError(f"{origin}: {key}: belongs to `schedule: constant`; the cosine ends at zero by itself.")
+    if config.warmup + config.cooldown > config.samples:
+        raise UsageError(
+            f"{origin}: cooldown: {config.warmup} samples of warm-up and {config.cooldown} of cooldown are more than "
+            f"`samples`, {config.samples}."
+        )
 
 
 def _model_at(location: list[Any]) -> type[BaseModel]:
-    return SourceEntry if location[:1] == ["data"] else PretrainConfig
+    kinds: dict[Any, type[BaseModel]] = {"data": SourceEntry, "evaluate": EvaluateEntry}
+    return kinds.get(location[0], PretrainConfig) if location else PretrainConfig
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:

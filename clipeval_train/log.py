@@ -1,39 +1,53 @@
-"""What a run tells: a line of JSON now and then in OUT/log.jsonl, and progress on stderr."""
+"""What a run tells: a line of JSON now and then in OUT/log.jsonl, the same for other loggers, progress on stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol
 
 from clipeval.console import say
-from clipeval.errors import StoreError
+from clipeval.errors import StoreError, UsageError
 from clipeval.results.files import write_atomically
 
-_LINES_PER_RUN = 200
+_LINES_PER_RUN = 1000
 _PLAIN_INTERVAL_SECONDS = 10.0
+_COSTS = ("seconds", "gpu_hours", "energy_kwh")
+
+
+class Exporter(Protocol):
+    """Somewhere else the lines of the log go."""
+
+    def write(self, samples: int, values: dict[str, float]) -> None:
+        """Numbers by name at this many samples seen."""
+        ...
+
+    def close(self) -> None:
+        """Everything has been written."""
+        ...
 
 
 class TrainingLog(AbstractContextManager["TrainingLog"]):
-    """Collects losses; every 1/200 of the run it writes their mean to the log.
+    """Lines at every 1/1000 of the run, in samples seen.
 
     On a terminal progress is one live line, elsewhere a plain line at most every ten seconds.
     """
 
-    def __init__(self, out: Path, samples: int, start: int, seconds: float) -> None:
-        """``start`` samples and ``seconds`` of training were done before; later lines of the log are dropped."""
-        self._path, self._name, self._samples = out / "log.jsonl", str(out), samples
-        self._seen = self._since = self._first = start
-        self._started = self._line_at = self._shown_at = time.monotonic()
-        self._seconds_before = seconds
-        self._loss_sum = 0.0
+    def __init__(
+        self, out: Path, samples: int, start: int, seconds: float = 0.0, exporters: Sequence[Exporter] = ()
+    ) -> None:
+        """``start`` samples were done before, in ``seconds``; lines behind them are of lost work, and are dropped."""
+        self._path, self._name, self._samples, self._first = out / "log.jsonl", str(out), samples, start
+        self._seconds_before, self._exporters = seconds, exporters
+        self._seen, self._since, self._loss_sum = start, (start, time.monotonic()), 0.0
         self.loss = float("nan")
-        """Mean loss of the last log line."""
-        self._every = max(1, samples // _LINES_PER_RUN)
+        """Mean loss of the last line."""
+        self._started = self._shown_at = time.monotonic()
         _keep_lines_until(self._path, start)
         self._live = None
         if sys.stderr.isatty():
@@ -50,60 +64,140 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
     ) -> None:
         if self._live:
             self._live.stop()
+        for exporter in self._exporters:
+            exporter.close()
+
+    def rate(self, seen: int) -> float:
+        """Samples per second since this process began to train."""
+        return (seen - self._first) / max(time.monotonic() - self._started, 1e-9)
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far, those before a restart included."""
         return self._seconds_before + time.monotonic() - self._started
 
-    @property
-    def rate(self) -> float:
-        """Samples per second since this process began to train."""
-        return (self._seen - self._first) / max(time.monotonic() - self._started, 1e-9)
-
     def step(self, samples: int, loss: float, lr: float, scale: float) -> None:
-        """A step on ``samples`` pairs is done, with this mean loss, learning rate and logit scale."""
+        """One process is done with a batch: writes a line where one is due."""
         before, self._seen = self._seen, self._seen + samples
         self._loss_sum += loss * samples
-        if self._seen // self._every > before // self._every or self._seen == self._samples:
-            self._write(lr, scale)
+        if due(before, self._seen, self._samples):
+            fresh, now = self._seen - self._since[0], time.monotonic()
+            rate = fresh / max(now - self._since[1], 1e-9)
+            record = {"samples": self._seen, "loss": self._loss_sum / fresh, "lr": lr, "logit_scale": scale}
+            self.write(record | {"samples_per_second": rate, "seconds": self.seconds})
+            self._since, self._loss_sum = (self._seen, now), 0.0
 
-    def _write(self, lr: float, scale: float) -> None:
-        now = time.monotonic()
-        fresh = self._seen - self._since
-        self.loss, rate = self._loss_sum / fresh, fresh / max(now - self._line_at, 1e-9)
-        record = {
-            "samples": self._seen,
-            "loss": self.loss,
-            "lr": lr,
-            "logit_scale": scale,
-            "samples_per_second": rate,
-            "seconds": self.seconds,
-        }
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise StoreError(
-                f"{self._path}: cannot write: {error.strerror}. Free space or choose another `out`."
-            ) from error
-        self._since, self._line_at, self._loss_sum = self._seen, now, 0.0
-        state = f"{self._seen:,} of {self._samples:,} samples, loss {self.loss:.3f}, {rate:,.0f} samples/s"
+    def write(self, record: dict[str, Any]) -> None:
+        """A line: ``samples``, ``loss``, ``samples_per_second`` and what else there is to tell. Raises StoreError."""
+        append(self._path, record)
+        self.loss = record["loss"]
+        numbers = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
+        for exporter in self._exporters:
+            exporter.write(record["samples"], numbers)
+        state = f"{record['samples']:,} of {self._samples:,} samples, loss {record['loss']:.3f}, " + ", ".join(
+            [f"{record['samples_per_second']:,.0f} samples/s", *_shares(record)]
+        )
         if self._live:
-            self._live.update(self._bar, completed=self._seen, state=state)
-        elif now - self._shown_at >= _PLAIN_INTERVAL_SECONDS:
-            self._shown_at = now
+            self._live.update(self._bar, completed=record["samples"], state=state)
+        elif time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_SECONDS:
+            self._shown_at = time.monotonic()
             say(f"{self._name}: {state}")
+
+    def roll_back(self, event: dict[str, Any]) -> None:
+        """Training went back to ``event["samples"]``: drop the lines behind it and write the event in their place."""
+        _keep_lines_until(self._path, event["samples"])
+        append(self._path, event)
+
+
+def due(before: int, seen: int, samples: int) -> bool:
+    """Whether a step that led from ``before`` to ``seen`` of ``samples`` ends in a line of the log."""
+    every = max(1, samples // _LINES_PER_RUN)
+    return seen // every > before // every or seen == samples
+
+
+def last_costs(out: Path) -> dict[str, Any]:
+    """``seconds``, ``gpu_hours`` and ``energy_kwh`` of the log's last line: work undone by a kill has cost them too."""
+    costs: dict[str, Any] = {}
+    for line in _lines(out / "log.jsonl"):
+        costs |= {key: value for key, value in json.loads(line).items() if key in _COSTS}
+    return costs
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """Add a line to a log. Raises StoreError."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror}. Free space or choose another `out`.") from error
+
+
+def open_exporters(names: Sequence[str], out: Path, config: dict[str, Any]) -> list[Exporter]:
+    """The loggers of these ``names`` for the run in ``out``. Raises UsageError when their package is missing."""
+    return [_EXPORTERS[name](out, config) for name in names]
+
+
+class _TensorBoard:
+    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise _missing("tensorboard") from error
+        self._writer = SummaryWriter(str(out / "tensorboard"))
+
+    def write(self, samples: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, samples)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise _missing("wandb") from error
+        self._run = wandb.init(dir=str(out), name=out.name, config=config)
+
+    def write(self, samples: int, values: dict[str, float]) -> None:
+        self._run.log(values, step=samples)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+_EXPORTERS: dict[str, Callable[[Path, dict[str, Any]], Exporter]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _WeightsAndBiases,
+}
+
+
+def _missing(package: str) -> UsageError:
+    return UsageError(f"loggers: {package} is not installed here: pip install {package}, or leave it out.")
+
+
+def _shares(record: dict[str, Any]) -> list[str]:
+    words = {"mfu": "MFU", "data_wait": "waiting for data"}
+    return [f"{record[key]:.0%} {word}" for key, word in words.items() if record.get(key) is not None]
 
 
 def _keep_lines_until(path: Path, samples: int) -> None:
     """Drop the lines of work that was lost: it is done, and logged, again. Creates the file where there is none."""
+    kept = [line for line in _lines(path) if json.loads(line)["samples"] <= samples]
+    write_atomically(path, lambda temporary: _fill("".join(kept), temporary))
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines; one that a killed process left unfinished is not among them. Raises StoreError."""
     try:
-        lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise StoreError(f"{path}: cannot read: {error.strerror}. Choose another `out`.") from error
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["samples"] <= samples]
-    write_atomically(path, partial(_fill, "".join(kept)))
+    return [line for line in lines if line.endswith("\n")]
 
 
 def _fill(text: str, path: Path) -> None:

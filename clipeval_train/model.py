@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,18 @@ import open_clip
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
-from clipeval.errors import UsageError, suggest
+from clipeval.errors import ModelError, UsageError, suggest
+from clipeval.models import loader
 
 IMAGE_MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
 IMAGE_STD: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
 
-_TOP_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
+_TOP_KEYS = (
+    *("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"),
+    *("init_logit_scale", "init_logit_bias"),
+)
+_SIGLIP_START = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
+"""Where the sigmoid loss begins unless the configuration says otherwise (Zhai et al., arXiv 2303.15343)."""
 _VISION_KEYS = tuple(field.name for field in dataclasses.fields(CLIPVisionCfg))
 _TEXT_KEYS = tuple(field.name for field in dataclasses.fields(CLIPTextCfg))
 
@@ -39,10 +47,11 @@ class Architecture:
         return int(self.config["text_cfg"].get("context_length", 77))
 
 
-def resolve(model: str | dict[str, Any], name: str) -> Architecture:
+def resolve(model: str | dict[str, Any], name: str, loss: str = "clip") -> Architecture:
     """The architecture that the configuration key ``model`` names; ``name`` is that of an inline one.
 
-    Raises UsageError for an unknown architecture or key, and for models that are not open_clip's plain ``CLIP`` class.
+    With the loss ``siglip`` it has a logit bias. Raises UsageError for an unknown architecture or key, and for models
+    that a contrastive loss alone does not train.
     """
     if isinstance(model, dict):
         _check_keys(model, "model", _TOP_KEYS)
@@ -61,37 +70,43 @@ def resolve(model: str | dict[str, Any], name: str) -> Architecture:
                 "Give one of open_clip.list_models() or an inline configuration."
             )
         name, config = model, dict(open_clip.get_model_config(model) or {})
-    other = {key for key in config if key not in _TOP_KEYS} | {key for key in config["text_cfg"] if key[:3] == "hf_"}
-    if other:
-        raise UsageError(f"model: '{name}' needs {', '.join(sorted(other))}, which this version cannot train.")
+    if other := sorted(set(config) - set(_TOP_KEYS)):
+        raise UsageError(f"model: '{name}' needs {', '.join(other)}, which a contrastive loss alone does not train.")
     if not isinstance(config["vision_cfg"].get("image_size", 224), int):
         raise UsageError("model.vision_cfg.image_size: expected one whole number: images are square here.")
-    return Architecture(name, config)
+    return Architecture(name, _SIGLIP_START | config if loss == "siglip" else config)
 
 
-def build(architecture: Architecture, seed: int) -> open_clip.CLIP:
+def build(architecture: Architecture, seed: int) -> Any:
     """A freshly initialised model in fp32 on the CPU; equal for equal seeds.
 
     Raises UsageError when open_clip cannot build the configuration.
     """
     torch.manual_seed(seed)
     try:
-        return open_clip.CLIP(**copy.deepcopy(architecture.config))
-    except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
-        raise UsageError(f"model: open_clip cannot build '{architecture.name}': {error}") from error
+        return loader.build(architecture.config)
+    except ModelError as error:
+        raise UsageError(f"model: '{architecture.name}': {error}") from error
+
+
+def tokenizer(architecture: Architecture) -> Callable[[list[str]], torch.Tensor]:
+    """Captions to ``[n, context_length]`` int64, longer ones cut: by CLIP's byte-pair encoding or the model's own.
+
+    Raises UsageError when the model has fewer tokens than the encoding, or its tokenizer is not to be had.
+    """
+    try:
+        tokenizer = loader.tokenizer_of(architecture.config, architecture.name)
+    except ModelError as error:
+        raise UsageError(f"model: {error}") from error
+    size = architecture.config["text_cfg"].get("vocab_size")
+    if size is not None and isinstance(tokenizer, open_clip.SimpleTokenizer) and tokenizer.vocab_size > size:
+        raise UsageError(f"model.text_cfg.vocab_size: {size}, but CLIP's encoding has {tokenizer.vocab_size} tokens.")
+    return tokenizer
 
 
 def tokenize(architecture: Architecture, captions: list[str]) -> torch.Tensor:
-    """``[n, context_length]`` int64 by CLIP's byte-pair encoding; longer captions are cut.
-
-    Raises UsageError when the model has fewer tokens than the encoding.
-    """
-    text = architecture.config["text_cfg"]
-    settings = text.get("tokenizer_kwargs") or {}
-    tokenizer = open_clip.SimpleTokenizer(context_length=architecture.context_length, **settings)
-    if (size := text.get("vocab_size", tokenizer.vocab_size)) < tokenizer.vocab_size:
-        raise UsageError(f"model.text_cfg.vocab_size: {size}, but CLIP's encoding has {tokenizer.vocab_size} tokens.")
-    return tokenizer(captions)
+    """``[n, context_length]`` int64 of captions (``tokenizer``)."""
+    return tokenizer(architecture)(captions)
 
 
 def _check_keys(mapping: dict[str, Any], where: str, known: tuple[str, ...]) -> None:

@@ -1,34 +1,53 @@
-"""The optimizer and its learning rate."""
+"""The optimizer, its learning rate and the norm of the gradient."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 
-from clipeval_train.config import PretrainConfig
 
-
-def adamw(model: torch.nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), fused: on the CPU that is several times faster than the loop.
-
-    Weight decay acts on matrices only, not on biases, normalisation gains, the class embedding or the logit scale.
-    """
+def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: weight decay acts on matrices only, not on biases, gains, the class embedding or the scale."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-def learning_rate(clock: float, config: PretrainConfig) -> float:
-    """Linear warm-up, then cosine decay to zero, at ``clock`` samples seen.
+def adamw(
+    groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float = 1e-8
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), fused: on the CPU that is several times faster than the loop."""
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
 
-    The clock counts samples, so another batch size leaves the curve where it is. A step takes the rate at the middle
-    of its batch: neither the first step nor the last is lost to a rate of zero.
-    """
-    if clock < config.warmup:
-        return config.lr * clock / config.warmup
-    progress = (clock - config.warmup) / (config.samples - config.warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group the rate ``lr``, times its ``lr_scale`` where it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def clip_gradient(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, limit: float | None) -> float:
+    """The norm of the whole gradient, without the scaler's factor; where it is over ``limit`` it is cut to that."""
+    scaler.unscale_(optimizer)
+    parameters = list(_parameters(optimizer))
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return float(norm)
+
+
+def step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> bool:
+    """One step, and the gradient forgotten. False when the scaler left it out because fp16 had overflown."""
+    before = scaler.get_scale()
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return scaler.get_scale() >= before
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Train three tiny CLIP models on real data that needs no download, evaluate them, and show the table.
-# Every step prints the command that you would type. All files go to ./demo.
+# A scaling-law study from nothing: train a ladder of tiny CLIP models on two data sets, evaluate them, fit their laws,
+# and make a page of it. Every step prints the command that you would type. All files go to ./demo; the same command
+# again continues.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CLIPEVAL_CACHE="$PWD/demo/cache"
@@ -8,18 +9,19 @@ export CLIPEVAL_CACHE="$PWD/demo/cache"
 step() { printf '\n# %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 
-step "1/3  Train: icon glyphs with their names, and handwritten digits. Two processes share the cores."
-echo '$ clipeval-train pretrain examples/nano-64.yaml &'
-clipeval-train pretrain examples/nano-64.yaml &
-largest=$!
-show clipeval-train pretrain examples/nano-16.yaml
-show clipeval-train pretrain examples/nano-32.yaml
-wait "$largest"
+step "1/5  Plan: 3 architectures x 2 upstream data sets x 3 training lengths, and what they cost on this machine."
+show clipeval-train ladder examples/ladder.yaml --plan
 
-step "2/3  Evaluate: zero-shot classification, zero-shot retrieval and linear probes on held-out data."
-show clipeval run -m 'demo/nano-*' -d digits -d icons \
-  -t classification -t retrieval -t probe --shots 5,full -o demo/results
+step "2/5  Train: real icon glyphs with their names, side by side on all cores."
+show clipeval-train ladder examples/ladder.yaml
 
-step "3/3  The same command again measures nothing: everything is in the ledger."
-show clipeval run -m 'demo/nano-*' -d digits -d icons \
-  -t classification -t retrieval -t probe --shots 5,full -o demo/results --plan
+step "3/5  Evaluate: retrieval among 1,000 held-out and 1,000 seen drawings of both sources, and 40 classes of icons."
+show clipeval run -c examples/icons.yaml -m 'demo/ladder/*' -d material-held-out -d phosphor-remix-held-out \
+  -d material-seen -d phosphor-remix-seen -d icons-40 -o demo/results
+
+step "4/5  Fit: how does the error fall with compute, and do the two upstream data sets differ?"
+show clipeval fit demo/results --metric image_retrieval_recall@5 -o demo/fit/retrieval
+show clipeval fit demo/results --task classification -o demo/fit/classification
+
+step "5/5  Report: the whole study on one page."
+show clipeval report demo/results -c examples/icons.yaml -o demo/report

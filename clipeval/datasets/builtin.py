@@ -3,13 +3,16 @@
 ``digits``: scikit-learn's 1,797 handwritten digits of 8 x 8 pixels (Optical Recognition of Handwritten Digits, UCI).
 ``icons``: glyphs of the icon fonts in QtAwesome with their names as captions and 40 classes; all its test drawings are
 held out from training. ``icons/FONT+FONT``: every glyph of some fonts with its caption, to train on.
+``icons/FONT+FONT@1000``: so many of them with captions and drawings that differ, to retrieve among; of the split
+``train`` they are glyphs that training on the fonts has seen, of ``test`` such that it has not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +65,7 @@ def open_builtin(name: str, reference: str, split: str, entry: DatasetEntry, off
     if kind == "digits":
         return _digits(name, split, entry)
     if fonts:
-        return _all_icons(name, split, tuple(fonts.split("+")))
+        return _icons_of_fonts(name, split, fonts)
     return _class_icons(name, split, entry)
 
 
@@ -100,7 +103,7 @@ def _class_icons(name: str, split: str, entry: DatasetEntry) -> LoadedDataset:
     """Icons whose first word is a class. In the test split captions are unique and so are drawings."""
     glyphs = [glyph for glyph in load_glyphs() if glyph.caption.split()[0] in ICON_CLASSES]
     if split == "test":
-        glyphs = _balanced([glyph for glyph in glyphs if is_held_out(glyph.name)])
+        glyphs = _distinct([glyph for glyph in glyphs if is_held_out(glyph.name)], _ICONS_PER_CLASS, _first_word)
     else:
         glyphs = [glyph for glyph in glyphs if not is_held_out(glyph.name)]
     labels = np.array([ICON_CLASSES.index(glyph.caption.split()[0]) for glyph in glyphs], dtype=np.int64)
@@ -108,27 +111,39 @@ def _class_icons(name: str, split: str, entry: DatasetEntry) -> LoadedDataset:
     return _icon_dataset(name, split, glyphs, labels, prompts)
 
 
-def _balanced(glyphs: Sequence[Glyph]) -> list[Glyph]:
-    """At most ``_ICONS_PER_CLASS`` per class, chosen and ordered by a hash, one per caption and one per drawing."""
+def _distinct(glyphs: Sequence[Glyph], most: int, group: Callable[[Glyph], str]) -> list[Glyph]:
+    """At most ``most`` per group, chosen and ordered by a hash, one per caption and one per drawing."""
     chosen: list[Glyph] = []
     captions: set[str] = set()
     drawings: set[bytes] = set()
-    counts = dict.fromkeys(ICON_CLASSES, 0)
+    counts: Counter[str] = Counter()
     for glyph in sorted(glyphs, key=lambda glyph: hashlib.sha256(f"{glyph.font}:{glyph.name}".encode()).digest()):
-        label = glyph.caption.split()[0]
-        if counts[label] == _ICONS_PER_CLASS or glyph.caption in captions:
+        if counts[group(glyph)] == most or glyph.caption in captions:
             continue
         drawing = render(glyph, ICON_SIZE).tobytes()
         if drawing not in drawings:
             chosen.append(glyph)
             captions.add(glyph.caption)
             drawings.add(drawing)
-            counts[label] += 1
+            counts[group(glyph)] += 1
     return chosen
 
 
-def _all_icons(name: str, split: str, fonts: tuple[str, ...]) -> LoadedDataset:
-    glyphs = [glyph for glyph in load_glyphs(fonts) if is_held_out(glyph.name) == (split == "test")]
+def _first_word(glyph: Glyph) -> str:
+    return glyph.caption.split()[0]
+
+
+def _icons_of_fonts(name: str, split: str, reference: str) -> LoadedDataset:
+    """``FONT+FONT`` or ``FONT+FONT@COUNT``."""
+    fonts, at, count = reference.partition("@")
+    glyphs = [glyph for glyph in load_glyphs(tuple(fonts.split("+"))) if is_held_out(glyph.name) == (split == "test")]
+    if at:
+        if not count.isdecimal() or int(count) < 1:
+            raise UsageError(f"builtin:icons/{reference}: expected a number of glyphs after @, not '{count}'.")
+        glyphs = _distinct(glyphs, int(count), lambda glyph: "")
+        if len(glyphs) < int(count):
+            have = f"the split {split} has {len(glyphs)} different glyphs"
+            raise DataError(f"builtin:icons/{reference}: {have}. Ask for fewer.")
     return _icon_dataset(name, split, glyphs, None, None)
 
 

@@ -27,7 +27,7 @@ from clipeval.datasets.walk import Walk, walk
 from clipeval.datasets.wds import open_wds
 from clipeval.datasets.winoground import open_winoground
 from clipeval.errors import DataError, UsageError, suggest
-from clipeval.paths import cache_dir
+from clipeval.paths import cache_dir, expand
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -123,7 +123,7 @@ def _open_hub_copy(name: str, hub_name: str, split: str, entry: DatasetEntry, of
 
 def _data_folder() -> Path:
     chosen = os.environ.get("CLIPEVAL_DATA")
-    return Path(chosen).expanduser() if chosen else cache_dir() / "datasets"
+    return expand(chosen) if chosen else cache_dir() / "datasets"
 
 
 def _check_name(native: str, split: str) -> None:
@@ -152,7 +152,7 @@ def _check_name(native: str, split: str) -> None:
 
 def _build(name: str, native: str, split: str, language: str, root: Path, offline: bool) -> Any:
     if offline and not root.is_dir():
-        raise DataError(f"{name}: there is no {root}, and --offline forbids the download.")
+        raise DataError(f"{name}: there is no {root}, and nothing is downloaded now (--offline or --plan).")
     task = "zeroshot_classification" if native in CLASSIFICATION else "zeroshot_retrieval"
     try:
         with restrained(name, root, offline), contextlib.redirect_stdout(sys.stderr):

@@ -37,7 +37,7 @@ def fetch(url: str, *, offline: bool, optional: bool = False) -> Path | None:
     if offline:
         if optional:
             return None
-        raise DataError(f"{url} is not in the cache ({target}) and --offline forbids the download.")
+        raise DataError(f"{url} is not in the cache ({target}) and nothing is downloaded now (--offline or --plan).")
     if not optional:
         say(f"downloading {url}")
     try:

@@ -20,6 +20,7 @@ from clipeval.datasets.images import decode
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
 from clipeval.errors import DataError
+from clipeval.paths import expand
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +34,7 @@ def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offl
 
     Raises DataError when the split is missing, holds no images, or the lists of class names disagree.
     """
-    root = Path(reference).expanduser()
+    root = expand(reference)
     if not (root / split).is_dir():
         splits = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
         there = f"folders there: {', '.join(splits)}" if splits else "it is not a folder with splits"

@@ -17,7 +17,7 @@ from clipeval.datasets.images import decode
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
 from clipeval.errors import DataError, UsageError
-from clipeval.paths import cache_dir
+from clipeval.paths import cache_dir, expand
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -122,7 +122,7 @@ def offline_hub() -> Iterator[None]:
 def _load(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> Any:
     import datasets
 
-    path = Path(reference).expanduser()
+    path = expand(reference)
     arguments: dict[str, Any]
     if path.exists() and entry.revision:
         raise UsageError(f"{name}: revision: {path} is on this machine; only data sets of the hub have revisions.")
@@ -143,7 +143,8 @@ def _load(name: str, reference: str, split: str, entry: DatasetEntry, offline: b
         with offline_hub() if offline else contextlib.nullcontext():
             return datasets.load_dataset(split=split, **arguments)
     except Exception as error:  # the libraries underneath raise errors of a dozen kinds
-        why = " It is not in the cache, and --offline forbids the download." if offline and not path.exists() else ""
+        absent = offline and not path.exists()
+        why = " It is not in the cache, and nothing is downloaded now (--offline or --plan)." if absent else ""
         reason = str(error).rstrip(".")
         raise DataError(f"{name}: hf:{reference}: cannot load the split '{split}': {reason}.{why}") from error
 

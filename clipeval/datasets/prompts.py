@@ -13,6 +13,7 @@ from typing import Any
 
 from clipeval.datasets.base import Prompts
 from clipeval.errors import DataError, UsageError, suggest
+from clipeval.paths import expand
 
 PROMPT_SETS = ("default", "clip_benchmark")
 """``clip_benchmark``: exactly its class names and templates. ``default``: the same with corrected class names."""
@@ -66,7 +67,7 @@ def load_prompts(
 def _from_file(dataset_name: str, path: str, classes: Sequence[str] | None) -> Prompts:
     hint = f" Or name one of the prompt sets {', '.join(PROMPT_SETS)}.{suggest(path, PROMPT_SETS)}"
     try:
-        document = json.loads(Path(path).expanduser().read_text("utf-8"))
+        document = json.loads(expand(path).read_text("utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{dataset_name}: prompts: there is no file '{path}'.{hint}") from error
     except (OSError, ValueError) as error:

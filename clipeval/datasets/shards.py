@@ -11,6 +11,8 @@ from clipeval.datasets.download import fetch, is_remote, local_path
 from clipeval.datasets.selection import refuse_commands
 from clipeval.errors import DataError, UsageError
 
+_MOST_SHARDS = 1_000_000
+"""More are taken for a file that means harm: names of so many would fill the memory."""
 HUB = "https://huggingface.co/datasets/"
 
 
@@ -72,9 +74,10 @@ def _shards_of_split(name: str, root: str, split: str, offline: bool) -> list[st
         raise DataError(f"{name}: {root} has no split '{split}' ({found}).")
     text = _text(f"{root}/{split}/nshards.txt", offline)
     if text is None:
-        uncached = "not in the cache, and --offline forbids the download" if offline and is_remote(root) else "missing"
+        not_now = "not in the cache, and nothing is downloaded now (--offline or --plan)"
+        uncached = not_now if offline and is_remote(root) else "missing"
         raise DataError(f"{name}: {root}/{split}/nshards.txt is {uncached}: the number of shards is unknown.")
-    if not text.strip().isdecimal() or int(text) < 1:
+    if not text.strip().isdecimal() or not 1 <= int(text.strip()[:20]) <= _MOST_SHARDS:
         raise DataError(f"{name}: {root}/{split}/nshards.txt: expected the number of shards, found {text.strip()!r}.")
     count = int(text)
     if not is_remote(root):

@@ -90,6 +90,19 @@ def test_icons_by_font() -> None:
     assert {sample.split("/")[0] for sample in train.ids} == {"elusive", "codicon"}
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_so_many_different_icons_by_font(split: str) -> None:
+    everything, some = opened("icons/phosphor+remix", split), opened("icons/phosphor+remix@73", split)
+    assert len(some) == 73
+    assert set(some.ids) < set(everything.ids)
+    assert some.captions is not None
+    assert len(set(some.captions)) == 73
+    assert len({some.image(index).tobytes() for index in range(73)}) == 73
+    fewer = opened("icons/phosphor+remix@20", split)
+    assert list(fewer.ids) == list(some.ids)[:20]
+    assert {is_held_out(sample.split("/")[1]) for sample in some.ids} == {split == "test"}
+
+
 def test_glyphs() -> None:
     glyphs = load_glyphs()
     assert len(glyphs) == len({(glyph.font, glyph.codepoint) for glyph in glyphs}) == 16931
@@ -135,6 +148,9 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("digit", UsageError, r"builtin:digit: there is no such data set\. Did you mean 'digits'\?"),
         ("digits/8", UsageError, r"there is no such data set"),
+        ("icons/elusive@many", UsageError, r"icons/elusive@many: expected a number of glyphs after @, not 'many'"),
+        ("icons/elusive@0", UsageError, r"not '0'"),
+        ("icons/elusive@5000", DataError, r"the split test has \d+ different glyphs\. Ask for fewer"),
         (
             "icons/materials",
             UsageError,

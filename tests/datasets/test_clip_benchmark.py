@@ -317,7 +317,7 @@ def test_no_shell_command_is_run(
             DataError, match=rf"{name}: not found in .*{name}.* would run the shell command `.*clipeval runs none"
         ):
             opened(name, offline=False)
-        with pytest.raises(DataError, match=rf"{name}: .*--offline forbids|would run the shell command"):
+        with pytest.raises(DataError, match=rf"{name}: .*nothing is downloaded now|would run the shell command"):
             opened(name)
     assert not (tmp_path / "marker").exists()
     assert capsys.readouterr().out == ""
@@ -336,7 +336,7 @@ def test_what_cannot_be_built_is_named(data: Path) -> None:
         opened("vtab/pets")
     with pytest.raises(DataError, match="draws its watermark inside the model's transform"):
         opened("imagenet-w")
-    with pytest.raises(DataError, match=r"mnist: there is no .*data/mnist, and --offline forbids the download"):
+    with pytest.raises(DataError, match=r"mnist: there is no .*data/mnist, and nothing is downloaded now \(--offline or --plan\)"):
         opened("mnist")
     (data / "cifar10").mkdir()
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The learning-rate curve by hand, and which parameters decay."""
+"""Learning-rate curves and running averages against closed forms, which parameters decay, clipping, skipped steps."""
 
 import math
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 from tiny_run import tiny_config
 
+from clipeval_train.ema import Ema
 from clipeval_train.model import build, resolve
-from clipeval_train.optim import adamw, learning_rate
+from clipeval_train.optim import adamw, clip_gradient, decay_groups, set_rate, step
+from clipeval_train.schedule import learning_rate
 
 
 def test_warmup_then_cosine_by_hand(tmp_path):
@@ -16,17 +18,47 @@ def test_warmup_then_cosine_by_hand(tmp_path):
     assert learning_rate(100, config) == pytest.approx(0.8)
     assert learning_rate(350, config) == pytest.approx(0.4 * (1 + math.sqrt(0.5)))  # a quarter of the way: cos 45°
     assert learning_rate(600, config) == pytest.approx(0.4)
-    assert learning_rate(1100, config) == pytest.approx(0.0, abs=1e-15)
+    assert learning_rate(1100, config) == 0
 
 
 def test_without_warmup_the_curve_starts_at_the_peak(tmp_path):
     assert learning_rate(0, tiny_config(tmp_path, warmup=0, lr=0.8)) == pytest.approx(0.8)
 
 
+def test_warmup_constant_and_cooldown_by_hand(tmp_path):
+    config = tiny_config(tmp_path, samples=1000, warmup=100, lr=0.8, schedule="constant", cooldown=200)
+    rates = [learning_rate(clock, config) for clock in (0, 50, 100, 500, 800, 900, 950, 1000)]
+    assert rates == pytest.approx([0, 0.4, 0.8, 0.8, 0.8, 0.4, 0.2, 0])
+    trunk = tiny_config(tmp_path, samples=1000, warmup=100, lr=0.8, schedule="constant")
+    assert [learning_rate(clock, trunk) for clock in (50, 999, 1000)] == pytest.approx([0.4, 0.8, 0.8])
+
+
+def test_the_average_of_weights_that_move_in_a_line():
+    """Weights w_t = t: e_T = sum of (1 - d) d^(T - t) t over t = 1..T, as e_0 = 0."""
+    decay, module = 0.9, torch.nn.Linear(3, 2).double()
+    module.register_buffer("seen", torch.zeros((), dtype=torch.long))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    ema = Ema(module, decay)
+    for _ in range(17):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter += 1
+            module.seen += 2
+        ema.update(module)
+    expected = sum((1 - decay) * decay ** (17 - t) * t for t in range(1, 18))
+    average = ema.state_dict()
+    assert average["weight"].flatten().tolist() == pytest.approx([expected] * 6, abs=1e-12)
+    assert average["seen"] == 34
+    other = Ema(module, decay)
+    other.load_state_dict(average)
+    assert torch.equal(other.state_dict()["bias"], average["bias"])
+
+
 def test_only_matrices_decay_and_every_parameter_is_in_one_group(tmp_path):
-    config = tiny_config(tmp_path)
-    model = build(resolve(config.model, "tiny"), seed=0)
-    groups = adamw(model, config).param_groups
+    model = build(resolve(tiny_config(tmp_path).model, "tiny"), seed=0)
+    groups = decay_groups(model, 0.2)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
     others = {names[id(p)] for group in groups if not group["weight_decay"] for p in group["params"]}
@@ -36,14 +68,59 @@ def test_only_matrices_decay_and_every_parameter_is_in_one_group(tmp_path):
     assert {"token_embedding.weight", "text_projection", "visual.conv1.weight"} <= decayed
 
 
-def test_fused_step_equals_the_formula(tmp_path):
-    """First AdamW step: w (1 - lr wd) - lr g / (|g| + eps), as both moments are corrected to g and g²."""
-    config = tiny_config(tmp_path, lr=0.1, weight_decay=0.5)
+def layer_with_gradient(scale=1.0):
     layer = torch.nn.Linear(2, 1)
-    before = layer.weight.detach().clone()
-    optimizer = adamw(layer, config)
-    gradient = torch.tensor([[0.3, -2.0]])
-    layer.weight.grad, layer.bias.grad = gradient.clone(), torch.ones(1)
-    optimizer.step()
-    expected = before * (1 - 0.1 * 0.5) - 0.1 * gradient / (gradient.abs() + config.eps)
+    layer.weight.grad, layer.bias.grad = torch.tensor([[3.0, 4.0]]) * scale, torch.tensor([12.0]) * scale
+    return layer, adamw(decay_groups(layer, 0.5), 0.1, (0.9, 0.98), 1e-6)
+
+
+def no_scaler():
+    return torch.amp.GradScaler("cpu", enabled=False)
+
+
+def test_fused_step_equals_the_formula():
+    """First AdamW step: w (1 - lr wd) - lr g / (|g| + eps), as both moments are corrected to g and g²."""
+    layer, optimizer = layer_with_gradient()
+    before, gradient = layer.weight.detach().clone(), layer.weight.grad.clone()
+    set_rate(optimizer, 0.2)
+    assert step(optimizer, no_scaler())
+    expected = before * (1 - 0.2 * 0.5) - 0.2 * gradient / (gradient.abs() + 1e-6)
     torch.testing.assert_close(layer.weight.detach(), expected, rtol=1e-5, atol=1e-6)
+    assert layer.weight.grad is None
+
+
+def test_groups_may_have_a_share_of_the_rate():
+    _, optimizer = layer_with_gradient()
+    optimizer.param_groups[1]["lr_scale"] = 0.25
+    set_rate(optimizer, 0.4)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.4, 0.1])
+
+
+@pytest.mark.parametrize(("limit", "factor"), [(None, 1), (100.0, 1), (6.5, 0.5)])
+def test_the_gradient_is_cut_to_the_limit(limit, factor):
+    """The gradient (3, 4, 12) has the norm 13."""
+    layer, optimizer = layer_with_gradient()
+    assert clip_gradient(optimizer, no_scaler(), limit) == pytest.approx(13)
+    assert layer.weight.grad.flatten().tolist() == pytest.approx([3 * factor, 4 * factor], rel=1e-5)
+    assert layer.bias.grad.item() == pytest.approx(12 * factor, rel=1e-5)
+
+
+def test_the_scale_is_taken_out_before_clipping():
+    layer, optimizer = layer_with_gradient(scale=1024.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.tensor(1.0))
+    assert clip_gradient(optimizer, scaler, 6.5) == pytest.approx(13)
+    assert layer.weight.grad.flatten().tolist() == pytest.approx([1.5, 2], rel=1e-5)
+    assert step(optimizer, scaler)
+
+
+def test_an_overflow_leaves_the_weights_and_is_told():
+    layer, optimizer = layer_with_gradient()
+    before = layer.weight.detach().clone()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.tensor(1.0))
+    layer.weight.grad[0, 1] = math.inf
+    assert clip_gradient(optimizer, scaler, 1.0) == math.inf
+    assert not step(optimizer, scaler)
+    assert torch.equal(layer.weight.detach(), before)
+    assert scaler.get_scale() == 512

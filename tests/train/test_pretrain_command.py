@@ -39,6 +39,14 @@ def test_pretrain_prints_the_checkpoint_and_again_says_finished(command, tmp_pat
     assert "already finished" in again[2]
 
 
+def test_export_prints_what_open_clip_loads(command, tmp_path):
+    command("pretrain", "FILE", "samples=64", "warmup=8")
+    code, out, _ = command("export", str(tmp_path / "out"), "-o", str(tmp_path / "exported"))
+    assert (code, out.strip()) == (0, f"local-dir:{tmp_path / 'exported'}")
+    files = sorted(path.name for path in (tmp_path / "exported").iterdir())
+    assert files == ["open_clip_config.json", "open_clip_model.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -46,8 +54,9 @@ def test_pretrain_prints_the_checkpoint_and_again_says_finished(command, tmp_pat
         (["pretrain", "missing.yaml"], 2, "missing.yaml: cannot read the configuration"),
         (["pretrain", "FILE", "model=ViT-B-31"], 2, "Did you mean 'ViT-B-32'?"),
         (["pretrain"], 2, "Missing argument"),
-        (["finetune", "FILE"], 2, "No such command"),
-        (["pretrain", "FILE", "out=/dev/null/x"], 3, "Choose another `out`"),
+        (["pretrian", "FILE"], 2, "No such command"),
+        (["pretrain", "FILE", "out=/dev/null/x"], 3, "cannot write"),
+        (["export", "FILE.pt", "-o", "x"], 2, "no checkpoint of clipeval-train is there"),
     ],
 )
 def test_mistakes_end_in_their_exit_code_without_a_traceback(command, arguments, code, message):

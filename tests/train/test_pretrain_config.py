@@ -1,11 +1,12 @@
 """Configuration files: numbers as people write them, settings on the command line, errors that name the place."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from clipeval.errors import UsageError
-from clipeval_train.config import load_pretrain
+from clipeval_train.config import EvaluateEntry, PretrainConfig, SourceEntry, load_pretrain
 from clipeval_train.model import resolve
 
 TEXT = """
@@ -69,6 +70,18 @@ def test_inline_models_take_settings_and_exponents(load):
         (["data=[]"], r"data: tuple should have at least 1 item"),
         (["data.0.weight=-1"], r"data\[0\].weight: input should be greater than 0"),
         (["warmup=3_000_000"], r"warmup: 3000000 samples of warm-up leave nothing of a run of 3000000"),
+        (["cooldown=5"], r"cooldown: belongs to `schedule: constant`; the cosine ends at zero by itself"),
+        (["start_from=x"], r"start_from: belongs to `schedule: constant`"),
+        (["schedule=constant", "cooldown=2_999_999"], r"cooldown: 100000 samples of warm-up and 2999999 of cooldown"),
+        (["ema=1"], r"ema: input should be less than 1"),
+        (["keep=0"], r"keep: input should be greater than 0"),
+        (["evaluate.every=5"], r"evaluate.datasets: this key is required"),
+        (
+            ["evaluate.evry=5", "evaluate.datasets=[digits]"],
+            r"evaluate.evry: unknown key. Did you mean 'every'\? Keys here: every, datasets, tasks",
+        ),
+        (["loggers=[tensorbord]"], r"loggers\[0\]: input should be 'tensorboard' or 'wandb'"),
+        (["on_nonfinite=skip"], r"on_nonfinite: input should be 'stop' or 'rollback'"),
         (["lr"], r"'lr': expected KEY=VALUE"),
         (["model..x=1"], r"'model..x=1': expected KEY=VALUE"),
         (["data.2.source=x"], r"'data.2.source=x': data is a list of 2: name an entry by its number from 0"),
@@ -107,7 +120,10 @@ INLINE = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}
         ({"embed_dim": 8, "vision_cfg": {}}, r"model.text_cfg: expected a mapping"),
         (INLINE | {"embed_dim": "x"}, r"model.embed_dim: expected the width of the shared space"),
         (INLINE | {"vision_cfg": {"image_size": [8, 16]}}, r"model.vision_cfg.image_size: expected one whole number"),
-        ("ViT-B-16-SigLIP", r"model: 'ViT-B-16-SigLIP' needs .*custom_text.*, which this version cannot train"),
+        (
+            "coca_ViT-B-32",
+            r"model: 'coca_ViT-B-32' needs multimodal_cfg, which a contrastive loss alone does not train",
+        ),
     ],
 )
 def test_model_mistakes_are_named(model, message):
@@ -115,10 +131,22 @@ def test_model_mistakes_are_named(model, message):
         resolve(model, "custom")
 
 
-@pytest.mark.parametrize("width", [16, 32, 64])
-def test_the_examples_are_valid(width):
-    config = load_pretrain(Path(__file__).parents[2] / f"examples/nano-{width}.yaml", [])
+def test_a_sigmoid_loss_begins_where_its_paper_does():
+    config = resolve(INLINE, "custom", "siglip").config
+    assert (config["init_logit_scale"], config["init_logit_bias"]) == (pytest.approx(math.log(10)), -10)
+    assert resolve(INLINE | {"init_logit_bias": -5.0}, "custom", "siglip").config["init_logit_bias"] == -5
+    assert "init_logit_bias" not in resolve(INLINE, "custom").config
+    assert resolve("ViT-B-16-SigLIP", "", "siglip").config["custom_text"]
+
+
+def test_there_are_fewer_than_forty_options():
+    models = (PretrainConfig, SourceEntry, EvaluateEntry)
+    assert sum(len(model.model_fields) for model in models) < 40
+
+
+def test_the_example_is_valid():
+    config = load_pretrain(Path(__file__).parents[2] / "examples/pretrain.yaml", [])
     architecture = resolve(config.model, config.arch)
-    assert architecture.name == f"nano-{width}"
-    assert architecture.config["embed_dim"] == width
+    assert architecture.name == "nano-64"
+    assert architecture.config["embed_dim"] == 64
     assert config.lr == 2e-3

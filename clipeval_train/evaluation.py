@@ -1,0 +1,92 @@
+"""Evaluation while training: ``clipeval run`` on the run's own checkpoints, its rows are the learning curves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from clipeval import config as configuration
+from clipeval import datasets, machine, runner
+from clipeval.config import Config
+from clipeval.console import say
+from clipeval.errors import ClipevalError
+from clipeval.plan import Options
+from clipeval.results.files import write_atomically
+from clipeval.results.ledger import Ledger
+from clipeval.tasks import canonical_name
+from clipeval_train.config import EvaluateEntry
+from clipeval_train.distributed import World
+
+
+def check(entry: EvaluateEntry) -> None:
+    """Raises UsageError for data sets and tasks that name nothing, before any training is done."""
+    datasets.resolve(entry.datasets, configuration.load())
+    for task in entry.tasks:
+        canonical_name(task)
+
+
+def evaluate(entry: EvaluateEntry, checkpoint: Path, out: Path, world: World) -> None:
+    """Measure a checkpoint on the configured data sets into the table of OUT/results. All ranks must call it.
+
+    The ranks share the data sets out among them, each into a results folder of its own. Rank 0 then takes over what is
+    finished there and runs the whole request: it measures what is left, if anything, adds suite averages and writes the
+    table. Each value is computed by one process, so it is that of ``clipeval run``, whatever the number of ranks. What
+    the table has already is not measured again. A cell that cannot be measured is reported and does not end the
+    training.
+    """
+    settings, results = configuration.load(), out / "results"
+    shares = results / "ranks"
+    devices = [world.device] if world.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):  # the training draws the same numbers with or without evaluations
+        if world.size > 1:
+            mine = list(datasets.resolve(entry.datasets, settings).datasets)[world.rank :: world.size]
+            with suppress(ClipevalError):  # rank 0 meets the same error and reports it
+                _take_over(results, shares / str(world.rank))
+                _run(settings, checkpoint, mine, entry.tasks, shares / str(world.rank), world)
+            world.barrier()
+        if world.is_main:
+            try:
+                for share in sorted(shares.glob("*")):
+                    _take_over(share, results)
+                shutil.rmtree(shares, ignore_errors=True)
+                _report(_run(settings, checkpoint, entry.datasets, entry.tasks, results, world), checkpoint)
+            except ClipevalError as error:
+                say(f"{checkpoint}: not evaluated: {error}")
+        world.barrier()
+
+
+def _run(
+    settings: Config, checkpoint: Path, names: Sequence[str], tasks: Sequence[str], out: Path, world: World
+) -> runner.Outcome:
+    workers = max(1, machine.default_workers() // world.size)
+    options = Options(out, device=str(world.device), workers=workers)
+    return runner.execute(settings, [checkpoint.as_posix()], names, tasks, options, quiet=True)
+
+
+def _take_over(source: Path, target: Path) -> None:
+    """Copy what is finished from one results folder to another."""
+    theirs, ours = Ledger(source), Ledger(target)
+    for cell, rows in theirs.cells.items():
+        if theirs.finished(cell) and not ours.finished(cell):
+            outcomes = Path("samples") / f"{cell}.parquet"
+            if (source / outcomes).exists():
+                write_atomically(target / outcomes, partial(shutil.copyfile, source / outcomes))
+            ours.add_cell(cell, rows)
+
+
+def _report(outcome: runner.Outcome, checkpoint: Path) -> None:
+    values = [
+        f"{row['dataset']} {row['metric']} {row['value']:.4f}"
+        for row in outcome.rows
+        if row["model"] == checkpoint.as_posix()
+        and row["status"] == "ok"
+        and row["metric"] in ("acc1", "image_retrieval_recall@5", "text_acc")
+    ]
+    say(f"{checkpoint}: {', '.join(values)}")
+    for cell, error in outcome.failures:
+        say(f"{checkpoint}: not measured: {cell.label}: {error}")

@@ -1,0 +1,57 @@
+"""Which run of the ladder to buy with a compute budget, read off laws that its results were fitted with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clipeval.errors import UsageError
+from clipeval_train.ladder.grid import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def allocate(runs: Sequence[Run], results: Sequence[str], budget: float) -> pd.DataFrame:
+    """How to spend ``budget`` (GMACs) by the joint law E(GMACs per sample, samples seen) of each data set and source.
+
+    One row per law for its optimum and one for every architecture of the ladder among its checkpoints: the columns of
+    ``clipeval.scaling.optimal.optimal``. Raises UsageError when no result is of an architecture of the ladder and
+    MeasureError when no law can be fitted.
+    """
+    from clipeval.scaling.fit import run_fit
+
+    found: pd.DataFrame = run_fit(results, budget=budget).more["allocations"]
+    ours = list(dict.fromkeys(run.architecture.name for run in runs))
+    if not found["arch"].isin(ours).any():
+        raise UsageError(
+            f"{' '.join(results)}: none of its checkpoints is of an architecture of this ladder ({', '.join(ours)})."
+        )
+    kept = (found["kind"] == "optimum") | found["arch"].isin(ours)
+    return found[kept].reset_index(drop=True)
+
+
+def print_allocation(found: pd.DataFrame) -> None:
+    """The best architecture of the ladder for each data set and source, as a table on stdout."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from clipeval.scaling import names
+
+    title = f"The ladder's best run for {found['budget'][0]:g} GMACs, by a law of GMACs per sample and samples seen"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for position, name in enumerate(
+        ("data set", "metric", "source", "model", "samples", "error in % (95 %)", "beyond the data")
+    ):
+        table.add_column(name, justify="left" if position < 4 else "right")
+    choices = found[found["kind"] == "architecture"].sort_values("error")
+    for row in choices.drop_duplicates(["dataset", "metric", "shots", "source"]).sort_index().to_dict("records"):
+        error, low, high = (100 * row[name] for name in ("error", "error_low", "error_high"))
+        table.add_row(
+            *(names.dataset(row["dataset"]), names.metric(row["metric"]), row["source"], row["arch"]),
+            *(f"{row['samples_seen']:,.0f}", f"{error:.2f} [{low:.2f}, {high:.2f}]"),
+            f"{row['decades_beyond']:.2f} decades" if row["decades_beyond"] > 0 else "within",
+        )
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)

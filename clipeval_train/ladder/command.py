@@ -1,0 +1,119 @@
+"""The command ``clipeval-train ladder``: what its options ask for, done and told."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipeval.console import say
+from clipeval.errors import EXIT_NOT_MEASURED, EXIT_OK, UsageError
+from clipeval_train.ladder.grid import Ladder, load_ladder
+from clipeval_train.ladder.jobs import FINISHED, state, train
+from clipeval_train.ladder.processes import slots
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of the command line."""
+
+    config: Path
+    settings: tuple[str, ...] = ()
+    plan: bool = False
+    jobs: int | None = None
+    slurm: bool = False
+    budget: float | None = None
+    results: list[str] | None = None
+    as_json: bool = False
+
+
+def run_ladder(request: Request) -> int:
+    """Do one of: plan, write a Slurm script, allocate a budget, train. Returns the exit code. Raises ClipevalError."""
+    _refuse_combinations(request)
+    ladder = load_ladder(request.config, request.settings)
+    if request.plan:
+        return _plan(ladder, request)
+    if request.slurm:
+        return _slurm(ladder, request)
+    if request.budget is not None:
+        return _budget(ladder, request)
+    return _train(ladder, request)
+
+
+def _refuse_combinations(request: Request) -> None:
+    chosen = [
+        name
+        for name, given in (("--plan", request.plan), ("--slurm", request.slurm), ("--budget", request.budget))
+        if given is not None and given is not False
+    ]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)}: give one of them at a time.")
+    if (request.budget is None) != (not request.results):
+        raise UsageError("--budget and --results belong together: laws of the results are read at the budget.")
+
+
+def _plan(ladder: Ladder, request: Request) -> int:
+    from clipeval_train.ladder.plan import plan, print_plan
+
+    found = plan(ladder, slots(request.jobs))
+    _print(found.document()) if request.as_json else print_plan(found)
+    return EXIT_OK
+
+
+def _slurm(ladder: Ladder, request: Request) -> int:
+    from clipeval_train.ladder.slurm import write_array
+
+    left = [run for run in ladder.runs if state(run) != FINISHED]
+    if not left:
+        say(f"{ladder.out}: all {len(ladder.runs)} runs are finished.")
+        return EXIT_OK
+    script = write_array(left, ladder.out)
+    say(f"{len(left)} runs. Add what your cluster needs, for example --partition, --gres=gpu:1 and --time:")
+    if request.as_json:
+        _print({"script": str(script), "runs": [run.name for run in left]})
+    else:
+        print(f"sbatch {script}")  # noqa: T201
+    return EXIT_OK
+
+
+def _budget(ladder: Ladder, request: Request) -> int:
+    from clipeval_train.ladder.budget import allocate, print_allocation
+
+    assert request.budget is not None
+    found = allocate(ladder.runs, request.results or [], request.budget)
+    _print({"allocation": json.loads(found.to_json(orient="records"))}) if request.as_json else print_allocation(found)
+    return EXIT_OK
+
+
+def _train(ladder: Ladder, request: Request) -> int:
+    from clipeval.models import profile
+
+    states = {run.name: state(run) for run in ladder.runs}
+    left = [run for run in ladder.runs if states[run.name] != FINISHED]
+    left.sort(key=lambda run: -profile.of_config(run.architecture.config).gmacs * run.config.samples)
+    processes = slots(request.jobs)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler interrupts
+    if done := len(ladder.runs) - len(left):
+        say(f"{done} of {len(ladder.runs)} runs are finished already.")
+    try:
+        outcomes = train(left, processes)
+    except KeyboardInterrupt:
+        say("Interrupted. The same command continues.")
+        raise
+    failed = [outcome for outcome in outcomes if outcome.reason]
+    code = EXIT_NOT_MEASURED if failed else EXIT_OK
+    if request.as_json:
+        ended = {outcome.run.name: outcome.row() for outcome in outcomes}
+        rows = [ended.get(run.name, {"run": run.name, "state": FINISHED, "out": run.config.out}) for run in ladder.runs]
+        _print({"runs": rows, "exit_code": code})
+    for outcome in failed:
+        say(f"not trained: {outcome.run.name}: {outcome.reason} (log: {outcome.run.log})")
+    if not failed:
+        say(f"{len(ladder.runs)} runs in {ladder.out}. Evaluate them: clipeval run -m '{ladder.out}/*' ...")
+    return code
+
+
+def _print(document: Any) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=False))  # noqa: T201

@@ -1,0 +1,144 @@
+"""What is trained: a model, its optimizer, their average, and the clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from clipeval.errors import UsageError
+from clipeval.machine import set_threads
+from clipeval.models import profile
+from clipeval_train import model, optim
+from clipeval_train.config import PretrainConfig
+from clipeval_train.distributed import World
+from clipeval_train.ema import Ema
+from clipeval_train.loss import TILE
+from clipeval_train.step import ContrastiveStep
+
+MAX_LOGIT_SCALE = math.log(100)
+
+
+@dataclass
+class Clock:
+    """``seen`` counts the samples of all steps the weights have been through; it drives schedule, saves and end.
+
+    ``left_out`` counts those that rollbacks have passed over, so ``position`` is the place in the stream.
+    """
+
+    seen: int = 0
+    left_out: int = 0
+    rollbacks: int = 0
+    skipped_steps: int = 0
+    """Steps without an update because fp16 had overflown; their samples count as seen."""
+
+    @property
+    def position(self) -> int:
+        return self.seen + self.left_out
+
+
+class Trainer:
+    """One rank's copy of the model. Gradients are those of all ranks together, so the copies stay equal."""
+
+    def __init__(self, config: PretrainConfig, architecture: model.Architecture, world: World) -> None:
+        """Starts from a fresh initialisation. Raises UsageError when the model or the precision is impossible here."""
+        if config.precision == "fp16" and world.device.type != "cuda":
+            raise UsageError("precision: fp16 needs a CUDA device, and this machine has none. Give bf16 or fp32.")
+        self.clock = Clock()
+        self.clip = model.build(architecture, config.seed).to(world.device)
+        self._config, self._architecture, self._world = config, architecture, world
+        if world.device.type == "cpu":
+            set_threads(profile.of_config(architecture.config).gmacs_image)
+        self._step = ContrastiveStep(
+            self.clip,
+            world,
+            loss=config.loss,
+            precision=config.precision,
+            micro_batch=config.micro_batch,
+            tile=config.tile or TILE,
+            checkpointing=config.activation_checkpointing,
+            compile=config.compile,
+        )
+        groups = optim.decay_groups(self.clip, config.weight_decay)
+        self._optimizer = optim.adamw(groups, config.lr, config.betas, config.eps)
+        self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
+        self._ema = Ema(self.clip, config.ema) if config.ema else None
+        self._seed_generators()
+
+    @property
+    def scale(self) -> float:
+        """The inverse temperature that multiplies the cosines."""
+        return float(self.clip.logit_scale.detach().exp())
+
+    def gradient(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[float, float]:
+        """Loss and gradient norm of the whole batch, of which this rank has ``images`` and ``tokens``."""
+        loss = self._step.backward(images, tokens, self._scaler)
+        return loss, optim.clip_gradient(self._optimizer, self._scaler, self._config.grad_clip)
+
+    def is_broken(self, loss: float, norm: float) -> bool:
+        """Whether training cannot go on from here. In fp16 gradients overflow now and then: that step is skipped."""
+        return not math.isfinite(loss) or not (math.isfinite(norm) or self._scaler.is_enabled())
+
+    def counts(self) -> dict[str, int]:
+        """What has gone wrong so far."""
+        return {key: value for key, value in asdict(self.clock).items() if key != "seen"}
+
+    def update(self, lr: float, seen: int) -> None:
+        """The optimizer's step with the gradient at hand, after which ``seen`` samples have been seen."""
+        optim.set_rate(self._optimizer, lr)
+        if not optim.step(self._optimizer, self._scaler):
+            self.clock.skipped_steps += 1
+        with torch.no_grad():  # after the step: a clamp in the forward pass would stop the gradient at the bound
+            self.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        if self._ema:
+            self._ema.update(self.clip)
+        self.clock.seen = seen
+
+    def content(self, final: bool) -> dict[str, Any]:
+        """What a checkpoint holds besides its metadata; nothing is trained on from a ``final`` one. Collective."""
+        state = {
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "clock": asdict(self.clock),
+            "rng": self._world.gather_objects(self._generators()),
+        }
+        return {
+            "arch": self._architecture.name,
+            "model_cfg": self._architecture.config,
+            "state_dict": self.clip.state_dict(),
+            "ema": self._ema.state_dict() if self._ema else None,
+            "resume": None if final else state,
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go on from a checkpoint that was not the final one of its run.
+
+        With another number of ranks than it was saved by, generators (which only dropout draws from) start anew.
+        """
+        resume = saved["resume"]
+        self.clip.load_state_dict(saved["state_dict"])
+        self._optimizer.load_state_dict(resume["optimizer"])
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.load_state_dict(resume["scaler"])
+        self.clock = Clock(**resume["clock"])
+        if self._ema:
+            self._ema.load_state_dict(saved["ema"])
+        if len(resume["rng"]) == self._world.size:
+            cpu, gpu = resume["rng"][self._world.rank]
+            torch.set_rng_state(cpu)
+            if gpu is not None and self._world.device.type == "cuda":
+                torch.cuda.set_rng_state(gpu, self._world.device)
+        else:
+            self._seed_generators()
+
+    def _generators(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        on_gpu = self._world.device.type == "cuda"
+        return torch.get_rng_state(), torch.cuda.get_rng_state(self._world.device) if on_gpu else None
+
+    def _seed_generators(self) -> None:
+        """Other numbers on every rank: equal dropout masks would make their samples less different."""
+        seed = np.random.SeedSequence([self._config.seed, self._world.rank, self.clock.seen])
+        torch.manual_seed(int(seed.generate_state(1)[0]))

@@ -1,0 +1,116 @@
+"""From a plan file to runs, and messages that name the place in it."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from tiny_ladder import document, ladder, plan_file, tower
+
+from clipeval.errors import UsageError
+from clipeval_train.config import load_pretrain
+from clipeval_train.ladder.grid import load_ladder
+
+
+def test_every_combination_is_one_run(tmp_path):
+    runs = ladder(tmp_path).runs
+    expected = [f"{m}-{s}-{n}" for m, s, n in itertools.product(("xs", "s"), "ab", (64, 128))]
+    assert [run.name for run in runs] == expected
+    for run in runs:
+        name, source, samples = run.name.split("-")
+        config = run.config
+        assert (config.arch, config.samples, config.out) == (name, int(samples), str(tmp_path / "runs" / run.name))
+        assert config.model == tower({"xs": 4, "s": 8}[name])
+        assert [entry.source for entry in config.data] == [{"a": "a", "b": "digits"}[source]]
+        assert (config.batch_size, config.lr, config.warmup) == (32, 0.01, 8)
+    assert len({run.config.out for run in runs}) == 8
+
+
+def test_a_run_is_a_pretrain_configuration(tmp_path):
+    for run in ladder(tmp_path).runs:
+        path = tmp_path / "run.yaml"
+        path.write_text(run.yaml)
+        assert load_pretrain(path, []) == run.config
+
+
+def test_further_keys_open_clip_names_and_numbers(tmp_path):
+    found = ladder(
+        tmp_path,
+        grid={"seed": [0, 1], "samples": ["1e3", 2000], "model": ["ViT-B-32", "xs"], "lr": ["1e-3"]},
+        defaults={"batch_size": 32, "data": [{"source": "d", "shards": "builtin:digits"}]},
+    )
+    assert [run.name for run in found.runs[:5]] == [
+        "ViT-B-32-1000-lr0.001-seed0",
+        "ViT-B-32-1000-lr0.001-seed1",
+        "ViT-B-32-2000-lr0.001-seed0",
+        "ViT-B-32-2000-lr0.001-seed1",
+        "xs-1000-lr0.001-seed0",
+    ]
+    run = found.runs[0]
+    assert (run.config.model, run.config.samples, run.config.lr, run.config.seed) == ("ViT-B-32", 1000, 1e-3, 0)
+    assert run.architecture.name == "ViT-B-32"
+
+
+def test_settings_replace_those_of_the_file(tmp_path):
+    path = plan_file(tmp_path)
+    runs = load_ladder(path, ["defaults.lr=5e-3", "grid.samples=[32]", "out=elsewhere"]).runs
+    assert len(runs) == 4
+    assert (runs[0].config.lr, runs[0].config.out) == (5e-3, "elsewhere/xs-a-32")
+
+
+GRID = {"model": ["xs"], "source": ["a"], "samples": [64]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grids": {}}, r"grids: unknown key\. Did you mean 'grid'\?"),
+        ({"grid": {}}, r"grid: dictionary should have at least 1 item"),
+        ({"grid": {"model": []}}, r"grid\.model: an empty list leaves nothing to run"),
+        ({"grid": {"model": "xs"}}, r"grid\.model: .*valid tuple"),
+        ({"grid": {**GRID, "sample": [1]}}, r"grid\.sample: unknown key\. Did you mean 'samples'\?"),
+        ({"grid": {**GRID, "data": [1]}}, r"grid\.data: vary `source`"),
+        ({"grid": {**GRID, "samples": [64, 64.0]}}, r"grid\.samples\[0\] and \[1\]: .*both be called 'xs-a-64'"),
+        ({"grid": {**GRID, "source": ["a", "c"]}}, r"grid\.source\[1\]: 'c' is not in `sources`\. There are: a, b\."),
+        ({"grid": {**GRID, "model": ["m"]}}, r"grid\.model\[0\]: 'm' is not an architecture of open_clip"),
+        ({"grid": {**GRID, "seed": [0, -1]}}, r"grid\.seed\[1\]: input should be greater than or equal to 0"),
+        ({"defaults": {"batch_size": 32, "lr": 1, "warmpu": 3}}, r"defaults\.warmpu: unknown key\. .*'warmup'"),
+        ({"defaults": {"lr": 1}}, r"defaults\.batch_size: this key is required"),
+        ({"defaults": {"batch_size": 32, "lr": 1, "samples": 3}}, r"defaults\.samples: grid\.samples gives its values"),
+        ({"defaults": {"batch_size": 32, "lr": 1, "out": "x"}}, r"defaults\.out: .*at the top"),
+        ({"defaults": {"batch_size": 32, "lr": 1, "data": []}}, r"defaults\.data: grid\.source gives the data"),
+        ({"defaults": {"batch_size": 32, "lr": 1, "warmup": 64}}, r"defaults\.warmup: 64 samples of warm-up leave"),
+        ({"models": {"xs": {**tower(4), "embed": 3}}}, r"models\.xs\.embed: unknown key\. Did you mean 'embed_dim'\?"),
+        ({"sources": {"a": {"shard": "x"}, "b": {"shards": "x"}}}, r"sources\.a\.shard: unknown key\. .*'shards'"),
+        ({"sources": {"a": [{"shards": "x", "weight": 0}]}}, r"sources\.a\[0\]\.weight: input should be greater"),
+        ({"price_per_hour": -1}, r"price_per_hour: input should be greater than or equal to 0"),
+    ],
+)
+def test_mistakes_name_their_place_in_the_file(tmp_path, changes, message):
+    path = plan_file(tmp_path, **{"grid": GRID, "models": {"xs": tower(4)}} | changes)
+    with pytest.raises(UsageError, match=message) as error:
+        load_ladder(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_no_file_and_no_mapping(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("[1]")
+    with pytest.raises(UsageError, match="expected a mapping with the keys grid, defaults, models, sources"):
+        load_ladder(path)
+    assert document(tmp_path)["out"].startswith(str(tmp_path))
+
+
+def test_the_example_trains_both_sources_alike():
+    runs = load_ladder(Path(__file__).parents[2] / "examples/ladder.yaml").runs
+    assert len(runs) == 18
+    of_source = {
+        source: [(run.config.arch, run.config.samples) for run in runs if run.config.data[0].source == source]
+        for source in ("material", "phosphor-remix")
+    }
+    assert of_source["material"] == of_source["phosphor-remix"]
+    assert len(set(of_source["material"])) == 9
+    for run in runs:
+        others = ("arch", "model", "samples", "data", "out")
+        assert {k: v for k, v in run.document.items() if k not in others} == {
+            k: v for k, v in runs[0].document.items() if k not in others
+        }
