@@ -1,0 +1,187 @@
+"""Leaderboards: one per suite or data set and task, one line per checkpoint, one column per metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from clipeval.config import Config
+from clipeval.reporting import words
+from clipeval.reporting.table import main_metrics, metric_place, number, records, text, why_missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CIRCUMSTANCES = (
+    *("samples_seen", "stage", "split", "seed", "protocol", "precision", "limit", "prompts", "task_version"),
+    *("checkpoint_sha256", "dataset_fingerprint", "study", "reference", "results_file"),
+)
+"""What can tell two measurements of one checkpoint apart."""
+_LONGEST = 40
+_TASKS = ("zeroshot", "zeroshot_classification", "zeroshot_retrieval", "linear_probe")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of the page. ``missing`` says why there is none; ``row`` is the row of the table it comes from."""
+
+    row: int
+    value: float
+    low: float
+    high: float
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One checkpoint on a board. ``note`` tells it from other lines of the same checkpoint; ``rank`` is equal for equal
+    values, and None without a value and where only a part of the data set was scored (``limited``)."""
+
+    rank: int | None
+    model: str
+    arch: str
+    source: str
+    samples_seen: float
+    gmacs: float
+    note: str
+    limited: bool
+    values: tuple[Value | None, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard, best first by its first metric. ``group`` and ``title`` place it in the menu of boards."""
+
+    id: str
+    group: str
+    title: str
+    dataset: str
+    task: str
+    metrics: tuple[str, ...]
+    lines: tuple[Line, ...]
+    remarks: tuple[str, ...]
+
+
+def boards(rows: pd.DataFrame, config: Config) -> list[Board]:
+    """All leaderboards: suites first, then data sets, each in the order of tasks and names."""
+    shown = rows[rows["final"] & (rows["status"].fillna("ok") != "skipped").to_numpy(bool)]
+    groups: dict[tuple[bool, str, str, float], list[Row]] = {}
+    for row in records(shown):
+        key = (not row["suite"], text(row["task"]), text(row["dataset"]), whole(row["shots"]))
+        groups.setdefault(key, []).append(row)
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], task_place(item[0][1]), *item[0][2:]))
+    return [_board(f"board-{i}", key, group, config) for i, (key, group) in enumerate(ordered)]
+
+
+def task_place(task: str) -> tuple[int, str]:
+    """Sort key: the order in which tasks are shown."""
+    return (_TASKS.index(task) if task in _TASKS else len(_TASKS), task)
+
+
+def whole(value: Any) -> float:
+    """A count; infinity where it is missing, as of the shots of a probe on all there is."""
+    value = number(value)
+    return math.inf if math.isnan(value) else value
+
+
+def _board(name: str, key: tuple[bool, str, str, float], rows: list[Row], config: Config) -> Board:
+    single, task, dataset, shots = key
+    there = list(dict.fromkeys(row["metric"] for row in rows if isinstance(row["metric"], str)))
+    main = main_metrics(task, dataset, there, config)
+    metrics = [*main, *sorted(set(there) - set(main), key=metric_place)]
+    less_is_better = any(row["higher_is_better"] is False for row in rows if row["metric"] in main[:1])
+    title = config.suites[dataset].title if not single and dataset in config.suites else ""
+    return Board(
+        id=name,
+        group=f"{'Data sets' if single else 'Suites'} · {words.task(task)}",
+        title=title or words.dataset(dataset, None if math.isinf(shots) else int(shots)),
+        dataset=dataset,
+        task=task,
+        metrics=tuple(metrics),
+        lines=tuple(_ranked(list(_lines(rows, metrics)), -1 if less_is_better else 1)),
+        remarks=tuple(_remarks(rows)),
+    )
+
+
+def _lines(rows: list[Row], metrics: Sequence[str]) -> Iterator[Line]:
+    """One line per checkpoint, or several where one was measured under different circumstances."""
+    models: dict[str, list[Row]] = {}
+    for row in rows:
+        models.setdefault(str(row["model"]), []).append(row)
+    for model, group in models.items():
+        varying = [name for name in _CIRCUMSTANCES if len({_brief(row.get(name)) for row in group}) > 1]
+        parts: dict[tuple[str, ...], list[Row]] = {}
+        for row in group:
+            parts.setdefault(tuple(_brief(row.get(name)) for name in varying), []).append(row)
+        for circumstances, part in parts.items():
+            first = part[0]
+            limit = number(first["limit"])
+            notes = [] if math.isnan(limit) else [f"limited to {limit:,.0f} samples"]
+            named = zip(varying, circumstances, strict=True)
+            notes += [f"{name.replace('_', ' ')} {_short(value)}" for name, value in named if name != "limit"]
+            values = {row["metric"]: value_of(row) for row in part}
+            yield Line(
+                rank=None,
+                model=model,
+                arch=text(first["arch"]),
+                source=text(first["source"]),
+                samples_seen=number(first["samples_seen"]),
+                gmacs=number(first["gmacs"]),
+                note=" · ".join(notes),
+                limited=not math.isnan(limit),
+                values=tuple(values.get(metric) for metric in metrics),
+            )
+
+
+def value_of(row: Row) -> Value:
+    """The number of a row of the table, or why it has none."""
+    if not row["good"]:
+        return Value(row["row"], math.nan, math.nan, math.nan, why_missing(row))
+    return Value(row["row"], float(row["value"]), number(row["ci_low"]), number(row["ci_high"]))
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    value = number(value)
+    return "not given" if math.isnan(value) else f"{value:,.0f}"
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
+
+
+def _main(line: Line) -> float:
+    first = line.values[0] if line.values else None
+    return first.value if first else math.nan
+
+
+def _ranked(lines: list[Line], sign: int) -> Iterator[Line]:
+    """Best first, then lines of limited runs, then those without a value; ``sign`` is -1 where less is better."""
+
+    def order(line: Line) -> tuple[bool, bool, float, str, str]:
+        value = _main(line)
+        return math.isnan(value), line.limited, -sign * value, line.model, line.note
+
+    first: dict[float, int] = {}
+    for place, line in enumerate(sorted(lines, key=order), start=1):
+        unranked = line.limited or math.isnan(_main(line))
+        yield line if unranked else replace(line, rank=first.setdefault(_main(line), place))
+
+
+def _remarks(rows: list[Row]) -> Iterator[str]:
+    good = [row for row in rows if row["good"]]
+    if good and all(math.isnan(number(row["ci_low"])) for row in good):
+        yield "These values came without intervals."
+    versions = sorted({text(row["task_version"]) for row in rows} - {""})
+    if len(versions) > 1:
+        yield f"Mixed versions of the task ({', '.join(versions)}): values of different versions are not comparable."
+    if any('"selected_on": "test"' in text(row["notes"]) for row in rows):
+        yield "Hyper-parameters were chosen on the test set, as the study did: values are optimistic."
+    for name, what in (("dataset_fingerprint", "contents of the data set"), ("prompts", "sets of prompts")):
+        if len({text(row[name]) for row in rows} - {""}) > 1:
+            yield f"Different {what} are mixed here; see each value's origin."

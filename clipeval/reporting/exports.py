@@ -1,0 +1,116 @@
+"""The table in other forms: CSV for spreadsheets, Markdown for a README, ``model-index`` for a model card."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from clipeval.reporting import words
+from clipeval.reporting.boards import Board, Value
+from clipeval.reporting.table import number, records, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TASK_TYPES = {
+    "zeroshot_classification": "zero-shot-image-classification",
+    "zeroshot_retrieval": "zero-shot-retrieval",
+    "linear_probe": "image-classification",
+    "finetune": "image-classification",
+}
+"""The task names of model cards where there is one."""
+_METRIC_TYPES = {"acc1": "accuracy"}
+_CELL = ("task", "dataset", "shots", "seed", "split", "limit", "protocol", "precision", "study", "samples_seen")
+
+
+def markdown(boards: Sequence[Board]) -> str:
+    """Every leaderboard as a Markdown table: percent, with 95 % intervals."""
+    parts = ["# Results\n\nPercent, with 95 % intervals where they are known.\n"]
+    group = ""
+    for board in boards:
+        if board.group != group:
+            group = board.group
+            parts.append(f"## {_escaped(group)}\n")
+        head = ["#", "Model", "Source", "Samples seen", "GMACs", *map(words.metric, board.metrics)]
+        lines = [_row(head), _row(["--:", "---", "---", *["--:"] * (len(head) - 3)], escape=False)]
+        for line in board.lines:
+            model = f"{line.model} ({line.note})" if line.note else line.model
+            rank = "" if line.rank is None else str(line.rank)
+            facts = [rank, model, line.source, words.size(line.samples_seen), words.size(line.gmacs)]
+            lines.append(_row([*facts, *map(with_interval, line.values)]))
+        remarks = "".join(f"\n{_escaped(remark)}\n" for remark in board.remarks)
+        parts.append(f"### {_escaped(board.title)}\n\n" + "\n".join(lines) + f"\n{remarks}")
+    return "\n".join(parts)
+
+
+def with_interval(value: Value | None) -> str:
+    """``73.5 (68.7–77.8)``; the first word of the reason where there is no value."""
+    if value is None:
+        return "–"
+    if value.missing:
+        return f"– {value.missing.split(':')[0]}"
+    if math.isnan(value.low) or math.isnan(value.high):
+        return words.percent(value.value)
+    return f"{words.percent(value.value)} ({words.percent(value.low)}–{words.percent(value.high)})"
+
+
+def _row(cells: Sequence[str], escape: bool = True) -> str:
+    return "| " + " | ".join(_escaped(cell) if escape else cell for cell in cells) + " |"
+
+
+def _escaped(cell: str) -> str:
+    """Text as Markdown shows it unchanged."""
+    one_line = " ".join(cell.split())
+    return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", one_line).replace("&", "&amp;") if cell != "#" else cell
+
+
+def model_index(rows: pd.DataFrame) -> str:
+    """The ``model-index`` block of model cards on the Hugging Face hub, for all checkpoints and their values on whole
+    data sets.
+
+    Form: "Model card metadata" of the hub's documentation, ``modelcard.md`` in huggingface/hub-docs.
+    """
+    models: dict[str, dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
+    whole = rows["good"] & rows["final"] & (rows["status"] != "limited").fillna(True)
+    for row in records(rows[whole.to_numpy(bool)]):
+        cell = tuple(str(row[name]) for name in _CELL)
+        models.setdefault(str(row["model"]), {}).setdefault(cell, []).append(row)
+    entries = [
+        {"name": model, "results": [_result(cells[cell]) for cell in sorted(cells)]}
+        for model, cells in sorted(models.items())
+    ]
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump({"model-index": entries}, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000))
+
+
+def _result(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One cell of one checkpoint: a task on a data set with all its metrics."""
+    first = group[0]
+    task, dataset, shots = text(first["task"]), text(first["dataset"]), number(first["shots"])
+    about: dict[str, Any] = {"type": dataset, "name": words.dataset(dataset)}
+    if split := text(first["split"]):
+        about["split"] = split
+    parameters = {name: number(first[name]) for name in ("shots", "seed", "limit")}
+    arguments: dict[str, Any] = {name: int(value) for name, value in parameters.items() if not math.isnan(value)}
+    if fingerprint := text(first["dataset_fingerprint"]):
+        arguments["dataset_fingerprint"] = fingerprint
+    about |= {"args": arguments} if arguments else {}
+    name = words.task(task) + ("" if math.isnan(shots) else f", {shots:.0f} images per class")
+    return {
+        "task": {"type": _TASK_TYPES.get(task, "other"), "name": name},
+        "dataset": about,
+        "metrics": [_metric(row) for row in group],
+    }
+
+
+def _metric(row: dict[str, Any]) -> dict[str, Any]:
+    name = text(row["metric"])
+    found = {"type": _METRIC_TYPES.get(name, name), "name": words.metric(name), "value": float(row["value"])}
+    low, high = number(row["ci_low"]), number(row["ci_high"])
+    if not math.isnan(low) and not math.isnan(high):
+        found["args"] = {"ci_low": low, "ci_high": high}
+    return found

@@ -1,0 +1,157 @@
+"""``clipeval report``: one self-contained HTML page, and the table as CSV, Markdown and ``model-index``."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import clipeval
+from clipeval import config as configuration
+from clipeval.errors import UsageError
+from clipeval.reporting import curves, examples, exports, gaps, matrix, pairs, provenance, scaling, table, words
+from clipeval.reporting.boards import boards
+from clipeval.results.files import write_atomically
+from clipeval.results.table import write_csv
+from clipeval.scaling.compare import holm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TEMPLATES = Path(__file__).parent / "templates"
+FILES = ("index.html", "results.csv", "report.md", "model-index.yaml")
+
+
+def report(
+    results: Sequence[str | Path] | str | Path, out: str | Path, config: configuration.Config | str | Path | None = None
+) -> Path:
+    """Write ``index.html``, ``results.csv``, ``report.md`` and ``model-index.yaml`` into the folder ``out``.
+
+    ``results`` are results folders, ``.parquet`` or ``.csv`` tables, or names of published studies; several are
+    joined. ``config`` is a configuration or its file, as for ``run``: it names suites, main metrics and where the
+    captions of retrieval examples are. Returns the path of the page. Raises UsageError for what is no results table,
+    MeasureError for one without rows, and StoreError when ``out`` cannot be written.
+    """
+    given = [str(results)] if isinstance(results, str | Path) else [str(word) for word in results]
+    if not given:
+        raise UsageError("no results given: name a results folder, for example: clipeval report results -o report")
+    if not isinstance(config, configuration.Config):
+        config = configuration.load(config)
+    rows = table.read(given, config)
+    leaderboards = boards(rows, config)
+    out = Path(out)
+    contents: dict[str, Callable[[Path], Any]] = {
+        "index.html": partial(_write_text, text=_page(rows, leaderboards, config)),
+        "results.csv": partial(write_csv, rows.drop(columns=list(table.HELPERS))),
+        "report.md": partial(_write_text, text=exports.markdown(leaderboards)),
+        "model-index.yaml": partial(_write_text, text=exports.model_index(rows)),
+    }
+    for name in FILES:
+        write_atomically(out / name, contents[name])
+    return out / FILES[0]
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
+
+
+def _page(rows: pd.DataFrame, leaderboards: Sequence[Any], config: configuration.Config) -> str:
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    panels = {
+        "scaling": scaling.panels(rows, config),
+        "probes": curves.probe_panels(rows, config),
+        "learning": curves.learning_panels(rows, config),
+    }
+    figures = {panel.id: panel.figure for found in panels.values() for panel in found}
+    comparison = pairs.compare(rows, config)
+    galleries, gallery_gaps = examples.galleries(rows, config)
+    scripts = {"plotly": _inline(get_plotlyjs()), "script": _inline((_TEMPLATES / "page.js").read_text("utf-8"))}
+    return str(
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            panels
+            | {name: Markup(text) for name, text in scripts.items()}
+            | {
+                "facts": provenance.facts(rows),
+                "boards": leaderboards,
+                "matrices": matrix.matrices(rows, config),
+                "comparison": comparison,
+                "galleries": galleries,
+                "gallery_gaps": gallery_gaps,
+                "gaps": gaps.gaps(rows),
+                "sources": sorted(rows["source"].dropna().unique()),
+                "archs": sorted(rows["arch"].dropna().unique()),
+                "earlier": int((rows["good"] & ~rows["final"]).sum()),
+                "version": clipeval.__version__,
+                "policy": _policy(scripts.values()),
+                "style": Markup((_TEMPLATES / "style.css").read_text("utf-8")),
+                "rows_json": Markup(provenance.as_json(provenance.columns(rows))),
+                "figures_json": Markup(provenance.as_json(figures)),
+                "pairs_json": Markup(provenance.as_json(_pairs(comparison))),
+            }
+        )
+    )
+
+
+def _environment() -> Any:
+    """Templates that escape every value which is not marked as HTML of our own."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    found = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "percent": words.percent,
+        "metric": words.metric,
+        "size": words.size,
+        "finite": lambda value: value if np.isfinite(value) else "",
+        "groupby_order": _grouped,
+        "sum_models": lambda gaps: sum(len(gap.models) for gap in gaps),
+    }
+    return found
+
+
+def _grouped(items: Iterable[Any], attribute: str) -> list[tuple[str, list[Any]]]:
+    """Items by an attribute, in the order in which its values first appear."""
+    groups: dict[str, list[Any]] = {}
+    for item in items:
+        groups.setdefault(getattr(item, attribute), []).append(item)
+    return list(groups.items())
+
+
+def _inline(script: str) -> str:
+    """A script that may stand inside HTML: nothing in it ends the element or opens a comment."""
+    return script.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    """Only our own scripts run, by their digests, and nothing is loaded from anywhere."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _pairs(comparison: pairs.Comparison) -> dict[str, Any]:
+    found = {}
+    for (a, b), cells in comparison.pairs.items():
+        corrected = holm(np.array([cell.p for cell in cells.values()]))
+        found[f"{a}-{b}"] = [
+            [place, *(round(x, 7) for x in (d.value, d.low, d.high)), d.p, float(p), d.only_a, d.only_b, d.n, d.test]
+            for (place, d), p in zip(cells.items(), corrected, strict=True)
+        ]
+    return {"cells": comparison.cells, "rows": comparison.rows, "pairs": found}

@@ -1,0 +1,64 @@
+"""The table in other forms."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import yaml
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from made import row, table
+
+import clipeval
+
+
+def files(rows, tmp_path):
+    clipeval.report(table(rows, tmp_path / "results"), tmp_path / "page")
+    return tmp_path / "page"
+
+
+def test_csv_holds_the_table_and_no_formula(tmp_path):
+    rows = [row("=cmd|'/c calc'!A1", value=0.1 + 0.2), row("plain", value=0.25)]
+    page = files(rows, tmp_path)
+    found = clipeval.read_results(page / "results.csv")
+    assert found["value"].tolist() == [0.1 + 0.2, 0.25]
+    assert found["model"].tolist() == [r["model"] for r in rows]
+    with (page / "results.csv").open(newline="") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+
+
+def test_markdown_leaderboard(tmp_path):
+    rows = [row("a|b*", value=0.75, ci_low=0.7, ci_high=0.8), row("c", value=math.nan, status="failed", error="why: x")]
+    text = (files(rows, tmp_path) / "report.md").read_text()
+    assert "### digits" in text
+    assert "| # | Model | Source | Samples seen | GMACs | Top-1 |\n| --: | --- | --- | --: | --: | --: |\n" in text
+    assert "| 1 | a\\|b\\* | toy | 1k | 0.5 | 75.0 (70.0–80.0) |" in text
+    assert "|  | c | toy | 1k | 0.5 | – failed |" in text
+
+
+def test_model_index_is_read_by_the_hubs_own_library(tmp_path):
+    rows = [
+        row("one", value=0.123456789, ci_low=0.1, ci_high=0.2, split="test", dataset_fingerprint="f" * 64),
+        row("one", metric="acc5", value=0.5, split="test", dataset_fingerprint="f" * 64),
+        row("one", "icons", task="linear_probe", shots=5, seed=1, value=0.75),
+        row("one", "icons", value=math.nan, status="failed", error="no"),
+        row("two: <b>", value=0.25),
+        row("two: <b>", "icons", value=0.9, limit=10, status="limited"),
+    ]
+    index = yaml.safe_load((files(rows, tmp_path) / "model-index.yaml").read_text())["model-index"]
+    assert [entry["name"] for entry in index] == ["one", "two: <b>"]
+    assert [len(entry["results"]) for entry in index] == [2, 1], "failed and limited cells are no results of a card"
+    name, results = model_index_to_eval_results(index[:1])
+    found = {(r.task_type, r.dataset_type, r.metric_type): r for r in results}
+    assert name == "one"
+    assert {key: r.metric_value for key, r in found.items()} == {
+        ("zero-shot-image-classification", "digits", "accuracy"): 0.123456789,
+        ("zero-shot-image-classification", "digits", "acc5"): 0.5,
+        ("image-classification", "icons", "accuracy"): 0.75,
+    }
+    probe = found["image-classification", "icons", "accuracy"]
+    assert probe.dataset_args == {"shots": 5, "seed": 1}
+    zero_shot = found["zero-shot-image-classification", "digits", "accuracy"]
+    assert zero_shot.metric_args == {"ci_low": 0.1, "ci_high": 0.2}
+    assert zero_shot.dataset_split == "test"

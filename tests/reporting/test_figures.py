@@ -1,0 +1,172 @@
+"""Plots show the table: points, laws, means of draws, runs, pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import shutil
+
+import made
+import numpy as np
+import pytest
+from made import row
+from PIL import Image
+from plotly.graph_objects import Figure
+
+import clipeval
+import clipeval.datasets
+from clipeval import config as configuration
+from clipeval.reporting import curves, examples, scaling, table
+
+
+def read(rows, tmp_path):
+    return table.read([str(made.table(rows, tmp_path))], configuration.packaged())
+
+
+def drawn(panel):
+    """The figure, checked against Plotly's schema."""
+    return Figure(panel.figure)
+
+
+def ladder(error, sources=("a",), steps=6):
+    return [
+        row(f"{source}{i}", value=1 - error(10.0**i * (2 if source == "b" else 1)), gmacs_total=10.0**i, source=source,
+            source_family=source, n=10**7)
+        for source in sources for i in range(2, 2 + steps)
+    ]  # fmt: skip
+
+
+def test_laws_are_those_of_fit_and_points_those_of_the_table(tmp_path):
+    rows = read(ladder(lambda c: 0.9 * c**-0.1, "ab"), tmp_path)
+    [panel] = scaling.panels(rows, configuration.packaged())
+    figure = drawn(panel)
+    markers = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
+    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None and trace.line.width == 2]
+    for source in "ab":
+        own = rows[rows["source"] == source]
+        assert list(markers[source].x) == own["gmacs_total"].tolist()
+        assert np.allclose(markers[source].y, 100 * (1 - own["value"].to_numpy()))
+        assert [rows["model"][number] for number in markers[source].customdata] == own["model"].tolist()
+    for line, factor in zip(lines, (0.9, 0.9 * 2**-0.1), strict=True):
+        assert np.allclose(line.y, 100 * factor * np.array(line.x) ** -0.1, rtol=1e-3)
+    assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
+    assert [line[0] for line in panel.table] == ["a", "b"]
+    assert [float(line[3]) for line in panel.table] == pytest.approx([-0.1, -0.1], abs=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_too_few_points_are_drawn_without_a_law_and_that_is_said(tmp_path, steps):
+    [panel] = scaling.panels(read(ladder(lambda c: 0.9 * c**-0.1, steps=steps), tmp_path), configuration.packaged())
+    figure = drawn(panel)
+    assert [trace.mode for trace in figure.data] == ["markers"]
+    assert np.allclose(figure.data[0].y, [100 * (1 - 0.9 * 10 ** (-0.1 * i)) for i in range(2, 2 + steps)])
+    assert panel.notes[0].startswith("No law is drawn: ")
+
+
+def test_a_source_with_too_few_points_stands_beside_a_law(tmp_path):
+    rows = ladder(lambda c: 0.9 * c**-0.1) + ladder(lambda c: 0.5, "b", steps=2)
+    [panel] = scaling.panels(read(rows, tmp_path), configuration.packaged())
+    names = [(trace.name, len(trace.x)) for trace in drawn(panel).data if trace.mode == "markers"]
+    assert names == [("a", 6), ("b", 2)]
+    assert [line[0] for line in panel.table] == ["a"]
+    assert "Sources without a line have too few points for a law." in panel.notes
+
+
+def test_checkpoints_of_one_compute_have_no_law(tmp_path):
+    rows = [row(m, value=v, gmacs_total=7.0) for m, v in (("a", 0.2), ("b", 0.3), ("c", 0.4))]
+    [panel] = scaling.panels(read(rows, tmp_path), configuration.packaged())
+    assert panel.notes == ("No law is drawn: no source has checkpoints of different compute.",)
+
+
+def test_only_so_many_data_sets_are_fitted(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "MOST_FITTED", 1)
+    points = ladder(lambda c: 0.9 * c**-0.1)
+    rows = read([p | {"dataset": d} for d in ("digits", "icons") for p in points], tmp_path)
+    first, second = scaling.panels(rows, configuration.packaged())
+    assert first.table
+    assert "first 1 data sets only" in second.notes[0]
+    assert len(drawn(second).data[0].x) == 6
+
+
+def test_probe_curves_are_means_over_draws(tmp_path):
+    probe = {"task": "linear_probe", "dataset": "icons"}
+    rows = [row("a", value=v, shots=5, seed=s, **probe) for s, v in enumerate((0.2, 0.3, 0.7))]
+    rows += [row("a", value=0.8, ci_low=0.75, ci_high=0.9, **probe), row("a", "icons", value=0.1)]
+    [panel] = curves.probe_panels(read(rows, tmp_path), configuration.packaged())
+    [trace] = drawn(panel).data
+    assert trace.x == ("zero-shot", "5", "full")
+    assert trace.y == pytest.approx((10, 40, 80))
+    assert trace.error_y.array == pytest.approx((0, 30, 10))
+    assert trace.error_y.arrayminus == pytest.approx((0, 20, 5))
+    assert panel.table == (("a", "10.0", "40.0", "80.0"),)
+
+
+def test_learning_curves_follow_runs(run):
+    config = configuration.load(run.config)
+    rows = table.read([str(run.results)], config)
+    panels = curves.learning_panels(rows, config)
+    frame = clipeval.read_results(run.results)
+    one = next(
+        panel for panel in panels if panel.title == "colours · Top-1" and panel.group == "Zero-shot classification"
+    )
+    [trace] = drawn(one).data
+    own = frame[frame.model.str.contains("run/a/") & (frame.dataset == "colours") & (frame.metric == "acc1")]
+    expected = own[own.task == "zeroshot_classification"].sort_values("samples_seen")
+    assert list(trace.x) == [500, 1000]
+    assert trace.y == pytest.approx(100 * expected.value)
+    loss = drawn(panels[-1])
+    assert [(trace.x, trace.y) for trace in loss.data] == [((10, 20), (3.5, 2.5))] * 2, "half a line at the end is left"
+
+
+def test_the_last_checkpoint_of_a_run_stands_for_it(tmp_path):
+    rows = [row("r/checkpoints/1.pt", samples_seen=100.0), row("r/checkpoints/2.pt", samples_seen=200.0)]
+    rows += [row("r/checkpoints/2.pt", "icons", samples_seen=200.0), row("r/checkpoints/3.pt", samples_seen=201.0)]
+    found = read([*rows, row("other", samples_seen=math.nan)], tmp_path)
+    # of those within 2 % of the most samples it is the one with the most rows
+    assert found["final"].tolist() == [False, True, True, False, True]
+
+
+@pytest.fixture
+def cache(run, monkeypatch):
+    monkeypatch.setenv("CLIPEVAL_CACHE", str(run.cache))
+    return run.cache
+
+
+def test_retrieval_examples_show_the_cached_pixels(run, cache):
+    config = configuration.load(run.config)
+    rows = table.read([str(run.results)], config)
+    found, missing = examples.galleries(rows, config)
+    assert missing == []
+    assert len(found) == 2, "one gallery per run"
+    dataset = clipeval.datasets.open_dataset("pairs", config.datasets["pairs"])
+    index = {sample: i for i, sample in enumerate(dataset.ids)}
+    for gallery in found:
+        assert [query.caption for query in gallery.queries][:2] == [
+            "a red square, view 0 of item 0",
+            "a blue square, view 2 of item 2",
+        ]
+        for query in gallery.queries:
+            own = query.own.id
+            assert query.caption in dataset.captions[index[own]]
+            assert [picture.correct for picture in query.found] == [picture.id == own for picture in query.found]
+            pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(query.own.uri.partition(",")[2]))))
+            assert pixels.shape == (32, 32, 3)
+            colour = np.asarray(dataset.image(index[own])).mean((0, 1))
+            assert np.allclose(pixels.mean((0, 1)), colour, atol=8)
+
+
+def test_what_examples_lack_is_said(run, tmp_path, monkeypatch):
+    config = configuration.load(run.config)
+    rows = table.read([str(run.results)], config)
+    monkeypatch.setenv("CLIPEVAL_CACHE", str(tmp_path))
+    assert "its pixels are not in the cache" in examples.galleries(rows, config)[1][0]
+    assert "no data set of benchmarks.yaml has this name" in examples.galleries(rows, configuration.packaged())[1][0]
+    shutil.copy(run.results / "results.parquet", tmp_path)
+    alone = table.read([str(tmp_path)], config)
+    assert examples.galleries(alone, config)[1] == [
+        "pairs: the results hold no per-sample outcomes (the folder samples beside the table)."
+    ]
+    assert examples.galleries(rows[rows["dataset"] == "colours"], config)[1] == [
+        "There is no zero-shot retrieval in these results."
+    ]
