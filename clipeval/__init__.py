@@ -9,14 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clipeval.checks.gate import check
+    from clipeval.reporting.page import report
     from clipeval.results.table import read_results
     from clipeval.runner import run
     from clipeval.scaling.fit import fit
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "fit", "read_results", "run"]
+__all__ = ["__version__", "check", "fit", "read_results", "report", "run"]
 
-_HOMES = {"fit": "clipeval.scaling.fit", "run": "clipeval.runner", "read_results": "clipeval.results.table"}
+_HOMES = {
+    "check": "clipeval.checks.gate",
+    "fit": "clipeval.scaling.fit",
+    "report": "clipeval.reporting.page",
+    "run": "clipeval.runner",
+    "read_results": "clipeval.results.table",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -86,8 +86,19 @@ def run(
         str, typer.Option(help="Of the encoders: fp32, bf16 or fp16. Scores are always fp32.")
     ] = "fp32",
     batch_size: Annotated[int, typer.Option(help="Images or texts per forward pass.")] = 64,
-    workers: Annotated[int | None, typer.Option(help="Image decoding processes. Default: one per core.")] = None,
-    executor: Annotated[str, typer.Option(help="Where cells run: local.")] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Image decoding processes, by default one per core; with --executor ray the workers of the cluster, "
+            "by default one per GPU, or per core where there is none."
+        ),
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(help="Where cells run: local, in this process, or ray, on a cluster or all of this machine.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join. Default: $RAY_ADDRESS, else a Ray of this machine alone.")
+    ] = None,
     rerun: Annotated[
         str, typer.Option(help="missing: what was not measured or failed; always: everything; never: no cell twice.")
     ] = "missing",
@@ -101,12 +112,21 @@ def run(
     from clipeval import config as configuration
     from clipeval import runner, tables
 
-    if executor != "local":
-        raise UsageError(f"--executor {executor}: this version runs cells in the local process only: local.")
     if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     options = runner.make_options(
-        out, limit, seed, _parse_shots(shots), device, precision, batch_size, workers, rerun, offline
+        out,
+        limit,
+        seed,
+        _parse_shots(shots),
+        device,
+        precision,
+        batch_size,
+        workers,
+        executor,
+        ray_address,
+        rerun,
+        offline,
     )
     request = configuration.load(config), model or [], dataset or [], task or [], options
     if plan:
@@ -147,11 +167,22 @@ def fit(
     by: Annotated[str, typer.Option(help="Column that tells the data sources apart.")] = "source_family",
     law: Annotated[str, typer.Option(help="Form of the law.")] = "power",
     frontier: Annotated[str | None, typer.Option(help="How the frontier is drawn from the points.")] = None,
+    estimator: Annotated[
+        str, typer.Option(help="least-squares, huber, or weighted by the noise of each evaluation.")
+    ] = "least-squares",
     preset: Annotated[str | None, typer.Option(help="cherti2023: the paper's own procedure.")] = None,
     bootstrap: Annotated[int, typer.Option(help="Bootstrap draws for the intervals.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     holdout: Annotated[float | None, typer.Option(help="Fit up to this x and score the checkpoints above it.")] = None,
     forecast: Annotated[list[str] | None, typer.Option(help="Predict ARCH:SAMPLES, for example ViT-G-14:34B.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Best GMACs per sample and samples seen for so many GMACs, by a joint law.")
+    ] = None,
+    robustness: Annotated[
+        list[str] | None,
+        typer.Option(help="Data sets with a shift (globs): compare sources at equal accuracy without it."),
+    ] = None,
+    against: Annotated[str, typer.Option(help="The data set without the shift.")] = "imagenet1k",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Write tables, figures and the fit card here.")
     ] = None,
@@ -176,6 +207,10 @@ def fit(
         seed=seed,
         holdout=holdout,
         forecasts=forecast or (),
+        estimator=estimator,
+        budget=budget,
+        robustness=robustness or (),
+        against=against,
     )
     if out:
         result.write(out)
@@ -183,6 +218,66 @@ def fit(
         typer.echo(result.to_json())
     else:
         print_fit(result)
+
+
+@app.command()
+def check(
+    current: Annotated[Path, typer.Argument(metavar="CURRENT", help="Results folder or table to judge.")],
+    against: Annotated[Path, typer.Option(help="Results folder or table of the baseline.", metavar="BASELINE")],
+    rules: Annotated[
+        Path | None, typer.Option(help="Configuration with 'rules'; ./benchmarks.yaml where there is one.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="NAME|NEW=OLD",
+            help="Compare this checkpoint, under OLD's name in the baseline, and no others. Default: all of the "
+            "baseline by name; where either side has one checkpoint, these two.",
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="text, json, junit or github.")] = "text",
+    output: Annotated[
+        Path | None, typer.Option(help="Write to this file; with github the table, by default the job summary.")
+    ] = None,
+    update_baseline: Annotated[
+        bool,
+        typer.Option("--update-baseline", help="Then put CURRENT in place of BASELINE, all of it, and exit 0."),
+    ] = False,
+) -> None:
+    """Judge results against a baseline: exit 0 all pass, 1 a regression, 3 something could not be judged.
+
+    Without rules every cell of the baseline must be there. A drop of more than 1 point fails where it is significant:
+    paired on the samples, one-sided, alpha 0.05 over all cells (Holm). One that may be chance is 'cannot-tell'.
+    """
+    from clipeval.checks import baseline, emit, gate
+
+    emit.require_format(form)
+    if against.exists() or not update_baseline:
+        result = gate.check(current, against, rules=rules, models=model or ())
+        emit.write(result, form, output)
+    if update_baseline:
+        say(baseline.update(current, against))
+        return
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def report(
+    results: Annotated[
+        list[str],
+        typer.Argument(metavar="RESULTS...", help="Results folders, tables or published studies; several are joined."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the page and its files.", metavar="DIR")],
+    config: ConfigFile = None,
+) -> None:
+    """Make one self-contained HTML page of results tables, and the same as CSV, Markdown and model-index YAML."""
+    from clipeval.reporting.page import FILES
+    from clipeval.reporting.page import report as make
+
+    page = make(results, out, config)
+    say(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser. Beside it: {', '.join(FILES[1:])}")
 
 
 @app.command("import")

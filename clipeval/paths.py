@@ -9,7 +9,15 @@ from pathlib import Path
 def cache_dir() -> Path:
     """``$CLIPEVAL_CACHE``, or the user's cache folder of this platform."""
     if chosen := os.environ.get("CLIPEVAL_CACHE"):
-        return Path(chosen).expanduser()
+        return expand(chosen)
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("clipeval", appauthor=False))
+
+
+def expand(text: str) -> Path:
+    """A path with ``~`` as the home folder; as it is where there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)

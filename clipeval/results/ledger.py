@@ -42,10 +42,10 @@ class Ledger:
                 entry = json.loads(line)
                 kind = entry["kind"]
                 if kind == "cell":
-                    self.cells[entry["cell"]] = entry["rows"]
-                elif kind == "suite" and entry["suite"] not in self.suites:
-                    self.suites.append(entry["suite"])
-            except (ValueError, KeyError, TypeError):
+                    self.cells[str(entry["cell"])] = _rows(entry["rows"])
+                elif kind == "suite" and (suite := _suite(entry["suite"])) not in self.suites:
+                    self.suites.append(suite)
+            except (ValueError, KeyError, TypeError, RecursionError):
                 self.damaged_lines.append(number)
 
     def finished(self, cell: str) -> bool:
@@ -84,6 +84,24 @@ class Ledger:
                 f"{self.path}: cannot write: {error.strerror}. Free space or choose another -o; what was measured "
                 "before is kept."
             ) from error
+
+
+def _rows(value: Any) -> list[Row]:
+    """``value`` where it has the form of a cell's rows. Raises TypeError."""
+    if isinstance(value, list) and all(isinstance(row, dict) and isinstance(row["status"], str) for row in value):
+        return value
+    raise TypeError
+
+
+def _suite(value: Any) -> dict[str, Any]:
+    """``value`` where it has the form of a suite request. Raises TypeError."""
+    if isinstance(value, dict) and isinstance(value["name"], str) and _are_pairs(value["members"]):
+        return value
+    raise TypeError
+
+
+def _are_pairs(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
 
 
 def _last_byte(file: Any) -> bytes:

@@ -14,21 +14,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def path(out: Path, cell: str) -> Path:
+    """Where the outcomes of one cell are."""
+    return out / "samples" / f"{cell}.parquet"
+
+
 def write(out: Path, cell: str, columns: dict[str, np.ndarray]) -> None:
     """Keep the outcomes of one cell. Raises StoreError."""
     import pandas as pd
 
     if columns:
         frame = pd.DataFrame({name: list(values) if values.ndim > 1 else values for name, values in columns.items()})
-        write_atomically(out / "samples" / f"{cell}.parquet", frame.to_parquet)
+        write_atomically(path(out, cell), frame.to_parquet)
 
 
 def read(out: Path, cell: str) -> pd.DataFrame:
     """The outcomes of one cell. Raises StoreError when they are not there or broken."""
     import pandas as pd
 
-    path = out / "samples" / f"{cell}.parquet"
+    file = path(out, cell)
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(file)
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot read the per-sample outcomes: {error}. Run the cell again.") from error
+        raise StoreError(f"{file}: cannot read the per-sample outcomes: {error}. Run the cell again.") from error

@@ -61,6 +61,8 @@ COLUMNS: dict[str, str] = {
     "protocol": TEXT,
     "limit": COUNT,
     "notes": TEXT,
+    "gpu_hours": NUMBER,
+    "energy_kwh": NUMBER,
     # of imported figures: where they were published, and how the checkpoint was trained
     "study": TEXT,
     "epochs": NUMBER,

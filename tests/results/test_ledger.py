@@ -19,11 +19,12 @@ def test_round_trip_and_last_entry_wins(tmp_path):
     ledger.add_cell("a", [row(0.1)])
     ledger.add_cell("b", [row(float("nan"), "failed")])
     ledger.add_cell("a", [row(0.2), row(0.3)])
-    ledger.add_suite({"name": "vtab"})
-    ledger.add_suite({"name": "vtab"})
+    suite = {"name": "vtab", "metric": "acc1", "members": [["digits", "acc1"]], "tasks": ["linear_probe"]}
+    ledger.add_suite(suite)
+    ledger.add_suite(suite)
     again = Ledger(tmp_path)
     assert again.cells["a"] == [row(0.2), row(0.3)]
-    assert again.suites == [{"name": "vtab"}]
+    assert again.suites == [suite]
     assert again.finished("a")
     assert not again.finished("b")
     assert not again.finished("c")

@@ -1,0 +1,94 @@
+"""A results table as the gate reads it: plain rows, and the per-sample outcomes behind them where they are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipeval.results import samples, table
+from clipeval.results.ledger import Ledger
+from clipeval.results.schema import to_frame
+from clipeval.results.suites import SuiteRequest
+from clipeval.tasks import TASKS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+Key = tuple[Any, ...]
+
+_CIRCUMSTANCES = ("split", "dataset_fingerprint", "limit", "prompts", "precision", "n", "higher_is_better")
+
+
+class Results:
+    """One side of a comparison: the table of a results folder, of a file, or of a DataFrame.
+
+    Outcomes per sample are found through the ledger beside the table. Raises UsageError for what is no table.
+    """
+
+    def __init__(self, source: str | Path | pd.DataFrame) -> None:
+        self._folder: Path | None = None
+        if isinstance(source, str | Path):
+            path = Path(source)
+            self.name, self.frame = str(source), table.read_results(path)
+            self._folder = path if path.is_dir() else path.parent
+        else:
+            self.name, self.frame = "table", to_frame(_plain(source))
+        self.rows: list[Row] = [row | {"protocol": row["protocol"] or "default"} for row in _plain(self.frame)]
+        ledger = Ledger(self._folder) if self._folder else None
+        self._cells = table.standing_cells(ledger) if ledger else {}
+        self.suites = [SuiteRequest.from_json(suite) for suite in ledger.suites] if ledger else []
+        self._read = lru_cache(maxsize=2)(samples.read)  # the metrics of a cell share a file and follow each other
+
+    def models(self) -> list[str]:
+        """The checkpoints with a value, in the order of the table."""
+        return list(dict.fromkeys(str(row["model"]) for row in self.rows if has_value(row)))
+
+    def of_model(self, model: str) -> Iterator[Row]:
+        """The rows of one checkpoint."""
+        return (row for row in self.rows if row["model"] == model)
+
+    def outcomes(self, row: Row) -> pd.DataFrame | None:
+        """The per-sample outcomes behind a row, None where none are kept. Raises StoreError for a broken file."""
+        cell = self._cells.get(table.measurement(row))
+        if cell is None or self._folder is None or not samples.path(self._folder, cell).exists():
+            return None
+        return self._read(self._folder, cell)
+
+
+def _plain(frame: pd.DataFrame) -> list[Row]:
+    records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return records
+
+
+def has_value(row: Row) -> bool:
+    """Whether a row holds a measured number."""
+    value = row.get("value")
+    return row.get("status") in (None, "ok", "limited") and value is not None and math.isfinite(value)
+
+
+def key_of(row: Row) -> Key:
+    """What is measured: rows of two checkpoints with equal keys are compared. The seed matters where it draws training
+    images."""
+    task = str(row["task"])
+    seeded = task not in TASKS or "train" in TASKS[task].needs
+    return row["dataset"], task, row["metric"], row["shots"], row["seed"] if seeded else None, row["protocol"]
+
+
+def differences(baseline: Row, current: Row, same_version: bool) -> list[str]:
+    """Why two rows of the same key are not values of the same measurement. What only one table says is not known to
+    differ, but for the limit, which is absent where there was none."""
+    found = []
+    for name in (*_CIRCUMSTANCES, *(("task_version",) if same_version else ())):
+        before, now = baseline.get(name), current.get(name)
+        if before != now and (name == "limit" or None not in (before, now)):
+            found.append(f"{name} {_short(now)} here, {_short(before)} in the baseline")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"

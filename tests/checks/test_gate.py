@@ -1,0 +1,345 @@
+"""Which verdict a cell gets, and how often the gate as a whole is wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from folders import NEW, folder, row, scored
+
+import clipeval
+from clipeval.checks import measured, outcomes
+from clipeval.errors import UsageError
+
+GOOD, BAD = [True] * 90 + [False] * 11, [True] * 60 + [False] * 41
+
+
+@pytest.fixture
+def gate(tmp_path, monkeypatch):
+    """Check two lists of cells under YAML rules; the packaged configuration has none."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(before, now, rules="", **more):
+        file = None
+        if rules:
+            file = tmp_path / "rules.yaml"
+            file.write_text(f"rules: {rules}\n")
+        count = sum(path.is_dir() for path in tmp_path.iterdir())
+        sides = [folder(tmp_path / f"{side}{count}", *cells) for side, cells in (("now", now), ("before", before))]
+        return clipeval.check(*sides, rules=file, **more)
+
+    return check
+
+
+def only(result):
+    [cell] = result.cells
+    return cell.verdict, cell.reason, result.exit_code
+
+
+def test_a_large_and_significant_drop_fails(gate):
+    verdict, reason, code = only(gate([scored(GOOD)], [scored(BAD, **NEW)]))
+    assert (verdict, code) == ("fail", 1)
+    assert reason == "drop 29.70 points, 1 allowed, p 9.3e-10 (exact McNemar)"  # 2^-30
+    assert only(gate([scored(BAD)], [scored(GOOD, **NEW)])) == ("pass", "no drop", 0)
+
+
+def test_the_order_of_samples_does_not_matter(gate):
+    order = np.random.default_rng(0).permutation(101)
+    now = scored(np.array(BAD)[order], ids=[f"s{i}" for i in order], **NEW)
+    assert only(gate([scored(GOOD)], [now]))[1] == "drop 29.70 points, 1 allowed, p 9.3e-10 (exact McNemar)"
+
+
+def test_a_drop_within_the_allowance_passes(gate):
+    now = scored([True] * 89 + [False] * 12, **NEW)
+    assert only(gate([scored(GOOD)], [now])) == ("pass", "drop 0.99 points, 1 allowed", 0)
+    assert only(gate([scored(GOOD)], [scored(BAD, **NEW)], "[{max_drop: 30}]"))[0] == "pass"
+    assert only(gate([scored(GOOD)], [scored(BAD, **NEW)], "[{max_drop: null}]"))[1] == "drop 29.70 points, any allowed"
+
+
+def test_exactly_the_allowance_is_within_it(gate):
+    before, now = [scored([True] * 70 + [False] * 30)], [scored([True] * 69 + [False] * 31, **NEW)]
+    assert 0.70 - 0.69 > 0.01, "in floating point"
+    assert only(gate(before, now))[0] == "pass"
+
+
+def test_a_drop_that_may_be_chance_is_not_a_pass(gate):
+    verdict, reason, code = only(gate([scored(GOOD)], [scored([True] * 87 + [False] * 14, **NEW)]))
+    assert (verdict, code) == ("cannot-tell", 3)
+    assert reason == "drop 2.97 points, 1 allowed, but it may be chance: p 0.12 (exact McNemar) > alpha 0.05"
+    assert only(gate([scored(GOOD)], [scored([True] * 87 + [False] * 14, **NEW)], "[{alpha: 0.125}]"))[0] == "fail"
+
+
+def test_without_outcomes_a_drop_is_not_a_pass(gate, tmp_path):
+    verdict, reason, code = only(gate([row(value=0.9)], [row(value=0.6, **NEW)]))
+    assert (verdict, code) == ("cannot-tell", 3)
+    assert "but no paired test: " in reason
+    assert "has no per-sample outcomes of it" in reason
+    assert only(gate([row(value=0.9)], [row(value=0.895, **NEW)]))[0] == "pass"
+
+
+def test_files_of_any_kind(tmp_path):
+    """A file in a results folder finds the outcomes beside it; elsewhere there are none."""
+    before, now = folder(tmp_path / "a", scored(GOOD)), folder(tmp_path / "b", scored(BAD, **NEW))
+    assert clipeval.check(now / "results.csv", before / "results.parquet").exit_code == 1
+    (tmp_path / "alone.csv").write_bytes((before / "results.csv").read_bytes())
+    assert only(clipeval.check(now, tmp_path / "alone.csv"))[0] == "cannot-tell"
+    assert clipeval.check(clipeval.read_results(now), clipeval.read_results(before)).exit_code == 3
+
+
+def test_the_same_checkpoint_is_held_to_a_tolerance_only(gate):
+    """A difference that no test would find significant fails, in either direction; a hundredth of a point passes."""
+    for change in (-0.002, 0.002):
+        verdict, reason, code = only(gate([row(value=0.5)], [row(value=0.5 + change)]))
+        assert (verdict, code) == ("fail", 1)
+        assert f"measured again is {100 * change:+.2f} points away, 0.1 allowed: the evaluation changed" in reason
+    assert only(gate([row(value=0.5)], [row(value=0.5001)]))[::2] == ("pass", 0)
+    assert only(gate([row(value=0.5)], [row(value=0.51)], "[{tolerance: 1}]"))[0] == "pass"
+    assert only(gate([scored(GOOD)], [scored(BAD)], "[{max_drop: 50}]"))[0] == "fail", (
+        "max_drop is of other checkpoints"
+    )
+
+
+def test_lower_is_better(gate):
+    lower = {"metric": "perplexity", "higher_is_better": False}
+    assert only(gate([row(value=0.9, **lower)], [row(value=0.6, **lower, **NEW)])) == ("pass", "no drop", 0)
+    assert only(gate([row(value=0.6, **lower)], [row(value=0.9, **lower, **NEW)]))[0] == "cannot-tell"
+    assert "better when lower" in only(gate([row(**lower)], [row(**lower)], "[{min: 0.1}]"))[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"dataset_fingerprint": "e" * 64}, "dataset_fingerprint eeeeeeeeeeee… here, ffffffffffff… in the baseline"),
+        ({"split": "val"}, "split val here, test in the baseline"),
+        ({"task_version": 2}, "task_version 2 here, 1 in the baseline"),
+        ({"limit": 5, "status": "limited"}, "limit 5 here, none in the baseline"),
+        ({"n": 11}, "n 11 here, 10 in the baseline"),
+        ({"precision": "bf16"}, "precision bf16 here, fp32 in the baseline"),
+        ({"higher_is_better": False}, "higher_is_better False here, True in the baseline"),
+    ],
+)
+@pytest.mark.parametrize("checkpoint", [{}, NEW])
+def test_values_of_other_measurements_are_not_compared(gate, changes, reason, checkpoint):
+    assert only(gate([row()], [row(value=0.9, **changes, **checkpoint)])) == ("not-comparable", reason, 3)
+
+
+def test_versions_may_differ_where_a_rule_says_so(gate):
+    assert only(gate([row()], [row(task_version=2)], "[{same_version: false}]"))[0] == "pass"
+
+
+def test_other_sample_ids_are_not_compared(gate):
+    now = scored(GOOD, ids=[f"t{i}" for i in range(101)], **NEW)
+    verdict, reason, code = only(gate([scored(GOOD)], [now]))
+    assert (verdict, code) == ("not-comparable", 3)
+    assert reason == "sample ids: 101 of 101 of the baseline are not here, 101 are new"
+
+
+def test_missing_cells(gate):
+    before = [row(), row(dataset="e"), row(dataset="g")]
+    now = [row(), row(dataset="e", status="failed", value=float("nan"), error="out of memory")]
+    result = gate(before, now)
+    assert {cell.dataset: (cell.verdict, cell.reason) for cell in result.cells} == {
+        "d": ("pass", "the same checkpoint: 0.00 points apart, 0.1 allowed"),
+        "e": ("cannot-tell", "missing: failed: out of memory"),
+        "g": ("cannot-tell", "missing: there is no such row"),
+    }
+    assert result.exit_code == 3
+    assert [cell.verdict for cell in result.cells] == ["cannot-tell", "cannot-tell", "pass"], "the gravest first"
+    result = gate(before, now, "[{dataset: '[eg]', complete: false}]")
+    assert result.exit_code == 0
+    assert any(note.startswith("2 cells of the baseline are not in") for note in result.notes)
+
+
+def test_a_regression_wins_over_missing_cells(gate):
+    assert gate([scored(GOOD), row(dataset="e")], [scored(BAD, **NEW)]).exit_code == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers(gate, value):
+    assert only(gate([row()], [row(value=value), row(dataset="other")]))[:2] == (
+        "cannot-tell",
+        "missing: there is no such row",
+    )
+    with pytest.raises(UsageError, match="no measured value"):
+        gate([row(value=value)], [row()])
+    with pytest.raises(UsageError, match="no measured value"):
+        gate([row()], [row(value=value)])
+
+
+def test_rows_of_the_baseline_without_a_value_are_counted(gate):
+    skipped = row(metric="acc5", status="skipped", value=float("nan"), error="few classes")
+    result = gate([[row(), skipped]], [row()])
+    assert result.exit_code == 0
+    assert any("1 rows of" in note and "have no value" in note for note in result.notes)
+
+
+def test_repeated_rows(tmp_path):
+    """The same value twice is one value; different values are not comparable."""
+    twice = pd.concat([pd.DataFrame([row(value=0.5)])] * 2)
+    assert only(clipeval.check(twice, twice))[0] == "pass"
+    two = pd.DataFrame([row(value=0.5), row(value=0.6)])
+    verdict, reason, code = only(clipeval.check(twice, two))
+    assert (verdict, reason, code) == (
+        "not-comparable",
+        "the baseline has 2 different values (0.5, 0.6) for this cell",
+        3,
+    )
+    assert only(clipeval.check(two, twice))[1] == "there are 2 different values (0.5, 0.6) for this cell"
+
+
+def test_a_limited_and_a_full_run_in_one_table_find_their_own(gate):
+    limited = {"limit": 5, "status": "limited", "value": 0.4, "n": 5}
+    result = gate([row(), row(**limited)], [row(**limited), row()])
+    assert [cell.verdict for cell in result.cells] == ["pass", "pass"]
+
+
+def test_shots_and_seeds_are_cells_of_their_own(gate):
+    draws = [row(task="linear_probe", shots=shots, seed=seed) for shots in (5, 10) for seed in (0, 1)]
+    assert len(gate(draws, draws).cells) == 4
+    assert gate([row(seed=0)], [row(seed=3)]).exit_code == 0, "no images are drawn for zero-shot"
+    assert gate(draws[:1], draws[1:2]).exit_code == 3
+
+
+def test_minimum(gate):
+    assert only(gate([row(value=0.5)], [row(value=0.5)], "[{min: 0.6}]"))[::2] == ("fail", 1)
+    assert only(gate([row(value=0.5)], [row(value=0.5)], "[{min: 0.5}]"))[::2] == ("pass", 0)
+    result = gate([row()], [row(), row(dataset="new", value=0.1)], "[{min: 0.2}]")
+    assert (result.cells[0].dataset, result.cells[0].reason) == ("new", "0.1000 < min 0.2")
+    assert result.cells[0].verdict == "fail"
+    assert np.isnan(result.cells[0].baseline)
+    result = gate([row()], [row(), row(dataset="new", value=0.1)])
+    assert "1 cells are not in the baseline and no rule judges them" in result.notes
+
+
+def test_models_pair_by_name(gate):
+    before = [scored(GOOD, model="a"), scored(GOOD, model="b")]
+    result = gate(before, [scored(GOOD, model="a"), scored(BAD, model="b", **NEW), row(model="c")])
+    assert {cell.model: cell.verdict for cell in result.cells} == {"a": "pass", "b": "fail"}
+    assert any("1 checkpoints of" in note and note.endswith("are not compared: c") for note in result.notes)
+    assert gate(before, [scored(GOOD, model="a"), row(model="c")]).exit_code == 3, "b is missing"
+
+
+def test_one_checkpoint_on_either_side_is_a_pair(gate):
+    [cell] = gate([scored(GOOD, model="v1")], [scored(BAD, model="v2", **NEW)]).cells
+    assert (cell.verdict, cell.who) == ("fail", "v2 (baseline: v1)")
+
+
+def test_models_pair_as_told(gate):
+    before = [scored(GOOD, model="a=1"), scored(BAD, model="b")]
+    now = [scored(BAD, model="new", **NEW), scored(BAD, model="other", **NEW)]
+    result = gate(before, now, models=["new=a=1", "new=b"])
+    assert {cell.baseline_model: cell.verdict for cell in result.cells} == {"a=1": "fail", "b": "pass"}
+    with pytest.raises(UsageError, match=r"-m neu=b: 'neu' is not a checkpoint of the current results .*Did you mean"):
+        gate(before, now, models=["neu=b"])
+    with pytest.raises(UsageError, match="'c' is not a checkpoint of the baseline"):
+        gate(before, now, models=["new=c"])
+    with pytest.raises(UsageError, match=r"Say which belong together with -m NEW=OLD"):
+        gate(before, now)
+
+
+def test_suite_average_is_tested_through_its_members(gate, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite = {
+        "name": "pair",
+        "metric": "acc1",
+        "members": [["d", "acc1"], ["e", "acc1"]],
+        "tasks": ["zeroshot_classification"],
+    }
+    interval = {"ci_low": 0.0, "ci_high": 1.0}
+
+    def side(name, hits, **changes):
+        cells = [scored(hits, dataset=dataset, **interval, **changes) for dataset in "de"]
+        return folder(tmp_path / name, *cells, suites=[suite])
+
+    before, now = side("a", GOOD), side("b", [True] * 82 + [False] * 19, **NEW)
+    cells = {cell.dataset: cell for cell in clipeval.check(now, before).cells}
+    assert cells["pair"].verdict == "fail"
+    assert cells["pair"].test == outcomes.BOOTSTRAP
+    assert cells["pair"].p < min(cells["d"].p, cells["e"].p), "two data sets say more than one"
+    (next((now / "samples").iterdir())).unlink()
+    cells = {cell.dataset: cell for cell in clipeval.check(now, before).cells}
+    assert "1 of its 2 data sets have no paired test" in cells["pair"].reason
+    other = side("c", [True] * 82 + [False] * 19, **NEW, split="val")
+    assert clipeval.check(other, before).counts["not-comparable"] == 3
+
+
+def simulated(rng, loss, monkeypatch, n=150):
+    """A check of two checkpoints on five data sets; the second loses ``loss`` of what it has right on the first one."""
+    rows, kept = {"a": [], "b": []}, {}
+    for dataset in "defgh":
+        hard = rng.normal(0.5, 1, n)
+        for checkpoint in "ab":
+            hits = rng.random(n) < 1 / (1 + np.exp(-hard - rng.normal(0, 0.5, n)))
+            if (checkpoint, dataset) == ("b", "d"):
+                hits &= rng.random(n) >= loss
+            cell, columns = scored(hits, dataset=dataset, checkpoint_sha256=checkpoint)
+            rows[checkpoint].append(cell)
+            kept[checkpoint, dataset] = pd.DataFrame(columns)
+    find = lambda self, row: kept[row["checkpoint_sha256"], row["dataset"]]  # noqa: E731
+    monkeypatch.setattr(measured.Results, "outcomes", find)
+    return clipeval.check(pd.DataFrame(rows["b"]), pd.DataFrame(rows["a"]), rules="no_drop.yaml")
+
+
+def test_false_and_missed_failures(tmp_path, monkeypatch):
+    """With no true loss and no allowance every failure in the family of five is false: at most 5 % of 100 checks.
+    12 or more have a chance of 0.4 % at that rate. A planted loss of a half is always found, and only where it is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "no_drop.yaml").write_text("rules: [{max_drop: 0}]\n")
+    rng = np.random.default_rng(1)
+    assert sum(simulated(rng, 0, monkeypatch).exit_code == 1 for _ in range(100)) < 12
+    found = [simulated(rng, 1 / 2, monkeypatch).cells[0] for _ in range(10)]
+    assert [(cell.verdict, cell.dataset) for cell in found] == [("fail", "d")] * 10
+
+
+def ladder(values, **changes):
+    return [
+        row(model=f"x{i}", checkpoint_sha256=f"{i}" * 64, gmacs_total=10.0 ** (i + 1), value=value, **changes)
+        for i, value in enumerate(values)
+    ]
+
+
+def test_on_trend_against_linregress(gate):
+    """Below the classical prediction interval of the line through ln E is a failure; within and above are not."""
+    from scipy.stats import linregress, t
+
+    from clipeval.checks.trend import prediction_interval
+
+    rng = np.random.default_rng(3)
+    x = 10.0 ** np.arange(1, 8)
+    error = 0.9 * x**-0.1 * np.exp(rng.normal(0, 0.05, 7))
+    low, high = prediction_interval(x, error, 3e5)
+    line = linregress(np.log(x), np.log(error))
+    rest = np.log(error) - line.intercept - line.slope * np.log(x)
+    spread = np.sqrt(rest @ rest / 5)
+    away = np.log(3e5) - np.log(x).mean()
+    half = t.ppf(0.975, 5) * spread * np.sqrt(1 + 1 / 7 + away**2 / np.sum((np.log(x) - np.log(x).mean()) ** 2))
+    centre = np.exp(line.intercept + line.slope * np.log(3e5))
+    assert (low, high) == pytest.approx((centre * np.exp(-half), centre * np.exp(half)), rel=1e-9)
+    before = ladder(1 - error)
+    for value, verdict, words in (
+        (1 - high - 1e-6, "fail", "is below the trend: the law of 7 checkpoints of toy in baseline predicts"),
+        (1 - high + 1e-6, "pass", "on the trend"),
+        (1 - low + 1e-6, "pass", "above the trend"),
+    ):
+        new = row(model="new", gmacs_total=3e5, value=value, **NEW)
+        result = gate(before, [*before, new], "[{on_trend: true}]", models=["new=x3"])
+        [finding] = [f for f in result.cells[0].findings if f.rule == "on_trend"]
+        assert finding.verdict == verdict
+        assert words in finding.reason
+
+
+def test_on_trend_needs_a_law(gate):
+    before = ladder([0.1, 0.2])
+    assert "no scaling law in baseline: " in only(gate(before, before, "[{on_trend: true}]", models=["x0"]))[1]
+    unknown = [row(value=0.5)]
+    result = gate(ladder([0.1, 0.2, 0.25, 0.3]), unknown, "[{on_trend: true}]", models=["m=x0"])
+    assert "compute (gmacs_total) is not known" in result.cells[0].reason
+    with pytest.raises(UsageError, match="not a published study"):
+        gate(before, before, "[{on_trend: cherti2024}]", models=["x0"])
+
+
+def test_on_trend_of_a_published_study(gate):
+    place = {"dataset": "imagenet1k", "source": "LAION-2B", "source_family": "LAION", "gmacs_total": 2.6e11}
+    result = gate([row(value=0.3, **place)], [row(value=0.3, **place)], "[{on_trend: cherti2023}]")
+    assert "is below the trend: the law of 29 checkpoints of LAION in cherti2023 predicts" in only(result)[1]
+    assert gate([row(value=0.66, **place)], [row(value=0.66, **place)], "[{on_trend: cherti2023}]").exit_code == 0
