@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("startup", "threads", "retrieval", "prompts", "fit", "end_to_end", "input", "loss", "gpu", "scale")
+NAMES = ("startup", "threads", "retrieval", "prompts", "fit", "end_to_end", "input", "loss", "gpu", "scale", "train")
 
 
 def main() -> None:
