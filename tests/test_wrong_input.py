@@ -67,7 +67,7 @@ def statuses(out):
         (["-d", "digitz"], "Did you mean 'digits'"),
         (["-d", "ftp2:x"], "ftp2"),
         (["-t", "clasification"], "Did you mean 'classification'"),
-        (["-t", "finetune"], "is not a task"),
+        (["-t", "segmentation"], "is not a task"),
         (["-c", "nothing.yaml"], "nothing.yaml: cannot read"),
         (["--limit", "0"], "--limit 0"),
         (["--shots", "a"], "--shots a"),

@@ -29,6 +29,7 @@ from clipeval.errors import MetricError, ModelError
 from clipeval.models import loader
 from clipeval.models.encoder import OpenClipEncoder
 from clipeval.results.files import write_atomically
+from clipeval.results.table import write_csv
 from clipeval.tasks import zeroshot_classification
 from clipeval_train import checkpoint
 from clipeval_train.finetune import heads
@@ -228,7 +229,7 @@ def print_curve(patched: Patched) -> None:
 
 def _write_curve(out: Path, points: list[Point], alpha: float, config: PatchConfig) -> None:
     frame = pd.DataFrame([asdict(point) for point in points])
-    write_atomically(out / "curve.csv", lambda path: frame.to_csv(path, index=False))
+    write_atomically(out / "curve.csv", lambda path: write_csv(frame, path))
     document = {"alpha": alpha, "config": config.model_dump(mode="json"), "points": [asdict(point) for point in points]}
     write_atomically(out / "patch.json", lambda path: _dump(document, path))
 

@@ -86,8 +86,8 @@ def test_torchrun_starts_two_which_close_their_group_after_an_error_and_warn_of_
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert finished.returncode == 0, finished.stderr
-    places = ["rank 0 of 2 on cpu: 3.0", "rank 1 of 2 on cpu: 3.0"]
-    assert sorted(finished.stdout.splitlines()) == [*places, "still open: False", "still open: False"]
+    lines = ["rank 0 of 2 on cpu: 3.0", "rank 1 of 2 on cpu: 3.0", "still open: False"]
+    assert [finished.stdout.count(line) for line in lines] == [1, 1, 2]  # two processes may share a line
     assert "Warning" not in finished.stderr
 
 
