@@ -59,7 +59,7 @@ class Task(Protocol):
 _SPECS = (
     TaskSpec("zeroshot_classification", "classification", "Zero-shot classification", 1, "acc1", ("labels", "prompts")),
     TaskSpec("zeroshot_retrieval", "retrieval", "Zero-shot retrieval", 1, "image_retrieval_recall@5", ("captions",)),
-    TaskSpec("linear_probe", "probe", "Linear probe", 1, "acc1", ("labels", "train")),
+    TaskSpec("linear_probe", "probe", "Linear probe", 2, "acc1", ("labels", "train")),
     TaskSpec("finetune", "", "End-to-end fine-tuning", 1, "acc1", ("labels", "train")),
     TaskSpec("image_caption_selection", "", "Image-caption selection", 1, "text_acc", ("choices",)),
 )
