@@ -14,47 +14,47 @@ from clipeval.errors import UsageError
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")
 
 
-def _numbers(value: Any) -> Any:
+def numbers(value: Any) -> Any:
     """``1e-3`` as a number, at any depth: YAML 1.1 reads it as text because it has no dot."""
     if isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
+        return [numbers(item) for item in value]
     if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {key: numbers(item) for key, item in value.items()}
     return value
 
 
-_Real = Annotated[float, BeforeValidator(_numbers), Field(allow_inf_nan=False)]
-_Count = Annotated[int, BeforeValidator(_numbers)]
+Real = Annotated[float, BeforeValidator(numbers), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(numbers)]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SourceEntry(_Frozen):
+class SourceEntry(Frozen):
     """An upstream data set that takes part in the training."""
 
     source: str
     """Its name in the results table."""
     shards: str
     """Where its image-text pairs are: webdataset shards, a list of files, or ``builtin:icons/material+phosphor``."""
-    weight: _Real = Field(1.0, gt=0)
+    weight: Real = Field(1.0, gt=0)
     """Its share of the samples seen, relative to the weights of the other sources."""
 
 
-class EvaluateEntry(_Frozen):
+class EvaluateEntry(Frozen):
     """What ``clipeval run`` measures of the run's own checkpoints while it trains, into OUT/results."""
 
-    every: _Count = Field(gt=0)
+    every: Count = Field(gt=0)
     """Samples between evaluations; a checkpoint is saved for each, and the last one is evaluated too."""
     datasets: tuple[str, ...] = Field(min_length=1)
     tasks: tuple[str, ...] = ()
     """None named: the zero-shot tasks that a data set allows."""
 
 
-class PretrainConfig(_Frozen):
+class PretrainConfig(Frozen):
     """Everything a pre-training run can be told. Sizes and times are counted in samples (image-text pairs)."""
 
     model: str | dict[str, Any]
@@ -62,50 +62,50 @@ class PretrainConfig(_Frozen):
     arch: str = "custom"
     """Name of an inline model in the results table."""
     data: tuple[SourceEntry, ...] = Field(min_length=1)
-    workers: _Count | None = Field(None, ge=0)
+    workers: Count | None = Field(None, ge=0)
     """Processes that decode images, per rank; None: chosen by the cores of this machine."""
-    bad_samples: _Real = Field(0.01, ge=0, le=1)
+    bad_samples: Real = Field(0.01, ge=0, le=1)
     """The run stops when more than this share of the samples cannot be read."""
-    samples: _Count = Field(gt=0)
+    samples: Count = Field(gt=0)
     """Samples seen at the end, exactly: the last batch is cut to fit."""
-    batch_size: _Count = Field(ge=2)
+    batch_size: Count = Field(ge=2)
     """Samples per optimizer step, over all processes."""
-    micro_batch: _Count | None = Field(None, gt=0)
+    micro_batch: Count | None = Field(None, gt=0)
     """Samples that one process takes through the towers at a time; the gradient is that of the whole batch."""
     loss: Literal["clip", "siglip"] = "clip"
-    tile: _Count | None = Field(None, gt=0)
+    tile: Count | None = Field(None, gt=0)
     """Rows and columns of the similarity matrix held at a time; None: chosen by the batch."""
-    lr: _Real = Field(gt=0)
+    lr: Real = Field(gt=0)
     """Peak learning rate."""
-    warmup: _Count = Field(0, ge=0)
+    warmup: Count = Field(0, ge=0)
     """Samples of linear warm-up."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """After warm-up: down to zero along a cosine, or constant until the last ``cooldown`` samples."""
-    cooldown: _Count = Field(0, ge=0)
+    cooldown: Count = Field(0, ge=0)
     """Samples of linear decay to zero at the end of a constant schedule."""
     start_from: str | None = None
     """A checkpoint, or the folder, of a constant-rate run to branch off from; its samples count as seen."""
-    weight_decay: _Real = Field(0.2, ge=0)
-    betas: tuple[_Real, _Real] = (0.9, 0.98)
-    eps: _Real = Field(1e-6, gt=0)
-    grad_clip: _Real | None = Field(None, gt=0)
+    weight_decay: Real = Field(0.2, ge=0)
+    betas: tuple[Real, Real] = (0.9, 0.98)
+    eps: Real = Field(1e-6, gt=0)
+    grad_clip: Real | None = Field(None, gt=0)
     """Largest norm of the whole gradient."""
-    ema: _Real | None = Field(None, gt=0, lt=1)
+    ema: Real | None = Field(None, gt=0, lt=1)
     """Decay per step of a running average of the weights, kept beside them."""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """On a loss or gradient that is not finite: end, or return to the newest checkpoint and leave that data out."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     activation_checkpointing: bool = False
     compile: bool = False
-    seed: _Count = Field(0, ge=0)
-    save_every: _Count | None = Field(None, gt=0)
+    seed: Count = Field(0, ge=0)
+    save_every: Count | None = Field(None, gt=0)
     """Save a checkpoint at the first batch end past every multiple of this many samples; None: only at the end."""
-    save_minutes: _Real | None = Field(None, gt=0)
-    keep: _Count | None = Field(None, gt=0)
+    save_minutes: Real | None = Field(None, gt=0)
+    keep: Count | None = Field(None, gt=0)
     """How many checkpoints stay, the newest ones; None: all."""
     evaluate: EvaluateEntry | None = None
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    peak_tflops: _Real | None = Field(None, gt=0)
+    peak_tflops: Real | None = Field(None, gt=0)
     """What the device could do at best, for the MFU; None: by its name where that is known."""
     out: str
     resume: Literal["auto"] = "auto"
@@ -120,14 +120,14 @@ def load_pretrain(path: Path, settings: list[str]) -> PretrainConfig:
     if not isinstance(document, dict):
         raise UsageError(f"{path}: expected a mapping with the keys {', '.join(PretrainConfig.model_fields)}.")
     for setting in settings:
-        _apply(document, setting)
+        apply_setting(document, setting)
     return parse_pretrain(document, " ".join([str(path), *settings]))
 
 
 def parse_pretrain(document: dict[str, Any], origin: str) -> PretrainConfig:
     """Validate the keys of a configuration; ``origin`` says in messages where they stand. Raises UsageError."""
     if isinstance(document.get("model"), dict):
-        document = document | {"model": _numbers(document["model"])}
+        document = document | {"model": numbers(document["model"])}
     try:
         config = PretrainConfig.model_validate(document)
     except ValidationError as error:
@@ -157,7 +157,7 @@ def _model_at(location: list[Any]) -> type[BaseModel]:
     return kinds.get(location[0], PretrainConfig) if location else PretrainConfig
 
 
-def _apply(document: dict[str, Any], setting: str) -> None:
+def apply_setting(document: dict[str, Any], setting: str) -> None:
     """Set one ``key=value`` in the document, creating mappings on the way where the file has none."""
     key, equals, text = setting.partition("=")
     *parents, last = key.split(".")

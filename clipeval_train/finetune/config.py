@@ -9,44 +9,44 @@ from pydantic import BaseModel, Field, ValidationError
 
 from clipeval.config import explain, read_yaml
 from clipeval.errors import UsageError, suggest
-from clipeval_train.config import _apply, _Count, _Frozen, _Real
+from clipeval_train.config import Count, Frozen, Real, apply_setting
 from clipeval_train.finetune.presets import PRESETS
 
 Config = TypeVar("Config", bound=BaseModel)
 
 
-class Recipe(_Frozen):
+class Recipe(Frozen):
     """How to fine-tune, apart from what."""
 
     head: Literal["zeroshot", "probe", "random"] = "zeroshot"
     """What the classifier starts from: the class names' text embeddings, clipeval's linear probe, or nothing."""
     train_head: bool = True
     """Whether the classifier is trained with the image tower, or stays as it starts."""
-    iterations: _Count | None = Field(None, gt=0)
-    epochs: _Real | None = Field(None, gt=0)
+    iterations: Count | None = Field(None, gt=0)
+    epochs: Real | None = Field(None, gt=0)
     """In place of ``iterations``: passes over the training images of all data sets together."""
-    batch_size: _Count = Field(gt=0)
+    batch_size: Count = Field(gt=0)
     """Images per iteration, over all processes; an iteration is on one data set."""
-    lr: _Real = Field(gt=0)
-    min_lr: _Real = Field(0.0, ge=0)
+    lr: Real = Field(gt=0)
+    min_lr: Real = Field(0.0, ge=0)
     """The learning rate rises linearly to ``lr`` and falls to ``min_lr`` by a cosine."""
-    warmup: _Real = Field(0.0, ge=0)
+    warmup: Real = Field(0.0, ge=0)
     """Iterations; below 1: a share of the run."""
-    cooldown: _Real = Field(0.0, ge=0)
+    cooldown: Real = Field(0.0, ge=0)
     """Iterations at ``min_lr`` at the end; below 1: a share of the run."""
-    weight_decay: _Real = Field(0.1, ge=0)
-    layer_decay: _Real = Field(1.0, gt=0, le=1)
+    weight_decay: Real = Field(0.1, ge=0)
+    layer_decay: Real = Field(1.0, gt=0, le=1)
     """Each layer of the tower learns at this multiple of the rate of the layer above it."""
-    drop_path: _Real = Field(0.0, ge=0, lt=1)
+    drop_path: Real = Field(0.0, ge=0, lt=1)
     """Chance of skipping the last block's branches; it rises linearly from 0 at the first block."""
-    grad_clip: _Real | None = Field(None, gt=0)
-    label_smoothing: _Real = Field(0.0, ge=0, lt=1)
-    ema: _Real | None = Field(None, gt=0, lt=1)
+    grad_clip: Real | None = Field(None, gt=0)
+    label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    ema: Real | None = Field(None, gt=0, lt=1)
     """Decay per iteration of a running average of the weights, which is then what is evaluated and saved."""
-    crop: tuple[_Real, _Real] = (0.9, 1.0)
+    crop: tuple[Real, Real] = (0.9, 1.0)
     """Smallest and largest area of the random crop, as shares of the image's."""
-    flip: _Real = Field(0.0, ge=0, le=1)
-    randaugment: tuple[_Count, _Count] | None = None
+    flip: Real = Field(0.0, ge=0, le=1)
+    randaugment: tuple[Count, Count] | None = None
     """Operations per image and their magnitude from 0 to 30, as in torchvision."""
 
     def warmup_of(self, iterations: int) -> int:
@@ -66,21 +66,21 @@ class FinetuneConfig(Recipe):
     data: tuple[str, ...] = Field(min_length=1)
     """DATASET specs. With several, iterations take them in turn."""
     preset: str | None = None
-    hold_out: _Real = Field(0.0, ge=0, le=0.5)
+    hold_out: Real = Field(0.0, ge=0, le=0.5)
     """Share of each class kept out of training where a data set has no validation split, to choose alpha on."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    seed: _Count = Field(0, ge=0)
-    workers: _Count | None = Field(None, ge=0)
+    seed: Count = Field(0, ge=0)
+    workers: Count | None = Field(None, ge=0)
     """Processes that decode images, per rank; None: one per core."""
-    eval_every: _Count | None = Field(None, gt=0)
+    eval_every: Count | None = Field(None, gt=0)
     """Iterations between evaluations; None: only before the first and after the last."""
-    save_every: _Count | None = Field(None, gt=0)
+    save_every: Count | None = Field(None, gt=0)
     """Iterations between checkpoints; None: only the last."""
     out: str
     resume: Literal["auto"] = "auto"
 
 
-class PatchConfig(_Frozen):
+class PatchConfig(Frozen):
     """Everything patching can be told."""
 
     model: str
@@ -91,11 +91,11 @@ class PatchConfig(_Frozen):
     """DATASET specs whose mean accuracy is to be high."""
     control: str | None = None
     """DATASET spec whose accuracy may not drop by more than ``max_drop`` points; None: no such bound."""
-    max_drop: _Real = Field(1.0, ge=0)
-    alphas: tuple[_Real, ...] = tuple(step / 10 for step in range(11))
+    max_drop: Real = Field(1.0, ge=0)
+    alphas: tuple[Real, ...] = tuple(step / 10 for step in range(11))
     """Shares of the fine-tuned weights to try; 0, the model as it was, is always tried."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    workers: _Count | None = Field(None, ge=0)
+    workers: Count | None = Field(None, ge=0)
     out: str
 
 
@@ -119,7 +119,7 @@ def parse_recipe(text: str, origin: str) -> Recipe:
     preset, *settings = text.split() or [""]
     document: dict[str, Any] = {"preset": preset}
     for setting in settings:
-        _apply(document, setting)
+        apply_setting(document, setting)
     document = _on_preset(document, origin, Recipe)
     del document["preset"]
     return _validated(document, origin, Recipe)
@@ -130,7 +130,7 @@ def _read(path: Path, settings: list[str], model: type[BaseModel]) -> tuple[dict
     if not isinstance(document, dict):
         raise UsageError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}.")
     for setting in settings:
-        _apply(document, setting)
+        apply_setting(document, setting)
     return document, " ".join([str(path), *settings])
 
 

@@ -17,7 +17,7 @@ from clipeval.config import explain, read_yaml
 from clipeval.errors import UsageError, suggest
 from clipeval.results.files import write_atomically
 from clipeval_train import model
-from clipeval_train.config import PretrainConfig, _apply, _Frozen, _numbers, _Real, parse_pretrain
+from clipeval_train.config import Frozen, PretrainConfig, Real, apply_setting, numbers, parse_pretrain
 
 _NOT_VARIED = {"out", "resume", "arch", "data"}
 _AXES = ["model", "source", *(key for key in PretrainConfig.model_fields if key not in {"model", *_NOT_VARIED})]
@@ -26,7 +26,7 @@ _SHORT_NAMES = ("model", "source", "samples")
 """Their values say enough: in a run's name the key is left out."""
 
 
-class LadderConfig(_Frozen):
+class LadderConfig(Frozen):
     """What a plan file says."""
 
     grid: dict[str, tuple[Any, ...]] = Field(min_length=1)
@@ -37,7 +37,7 @@ class LadderConfig(_Frozen):
     """Names for ``grid.model`` and inline open_clip configurations; open_clip's own names need no entry."""
     sources: dict[str, dict[str, Any] | tuple[dict[str, Any], ...]] = Field(default_factory=dict)
     """Names for ``grid.source`` and the ``data`` entries each stands for, one or a list of them."""
-    price_per_hour: _Real | None = Field(None, ge=0)
+    price_per_hour: Real | None = Field(None, ge=0)
     """Of what one run occupies: a GPU, or on a CPU one of the processes that train side by side."""
     out: str
 
@@ -103,10 +103,10 @@ def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
     if not isinstance(document, dict):
         raise UsageError(f"{path}: expected a mapping with the keys {', '.join(LadderConfig.model_fields)}.")
     for setting in settings:
-        _apply(document, setting)
+        apply_setting(document, setting)
     origin = " ".join([str(path), *settings])
     try:
-        config = LadderConfig.model_validate(_numbers(document))
+        config = LadderConfig.model_validate(numbers(document))
     except ValidationError as error:
         raise UsageError(explain(error, origin, lambda _: LadderConfig)) from error
     _check_keys(config, origin)

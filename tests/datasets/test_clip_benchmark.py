@@ -336,7 +336,9 @@ def test_what_cannot_be_built_is_named(data: Path) -> None:
         opened("vtab/pets")
     with pytest.raises(DataError, match="draws its watermark inside the model's transform"):
         opened("imagenet-w")
-    with pytest.raises(DataError, match=r"mnist: there is no .*data/mnist, and nothing is downloaded now \(--offline or --plan\)"):
+    with pytest.raises(
+        DataError, match=r"mnist: there is no .*data/mnist, and nothing is downloaded now \(--offline or --plan\)"
+    ):
         opened("mnist")
     (data / "cifar10").mkdir()
     with pytest.raises(

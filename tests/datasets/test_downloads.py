@@ -60,7 +60,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_downloaded_once_and_the_same_as_local(tmp_path: Path, server: Server) -> None:
     writer.classification(tmp_path / "served" / "wds_fox", per_shard=(3, 2))
     entry = DatasetEntry(spec=f"wds:{server.url}/wds_fox")
-    with pytest.raises(DataError, match=r"nshards\.txt is not in the cache, and nothing is downloaded now \(--offline or --plan\)"):
+    with pytest.raises(
+        DataError, match=r"nshards\.txt is not in the cache, and nothing is downloaded now \(--offline or --plan\)"
+    ):
         datasets.open_dataset("fox", entry, offline=True)
     assert server.requests == []
 
@@ -101,7 +103,9 @@ def test_what_is_missing_is_named(tmp_path: Path, server: Server) -> None:
     with pytest.raises(DataError, match=r"the download failed: ConnectionError"):
         fetch("http://127.0.0.1:9/wds/0.tar", offline=False)
     assert fetch(f"{server.url}/nothing.txt", offline=False, optional=True) is None
-    with pytest.raises(DataError, match=r"nothing\.txt is not in the cache .* nothing is downloaded now \(--offline or --plan\)"):
+    with pytest.raises(
+        DataError, match=r"nothing\.txt is not in the cache .* nothing is downloaded now \(--offline or --plan\)"
+    ):
         fetch(f"{server.url}/nothing.txt", offline=True)
 
 

@@ -364,7 +364,8 @@ def test_offline_message_names_the_file_and_the_repository(hub: Hub) -> None:
     tag = ModelSpec("ViT-B-32,laion2b_s34b_b79k", "tag", "ViT-B-32", "laion2b_s34b_b79k")
     expected = (
         "ViT-B-32,laion2b_s34b_b79k: 'open_clip_model.safetensors' or 'open_clip_pytorch_model.bin' of hub repository "
-        "'laion/CLIP-ViT-B-32-laion2B-s34B-b79K' is not on this machine, and nothing is downloaded now (--offline or --plan)."
+        "'laion/CLIP-ViT-B-32-laion2B-s34B-b79K' is not on this machine, and nothing is downloaded "
+        "now (--offline or --plan)."
     )
     assert expected in refused(tag)
     file = ModelSpec("x", "hf", "ViT-B-32", "hf://org/repo/sub/w.pt")
