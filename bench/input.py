@@ -67,13 +67,13 @@ def main() -> None:
         )
 
 
-def write_shards(folder: Path, side: int) -> float:
-    """``SAMPLES`` image-text pairs in ``SHARDS`` tar files; returns the mean size of a JPEG file in bytes."""
+def write_shards(folder: Path, side: int, samples: int = SAMPLES) -> float:
+    """``samples`` image-text pairs in ``SHARDS`` tar files; returns the mean size of a JPEG file in bytes."""
     rng = np.random.default_rng(SEED)
     files = [_jpeg(rng, side) for _ in range(48)]
     for shard in range(SHARDS):
         with tarfile.open(folder / f"{shard}.tar", "w") as tar:
-            for number in range(shard * SAMPLES // SHARDS, (shard + 1) * SAMPLES // SHARDS):
+            for number in range(shard * samples // SHARDS, (shard + 1) * samples // SHARDS):
                 caption = " ".join(rng.choice(WORDS, 12))
                 for extension, data in (("jpg", files[number % len(files)]), ("txt", caption.encode())):
                     info = tarfile.TarInfo(f"{number:09d}.{extension}")
