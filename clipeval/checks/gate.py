@@ -217,7 +217,8 @@ def _notes(pairs: Sequence[Pair], silent: int, now: Results, before: Results, ru
         yield f"{silent - absent} cells are not in the baseline and no rule judges them"
     paired = {pair.model for pair in pairs}
     if others := [name for name in now.models() if name not in paired]:
-        yield f"{len(others)} checkpoints of {now.name} are not compared: {', '.join(others[:5])}"
+        names = ", ".join([*others[:5], *(["..."] if len(others) > 5 else [])])
+        yield f"{len(others)} checkpoints of {now.name} are not compared: {names}"
     empty = sum(not has_value(row) for row in before.rows)
     if empty:
         yield f"{empty} rows of {before.name} have no value (skipped, failed or incomplete) and demand nothing"
