@@ -182,6 +182,9 @@ def fit(
         list[str] | None,
         typer.Option(help="Data sets with a shift (globs): compare sources at equal accuracy without it."),
     ] = None,
+    rank_laws: Annotated[
+        bool, typer.Option("--rank-laws", help="Compare all laws by AICc and BIC, each through all checkpoints.")
+    ] = False,
     against: Annotated[str, typer.Option(help="The data set without the shift.")] = "imagenet1k",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Write tables, figures and the fit card here.")
@@ -211,6 +214,7 @@ def fit(
         budget=budget,
         robustness=robustness or (),
         against=against,
+        rank=rank_laws,
     )
     if out:
         result.write(out)

@@ -16,6 +16,7 @@ from clipeval.scaling.fitted import Fit
 from clipeval.scaling.forecast import find_measured, parse, predict
 from clipeval.scaling.one import Recipe, fit_one
 from clipeval.scaling.optimal import joint_law, optimal, require_joint
+from clipeval.scaling.ranking import ranking
 from clipeval.scaling.result import FitResult, versions
 from clipeval.scaling.rows import FAMILY, MAIN_METRICS, Question, Selection, select
 
@@ -42,6 +43,7 @@ def fit(
     budget: float | None = None,
     robustness: Sequence[str] = (),
     against: str = "imagenet1k",
+    rank: bool = False,
 ) -> FitResult:
     """Fit a scaling law to each data set, metric and source of a tidy results table.
 
@@ -52,8 +54,9 @@ def fit(
 
     A ``budget`` in GMACs asks for the best choice of GMACs per sample and samples seen, by a joint law unless ``law``
     and ``x`` name another. ``robustness`` names data sets with a distribution shift (globs), on which sources are
-    compared at equal accuracy on the data set ``against``. Raises UsageError for unknown names and MeasureError for
-    rows that cannot be fitted; both name the column or row.
+    compared at equal accuracy on the data set ``against``. With ``rank`` all laws are compared by AICc.
+
+    Raises UsageError for unknown names and MeasureError for rows that cannot be fitted; both name the column or row.
     """
     if preset not in (None, cherti2023.PRESET):
         raise UsageError(f"--preset {preset}: unknown.{suggest(str(preset), [cherti2023.PRESET])} Presets: cherti2023.")
@@ -86,6 +89,8 @@ def fit(
     if robustness:
         lines, pairs = effective_robustness(rows, baseline=against, shifts=robustness, metric=metric or "acc1", by=by)
         more |= {"robustness": pairs, "robustness_lines": lines}
+    if rank:
+        more |= {"laws": ranking(fits, recipe)}
     card = _card(selection, recipe, question, preset)
     return FitResult(fits, compare(fits), found, x, card, [*_account(selection), *notes, *_warnings(fits)], more)
 

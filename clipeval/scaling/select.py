@@ -78,19 +78,6 @@ def leave_one_out(
     return 100 * (predicted - error)
 
 
-def rank_laws(
-    names: tuple[str, ...], x: np.ndarray, error: np.ndarray, *, frontier: str = "none"
-) -> tuple[list[Estimate], dict[str, str]]:
-    """Estimates of the laws called ``names``, the lowest AICc first, and why each of the others could not be fitted."""
-    found, refused = [], {}
-    for name in names:
-        try:
-            found.append(fit(LAWS[name], x, error, frontier=frontier))
-        except MeasureError as refusal:
-            refused[name] = str(refusal)
-    return sorted(found, key=lambda estimate: estimate.aicc), refused
-
-
 def verdict(alpha: Interval, x: np.ndarray, error: np.ndarray) -> str:
     """``scaling`` where the error falls with ``x`` ``[n]`` beyond doubt, ``no-scaling`` where it may not fall at all.
 

@@ -27,7 +27,7 @@ _NAMES = 3
 def print_fit(result: FitResult) -> None:
     """The tables of a fit, then its notes. Exponents have six significant digits; errors and accuracies percents."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    tables = (_laws, _comparisons, _matched, _forecasts, _allocations, _robustness_lines, _robustness)
+    tables = (_laws, _ranking, _comparisons, _matched, _forecasts, _allocations, _robustness_lines, _robustness)
     for table in (show(result) for show in tables):
         if table is not None:
             width = console.measure(table, options=console.options.update(width=_UNLIMITED)).maximum
@@ -183,6 +183,25 @@ def _allocations(result: FitResult) -> Table | None:
             f"{error[0]} [{error[1]}, {error[2]}]",
             flat if optimum else f"{100 * row['excess']:+.2f} %", _beyond(row),
         )  # fmt: skip
+    return table
+
+
+def _ranking(result: FitResult) -> Table | None:
+    rows = records(result.more["laws"]) if "laws" in result.more else []
+    if not rows:
+        return None
+    table = _table(
+        "Which law do the data prefer? Least squares through all checkpoints; the lowest AICc is best",
+        *("data set", "metric", "source", "law", "n", "parameters", "AICc", "above the best", "BIC", "R2"),
+    )
+    for row in rows:
+        figures = (
+            _number(row["aicc"], 1),
+            _number(row["delta_aicc"], 1),
+            _number(row["bic"], 1),
+            _number(row["r2"], 4),
+        )
+        table.add_row(*_cell(row), row["source"], row["law"], str(row["n"]), str(row["parameters"]), *figures)
     return table
 
 

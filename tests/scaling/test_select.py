@@ -18,7 +18,6 @@ from clipeval.scaling.select import (
     holdout,
     joint_verdict,
     leave_one_out,
-    rank_laws,
     verdict,
 )
 from clipeval.scaling.uncertainty import uncertainty
@@ -54,23 +53,6 @@ def test_leave_one_out_refits_without_each_model(name, frontier):
         others = np.arange(len(ERROR)) != i
         refit = fit(law, COMPUTE[others], ERROR[others], frontier=frontier)
         assert found[i] == pytest.approx(100 * (law.error(COMPUTE[i : i + 1], refit.params)[0] - ERROR[i]), rel=1e-4)
-
-
-def test_laws_are_ranked_by_aicc():
-    x = np.logspace(8, 13, 24)
-    error = LAWS["power_floor"].error(x, np.array([-0.4, 900.0, 0.12])) * np.exp(
-        np.random.default_rng(0).normal(0, 0.01, 24)
-    )
-    ranked, refused = rank_laws(("power", "power_floor", "m4", "sigmoid"), x, error)
-    assert ranked[0].law == "power_floor"
-    assert [e.aicc for e in ranked] == sorted(e.aicc for e in ranked)
-    assert refused == {}
-
-
-def test_laws_with_too_few_points_are_named():
-    ranked, refused = rank_laws(("power", "broken"), WIT_COMPUTE, WIT_ERROR)
-    assert [estimate.law for estimate in ranked] == ["power"]
-    assert "6 parameters" in refused["broken"]
 
 
 def judged(x, error, frontier="none"):
