@@ -139,6 +139,8 @@ def read(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch announces a TorchScript archive before it refuses it
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except MemoryError:
+        raise
     except Exception as error:  # the bytes of a broken file can make an unpickler raise anything
         raise ModelError(_why_unreadable(path, error)) from error
 
