@@ -259,3 +259,8 @@ def test_the_example_workflow_runs(check, tmp_path, monkeypatch):
             assert check(*words)[0] == 0
     assert (tmp_path / "summary.md").read_text().startswith("### check passed")
     assert ElementTree.parse(tmp_path / "check.xml").getroot()[0].get("failures") == "0"
+
+
+def test_the_readme_shows_the_workflow_as_it_is():
+    root = Path(__file__).parents[2]
+    assert (root / "examples/check-workflow.yml").read_text().strip() in (root / "README.md").read_text()
