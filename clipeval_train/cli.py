@@ -124,6 +124,10 @@ def ladder(
     slurm: Annotated[
         bool, typer.Option("--slurm", help="Write a Slurm array script of the runs that are left; train nothing.")
     ] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Train on this Ray cluster, one GPU (or core) per run; 'local': a Ray of this machine."),
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(help="GMACs to spend: which run has the lowest error, by laws fitted to --results.")
     ] = None,
@@ -138,7 +142,8 @@ def ladder(
     """
     from clipeval_train.ladder.command import Request, run_ladder
 
-    raise typer.Exit(run_ladder(Request(config, tuple(settings or ()), plan, jobs, slurm, budget, results, as_json)))
+    request = Request(config, tuple(settings or ()), plan, jobs, slurm, ray_address, budget, results, as_json)
+    raise typer.Exit(run_ladder(request))
 
 
 @app.command()

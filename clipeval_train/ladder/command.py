@@ -10,8 +10,8 @@ from typing import Any
 
 from clipeval.console import say
 from clipeval.errors import EXIT_NOT_MEASURED, EXIT_OK, UsageError
-from clipeval_train.ladder.grid import Ladder, load_ladder
-from clipeval_train.ladder.jobs import FINISHED, state, train
+from clipeval_train.ladder.grid import Ladder, Run, load_ladder
+from clipeval_train.ladder.jobs import FINISHED, Outcome, state, train
 from clipeval_train.ladder.processes import slots
 
 
@@ -24,6 +24,7 @@ class Request:
     plan: bool = False
     jobs: int | None = None
     slurm: bool = False
+    ray_address: str | None = None
     budget: float | None = None
     results: list[str] | None = None
     as_json: bool = False
@@ -50,6 +51,10 @@ def _refuse_combinations(request: Request) -> None:
     ]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)}: give one of them at a time.")
+    if request.ray_address is not None and request.jobs is not None:
+        raise UsageError(
+            "--ray-address and --jobs: the cluster decides how many runs train side by side. Leave out --jobs."
+        )
     if (request.budget is None) != (not request.results):
         raise UsageError("--budget and --results belong together: laws of the results are read at the budget.")
 
@@ -93,12 +98,12 @@ def _train(ladder: Ladder, request: Request) -> int:
     states = {run.name: state(run) for run in ladder.runs}
     left = [run for run in ladder.runs if states[run.name] != FINISHED]
     left.sort(key=lambda run: -profile.of_config(run.architecture.config).gmacs * run.config.samples)
-    processes = slots(request.jobs)
+    processes = slots(request.jobs) if request.ray_address is None else []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler interrupts
     if done := len(ladder.runs) - len(left):
         say(f"{done} of {len(ladder.runs)} runs are finished already.")
     try:
-        outcomes = train(left, processes)
+        outcomes = train(left, processes) if request.ray_address is None else _on_cluster(left, request.ray_address)
     except KeyboardInterrupt:
         say("Interrupted. The same command continues.")
         raise
@@ -113,6 +118,14 @@ def _train(ladder: Ladder, request: Request) -> int:
     if not failed:
         say(f"{len(ladder.runs)} runs in {ladder.out}. Evaluate them: clipeval run -m '{ladder.out}/*' ...")
     return code
+
+
+def _on_cluster(runs: list[Run], address: str) -> list[Outcome]:
+    if not runs:
+        return []
+    from clipeval_train.ladder.cluster import train_on_cluster
+
+    return train_on_cluster(runs, address)
 
 
 def _print(document: Any) -> None:

@@ -70,8 +70,8 @@ def train(runs: Sequence[Run], slots: Sequence[Slot]) -> list[Outcome]:
                 run, slot, since = running.pop(process)
                 process.join()
                 free.append(slot)
-                outcomes.append(Outcome(run, time.monotonic() - since, _reason(process.exitcode or 0, run)))
-                say(f"[{len(outcomes)}/{len(runs)}] {_line(outcomes[-1])}")
+                outcomes.append(Outcome(run, time.monotonic() - since, reason_of(process.exitcode or 0, run)))
+                say(f"[{len(outcomes)}/{len(runs)}] {line_of(outcomes[-1])}")
     finally:
         stop(list(running))
     return outcomes
@@ -90,7 +90,8 @@ def _pretrain(file: str) -> None:
     main()
 
 
-def _reason(code: int, run: Run) -> str:
+def reason_of(code: int, run: Run) -> str:
+    """Why a run that ended in ``code`` failed, with the last line it said; empty for one that did not."""
     if code == 0:
         return ""
     if code < 0:
@@ -99,7 +100,8 @@ def _reason(code: int, run: Run) -> str:
     return f"exit code {code}: {said[-1] if said else 'it said nothing'}"
 
 
-def _line(outcome: Outcome) -> str:
+def line_of(outcome: Outcome) -> str:
+    """An outcome for people."""
     if outcome.reason:
         return f"{outcome.run.name}: failed: {outcome.reason} (log: {outcome.run.log})"
     return f"{outcome.run.name}: {outcome.seconds:.0f} s, {_last_loss(outcome.run)}"

@@ -93,7 +93,7 @@ def _crash(signal_number):
 def test_a_crash_is_reported_with_its_signal(tmp_path, monkeypatch):
     assert call(_crash, (signal.SIGSEGV,), Slot(1, None), tmp_path / "log") == -signal.SIGSEGV
     (run,) = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}).runs
-    assert jobs._reason(-9, run) == "killed by SIGKILL"
+    assert jobs.reason_of(-9, run) == "killed by SIGKILL"
 
 
 def _wait(folder):
