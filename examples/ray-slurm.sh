@@ -10,7 +10,7 @@
 set -euo pipefail
 
 export CLIPEVAL_CACHE="${CLIPEVAL_CACHE:-$PWD/cache}"
-head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # not head, which would end scontrol with SIGPIPE
 port=$((20000 + SLURM_JOB_ID % 20000))
 export RAY_ADDRESS="$head_node:$port"
 

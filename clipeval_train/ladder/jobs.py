@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -73,7 +74,7 @@ def train(runs: Sequence[Run], slots: Sequence[Slot]) -> list[Outcome]:
                 outcomes.append(Outcome(run, time.monotonic() - since, reason_of(process.exitcode or 0, run)))
                 say(f"[{len(outcomes)}/{len(runs)}] {line_of(outcomes[-1])}")
     finally:
-        stop(list(running))
+        stop(active_children())  # not only `running`: an interrupt may come between a start and its entry there
     return outcomes
 
 

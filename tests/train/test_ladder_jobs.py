@@ -19,7 +19,7 @@ from clipeval_train.cli import app
 from clipeval_train.ladder import jobs
 from clipeval_train.ladder.command import Request, run_ladder
 from clipeval_train.ladder.grid import hidden
-from clipeval_train.ladder.processes import Slot, call, slots
+from clipeval_train.ladder.processes import Slot, call, slots, start
 from clipeval_train.ladder.slurm import script
 
 DIGITS = {"shards": "builtin:digits"}
@@ -88,6 +88,21 @@ def test_a_failure_leaves_the_others_alone(tmp_path, capsys):
 
 def _crash(signal_number):
     os.kill(os.getpid(), signal_number)
+
+
+def test_an_interrupt_in_the_middle_of_a_start_ends_that_run_too(tmp_path, monkeypatch):
+    """The run has begun, and the loop does not know it yet."""
+    started = []
+
+    def interrupted(function, arguments, slot, log):
+        started.append(start(_wait, (str(tmp_path),), slot, log))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "start", interrupted)
+    runs = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}).runs
+    with pytest.raises(KeyboardInterrupt):
+        jobs.train(runs, [Slot(1, None)])
+    assert not started[0].is_alive()
 
 
 def test_a_crash_is_reported_with_its_signal(tmp_path, monkeypatch):
