@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,3 +18,23 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("CLIPEVAL_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Run ``clipeval`` or ``clipeval-train`` in this process: its words in, (exit code, stdout, stderr) out."""
+    from clipeval import cli
+    from clipeval_train import cli as trainer
+
+    programs = {"clipeval": cli.main, "clipeval-train": trainer.main}
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            programs[words[0]]()
+        captured = capsys.readouterr()
+        assert stop.value.code == 70 or "Traceback" not in captured.err, captured.err  # 70: a bug, on purpose
+        return stop.value.code, captured.out, captured.err
+
+    return call

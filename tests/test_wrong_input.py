@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import sys
 import zipfile
+from functools import partial
 
 import pytest
 import torch
 from helpers import TINY, add, caption_shards, encoded, image_folder, picture, tiny_checkpoint
-
-from clipeval import cli
 
 
 @pytest.fixture
@@ -24,19 +22,10 @@ def zoo(tmp_path):
 
 
 @pytest.fixture
-def clipeval(zoo, capsys, monkeypatch):
+def clipeval(zoo, command):
     """Run a command line in this process: (exit code, stdout, stderr)."""
 
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["clipeval", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return stop.value.code, captured.out, captured.err
-
-    return call
+    return partial(command, "clipeval")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,27 +17,16 @@ from folders import NEW, folder, row, scored
 from helpers import caption_shards, image_folder, tiny_checkpoint
 
 import clipeval
-from clipeval import cli
 from clipeval.errors import StoreError, UsageError
 
 GOOD, BAD = [True] * 90 + [False] * 11, [True] * 60 + [False] * 41
 
 
 @pytest.fixture
-def check(capsys, monkeypatch, tmp_path):
+def check(command, monkeypatch, tmp_path):
     """Run ``clipeval check`` in this process: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["clipeval", "check", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return stop.value.code, captured.out, captured.err
-
-    return call
+    return partial(command, "clipeval", "check")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.opening import ADAPTERS
 from clipeval.datasets.selection import SCHEMES, split_spec
 from clipeval.errors import DataError, UsageError
+from clipeval.importers.datasets import DATACOMP_COLUMNS
 
 CATALOGUE = config.load(Path(__file__).parents[2] / "benchmarks.yaml")
 
@@ -30,48 +31,6 @@ VTAB_PLUS = [
     "vtab/resisc45", "vtab/smallnorb_label_azimuth", "vtab/smallnorb_label_elevation", "vtab/svhn",
 ]
 # fmt: on
-
-# The names of the 38 columns of openclip_results.csv (mlfoundations/open_clip, docs), in its order.
-DATACOMP = {
-    "ImageNet 1k": "imagenet1k",
-    "Caltech-101": "vtab/caltech101",
-    "CIFAR-10": "cifar10",
-    "CIFAR-100": "vtab/cifar100",
-    "CLEVR Counts": "vtab/clevr_count_all",
-    "CLEVR Distance": "vtab/clevr_closest_object_distance",
-    "Country211": "country211",
-    "Describable Textures": "vtab/dtd",
-    "EuroSAT": "vtab/eurosat",
-    "FGVC Aircraft": "fgvc_aircraft",
-    "Food-101": "food101",
-    "GTSRB": "gtsrb",
-    "ImageNet Sketch": "imagenet_sketch",
-    "ImageNet v2": "imagenetv2",
-    "ImageNet-A": "imagenet-a",
-    "ImageNet-O": "imagenet-o",
-    "ImageNet-R": "imagenet-r",
-    "KITTI Vehicle Distance": "vtab/kitti_closest_vehicle_distance",
-    "MNIST": "mnist",
-    "ObjectNet": "objectnet",
-    "Oxford Flowers-102": "vtab/flowers",
-    "Oxford-IIIT Pet": "vtab/pets",
-    "Pascal VOC 2007": "voc2007",
-    "PatchCamelyon": "vtab/pcam",
-    "Rendered SST2": "renderedsst2",
-    "RESISC45": "vtab/resisc45",
-    "Stanford Cars": "cars",
-    "STL-10": "stl10",
-    "SUN397": "sun397",
-    "SVHN": "vtab/svhn",
-    "Flickr": "retrieval/flickr30k",
-    "MSCOCO": "retrieval/mscoco_2014_5k_test_image_text_retrieval",
-    "WinoGAViL": "misc/winogavil",
-    "iWildCam": "wilds/iwildcam",
-    "Camelyon17": "wilds/camelyon17",
-    "FMoW": "wilds/fmow",
-    "Dollar Street": "fairness/dollar_street",
-    "GeoDE": "fairness/geode",
-}
 
 
 def test_suites_have_their_published_sizes() -> None:
@@ -94,9 +53,9 @@ def test_vtab_plus_is_the_papers_and_clip_benchmarks_less_the_multilabel_set() -
 
 
 def test_datacomp_is_the_open_clip_average() -> None:
-    assert set(CATALOGUE.suites["datacomp"].members) == set(DATACOMP.values())
+    assert set(CATALOGUE.suites["datacomp"].members) == set(DATACOMP_COLUMNS.values())
     assert CATALOGUE.suites["datacomp"].metric == ()
-    other = {name: CATALOGUE.datasets[name].main_metric for name in DATACOMP.values()}
+    other = {name: CATALOGUE.datasets[name].main_metric for name in DATACOMP_COLUMNS.values()}
     assert {name: metric for name, metric in other.items() if metric != "acc1"} == {
         "vtab/caltech101": "mean_per_class_recall",
         "fgvc_aircraft": "mean_per_class_recall",

@@ -11,7 +11,8 @@ import pytest
 from helpers import caption_shards, image_folder, tiny_checkpoint
 
 import clipeval
-from clipeval.errors import MeasureError, UsageError
+from clipeval.errors import DataError, MeasureError, UsageError
+from clipeval.executors.workbench import Measured
 from clipeval.results.schema import TIMING_COLUMNS
 
 pytestmark = [
@@ -132,3 +133,24 @@ def test_what_cannot_be_joined(words, tmp_path, monkeypatch):
         table(words, tmp_path, ray_address="127.0.0.1:1")
     with pytest.raises(UsageError, match="choose local or ray"):
         table(words, tmp_path, executor="dask")
+
+
+def test_a_data_set_that_a_worker_sees_otherwise_fails_alone(words, tmp_path, monkeypatch):
+    """The texts of all data sets are encoded in one unit: a wrong data set must not take the others with it."""
+    from clipeval import config, plan, runner
+    from clipeval.executors.ray import RayWorker
+    from clipeval.executors.schedule import Unit
+    from clipeval.results.ledger import Ledger
+
+    models, sets, _ = words
+    options = runner.make_options(tmp_path, None, 0, None, "cpu", "fp32", 2, 0, "ray", None, "missing", True)
+    built = plan.build(config.load(None), models, sets, ["classification", "retrieval"], options, Ledger(tmp_path))
+    cells = tuple(cell for cell in built.cells if cell.state == "to do" and cell.model.name.endswith("toy-a.pt"))
+    fingerprints = {name: "other" if name == "colours" else found.fingerprint for name, found in built.datasets.items()}
+    monkeypatch.chdir(tmp_path)
+    worker = RayWorker(options, fingerprints, str(tmp_path), own_threads=True)
+    assert worker.work(Unit("texts", cells)) is None
+    answers = {cell.dataset: worker.work(Unit("cell", (cell,))) for cell in cells}
+    assert isinstance(answers["colours"], DataError)
+    assert "sees other samples than the machine that planned the run" in str(answers["colours"])
+    assert isinstance(answers["pairs"], Measured)

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 from tables import table
 
-from clipeval.cli import main
-
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["clipeval", "fit", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return ended.value.code or 0, output.out, output.err
-
-    return run
+def run(command):
+    return partial(command, "clipeval", "fit")
 
 
 @pytest.fixture

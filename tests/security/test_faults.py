@@ -20,7 +20,6 @@ import pytest
 from helpers import image_folder, tiny_checkpoint
 
 import clipeval
-from clipeval import cli
 from clipeval.executors import workbench
 from clipeval.results.ledger import exclusive
 from clipeval.results.schema import TIMING_COLUMNS
@@ -31,22 +30,6 @@ def zoo(tmp_path):
     tiny_checkpoint(tmp_path / "good.pt")
     image_folder(tmp_path / "colours", per_class={"train": 3, "test": 2})
     return tmp_path
-
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """Run a command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["clipeval", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err, captured.err
-        return stop.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture
@@ -87,7 +70,7 @@ def no_network(monkeypatch):
 
 def test_offline_opens_no_socket_and_names_what_is_missing_first(command, words, no_network):
     """The option alone does it: the hub's own variables are not set. What can be measured is measured after that."""
-    code, _, err = command("run", *words, *REMOTE, "-t", "classification", "--offline")
+    code, _, err = command("clipeval", "run", *words, *REMOTE, "-t", "classification", "--offline")
     assert code == 3
     lines = err.splitlines()
     first_result = next(number for number, line in enumerate(lines) if line.startswith("[1/"))
@@ -100,14 +83,16 @@ def test_offline_opens_no_socket_and_names_what_is_missing_first(command, words,
 
 def test_offline_names_a_missing_training_split_first(command, zoo, words, no_network):
     (zoo / "b.yaml").write_text(f"datasets: {{x: {{spec: 'folder:{zoo}/colours', train_split: training}}}}\n")
-    code, _, err = command("run", "-c", zoo / "b.yaml", *words[:2], *words[4:], "-d", "x", "-t", "probe", "--offline")
+    code, _, err = command(
+        "clipeval", "run", "-c", zoo / "b.yaml", *words[:2], *words[4:], "-d", "x", "-t", "probe", "--offline"
+    )
     assert code == 3
     assert err.startswith("missing: x: ")
     assert "has no split 'training'" in err.splitlines()[0]
 
 
 def test_a_plan_downloads_nothing_and_does_not_blame_an_option(command, words, no_network):
-    code, out, _ = command("run", *words, *REMOTE, "-t", "classification", "--plan", "--json")
+    code, out, _ = command("clipeval", "run", *words, *REMOTE, "-t", "classification", "--plan", "--json")
     assert code == 0
     reasons = {cell["reason"] for cell in json.loads(out) if cell["state"] == "missing"}
     assert len(reasons) == len(MISSING)
@@ -126,8 +111,8 @@ def test_a_second_run_in_the_same_folder_refuses_and_changes_nothing(command, wo
             f"clipeval: {zoo}/out: another run is writing here. Wait for it, or choose another folder with -o.\n"
         )
         assert sorted(path.name for path in (zoo / "out").iterdir()) == [".lock"]
-        assert command("run", *words, "--plan")[0] == 0
-    assert command("run", *words, "-t", "classification")[0] == 0
+        assert command("clipeval", "run", *words, "--plan")[0] == 0
+    assert command("clipeval", "run", *words, "-t", "classification")[0] == 0
 
 
 @pytest.fixture
@@ -164,9 +149,9 @@ def read_only(monkeypatch):
 
 
 def test_a_read_only_store_that_has_everything_serves(command, words, zoo, cache, read_only):
-    first = command("run", *words, "-t", "classification")
+    first = command("clipeval", "run", *words, "-t", "classification")
     read_only(cache)
-    again = command("run", *words[:-1], zoo / "elsewhere", "-t", "classification")
+    again = command("clipeval", "run", *words[:-1], zoo / "elsewhere", "-t", "classification")
     assert (first[0], again[0]) == (0, 0), again[2]
     tables = [clipeval.read_results(zoo / name).drop(columns=list(TIMING_COLUMNS)) for name in ("out", "elsewhere")]
     pd.testing.assert_frame_equal(*tables)
@@ -174,25 +159,25 @@ def test_a_read_only_store_that_has_everything_serves(command, words, zoo, cache
 
 def test_a_read_only_store_that_lacks_something_says_so(command, words, cache, read_only):
     read_only(cache)
-    code, _, err = command("run", *words, "-t", "classification")
+    code, _, err = command("clipeval", "run", *words, "-t", "classification")
     assert code == 3
     assert "Read-only file system" in err
     assert "set CLIPEVAL_CACHE to another folder" in err
 
 
 def test_half_a_ledger_line_is_reported_and_measured_again(command, words, zoo):
-    assert command("run", *words, "-t", "classification", "-t", "probe")[0] == 0
+    assert command("clipeval", "run", *words, "-t", "classification", "-t", "probe")[0] == 0
     expected = clipeval.read_results(zoo / "out").drop(columns=list(TIMING_COLUMNS))
     ledger = zoo / "out" / "ledger.jsonl"
     lines = ledger.read_bytes().splitlines(keepends=True)
     ledger.write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
-    code, _, err = command("run", *words, "-t", "classification", "-t", "probe")
+    code, _, err = command("clipeval", "run", *words, "-t", "classification", "-t", "probe")
     assert code == 0
     assert (
         f"{ledger}: line {len(lines)} cannot be read (a run was cut off there); what it held is measured again." in err
     )
     pd.testing.assert_frame_equal(clipeval.read_results(zoo / "out").drop(columns=list(TIMING_COLUMNS)), expected)
-    assert command("run", *words, "-t", "classification", "-t", "probe", "--rerun", "missing")[0] == 0
+    assert command("clipeval", "run", *words, "-t", "classification", "-t", "probe", "--rerun", "missing")[0] == 0
 
 
 def test_a_clock_that_goes_backwards(command, words, zoo, monkeypatch):
@@ -207,9 +192,9 @@ def test_a_clock_that_goes_backwards(command, words, zoo, monkeypatch):
 
     monkeypatch.setattr(workbench, "datetime", Backwards)
     monkeypatch.setattr(time, "time", lambda: now[0].timestamp())
-    assert command("run", *words, "-t", "classification")[0] == 0
+    assert command("clipeval", "run", *words, "-t", "classification")[0] == 0
     before = clipeval.read_results(zoo / "out")
-    assert command("run", *words, "-t", "classification", "--rerun", "always")[0] == 0
+    assert command("clipeval", "run", *words, "-t", "classification", "--rerun", "always")[0] == 0
     after = clipeval.read_results(zoo / "out")
     assert after.started_at[0] < before.started_at[0]
     for frame in (before, after):

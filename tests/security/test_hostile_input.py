@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from helpers import TINY, add, encoded, image_folder, picture, tiny_checkpoint
 
 import clipeval
-from clipeval import cli, config
+from clipeval import config
 from clipeval.errors import UsageError
 from clipeval.results.schema import to_frame
 from clipeval.results.table import read_results, write_frame
@@ -29,28 +28,23 @@ def zoo(tmp_path):
 
 
 @pytest.fixture
-def command(capsys, monkeypatch):
-    """Run a command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["clipeval", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err, captured.err
-        return stop.value.code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def run(command, zoo):
     """``clipeval run`` of the good checkpoint on ``dataset``."""
 
     def call(dataset, *words):
         return command(
-            "run", "-m", zoo / "good.pt", "-d", dataset, "-o", zoo / "out", "--workers", "0", "--json", *words
+            "clipeval",
+            "run",
+            "-m",
+            zoo / "good.pt",
+            "-d",
+            dataset,
+            "-o",
+            zoo / "out",
+            "--workers",
+            "0",
+            "--json",
+            *words,
         )
 
     return call
@@ -108,7 +102,7 @@ def test_a_yaml_bomb_is_refused_at_once(tmp_path, command):
     lines += [f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * 9) + "]" for n in range(1, 10)]
     (tmp_path / "bomb.yaml").write_text("\n".join(lines))
     started = time.monotonic()
-    code, _, err = command("run", "-c", tmp_path / "bomb.yaml")
+    code, _, err = command("clipeval", "run", "-c", tmp_path / "bomb.yaml")
     assert code == 2
     assert "bomb.yaml:2:10: not valid YAML: aliases (*name) are not supported here" in err
     with pytest.raises(UsageError, match="not valid YAML: maximum recursion"):
@@ -149,7 +143,18 @@ def test_a_data_set_name_cannot_leave_the_results_folder(zoo, command, name, cac
     )
     before = tree(zoo.parent)
     code, _, err = command(
-        "run", "-c", zoo / "b.yaml", "-m", zoo / "good.pt", "-d", "../" + name[:50], "-o", zoo / "out", "--workers", "0"
+        "clipeval",
+        "run",
+        "-c",
+        zoo / "b.yaml",
+        "-m",
+        zoo / "good.pt",
+        "-d",
+        "../" + name[:50],
+        "-o",
+        zoo / "out",
+        "--workers",
+        "0",
     )
     assert code == 0, err
     frame = read_results(zoo / "out")
@@ -159,7 +164,7 @@ def test_a_data_set_name_cannot_leave_the_results_folder(zoo, command, name, cac
     ]
     shared = {"dataset": name, "task": "zeroshot_classification", "metric": "acc1", "status": "ok"}
     write_frame(zoo / "laws", to_frame([row | shared for row in laws]))
-    code, _, err = command("fit", zoo / "laws", "-o", zoo / "fits", "--bootstrap", "100")
+    code, _, err = command("clipeval", "fit", zoo / "laws", "-o", zoo / "fits", "--bootstrap", "100")
     assert code in (0, 3), err
     fresh = tree(zoo.parent) - before
     inside = (zoo / "out", zoo / "laws", zoo / "fits", cache)
@@ -214,11 +219,11 @@ def test_a_users_own_csv_is_read_as_it_is(tmp_path):
 
 def test_wrong_cells_of_a_table_are_named(tmp_path, command):
     (tmp_path / "t.csv").write_text("model,dataset,value,n\nm,d,0.5,1\nm,e,high,1\n")
-    code, _, err = command("check", tmp_path / "t.csv", "--against", tmp_path / "t.csv")
+    code, _, err = command("clipeval", "check", tmp_path / "t.csv", "--against", tmp_path / "t.csv")
     assert code == 2
     assert "t.csv: not a readable results table: row 2, column value: 'high' is not of type float64" in err
     (tmp_path / "t.csv").write_text("model,dataset\nm,d,0.5\n")
-    code, _, err = command("check", tmp_path / "t.csv", "--against", tmp_path / "t.csv")
+    code, _, err = command("clipeval", "check", tmp_path / "t.csv", "--against", tmp_path / "t.csv")
     assert code == 2
     assert "its rows have more cells than its header" in err
 
@@ -229,7 +234,7 @@ def test_hostile_names_in_a_checkpoint(zoo, command):
     content["metadata"] |= {"source": "=cmd|' /C calc'!A0<script>[red]\x1b[31m"}
     torch.save({**content, "model_cfg": TINY}, zoo / "odd.pt")
     code, out, err = command(
-        "run", "-m", zoo / "odd.pt", "-d", f"folder:{zoo}/colours", "-o", zoo / "out", "--workers", 0
+        "clipeval", "run", "-m", zoo / "odd.pt", "-d", f"folder:{zoo}/colours", "-o", zoo / "out", "--workers", 0
     )
     assert code == 0, err
     assert "\x1b[31m" not in out

@@ -20,7 +20,6 @@ import clipeval
 from clipeval import config, models
 from clipeval.errors import DataError, UsageError
 from clipeval_train import checkpoint
-from clipeval_train.cli import main
 from clipeval_train.finetune import loop
 from clipeval_train.finetune.loop import finetune
 from clipeval_train.finetune.tuner import Finetuner
@@ -257,38 +256,35 @@ def test_a_loss_that_is_not_finite_ends_the_run(base, tmp_path):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
+def typed(tmp_path, command):
     """(exit code, stdout, stderr) of ``clipeval-train finetune`` with a file of these keys."""
 
     def run(*settings, **keys):
         path = tmp_path / "run.yaml"
         path.write_text(yaml.safe_dump(keys))
-        monkeypatch.setattr(sys, "argv", ["clipeval-train", "finetune", str(path), *settings])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
+        return command("clipeval-train", "finetune", path, *settings)
 
     return run
 
 
-def test_the_command_continues_and_prints_the_checkpoint(base, tmp_path, command):
+def test_the_command_continues_and_prints_the_checkpoint(base, tmp_path, typed):
     keys = {"model": str(base), "data": DIGITS, "preset": "ilharco2022", "out": str(tmp_path / "ft"), "workers": 0}
     settings = "iterations=4", "warmup=1", "batch_size=8"
     path = f"{tmp_path / 'ft/checkpoints/iteration_00000004.pt'}\n"
-    code, printed, told = command(*settings, **keys)
+    code, printed, told = typed(*settings, **keys)
     assert (code, printed) == (0, path), told
     assert "iteration 0: digits acc1" in told
     assert "iteration 4: digits acc1" in told
-    assert command(*settings, **keys) == (0, path, f"{tmp_path / 'ft'}: already finished.\n")
+    assert typed(*settings, **keys) == (0, path, f"{tmp_path / 'ft'}: already finished.\n")
 
 
-def test_wrong_input_ends_in_the_right_exit_code(base, tmp_path, command):
+def test_wrong_input_ends_in_the_right_exit_code(base, tmp_path, typed):
     keys = {"model": str(base), "data": DIGITS, "preset": "ilharco2022", "out": str(tmp_path / "ft")}
-    code, _, told = command(**keys | {"preset": "joint9"})
+    code, _, told = typed(**keys | {"preset": "joint9"})
     assert code == 2
     assert "'joint9' is not one. Did you mean 'joint8'?" in told
     image_folder(tmp_path / "one", classes=1)
-    code, _, told = command(**keys | {"data": [f"folder:{tmp_path / 'one'}"]})
+    code, _, told = typed(**keys | {"data": [f"folder:{tmp_path / 'one'}"]})
     assert code == 3
     assert "one (train): all images have the label 0; a classifier needs at least two classes" in told
 

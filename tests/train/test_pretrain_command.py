@@ -9,39 +9,32 @@ import yaml
 from tiny_run import tiny_config
 
 from clipeval_train import loop
-from clipeval_train.cli import main
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run the command in this process: arguments in, (exit code, stdout, stderr) out."""
+def train(tmp_path, command):
+    """``clipeval-train`` with FILE in place of a small configuration's path."""
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(json.loads(tiny_config(tmp_path / "out").model_dump_json())))
 
     def run(*arguments):
-        monkeypatch.setattr(
-            sys, "argv", ["clipeval-train", *(str(path) if word == "FILE" else word for word in arguments)]
-        )
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
+        return command("clipeval-train", *(path if word == "FILE" else word for word in arguments))
 
     return run
 
 
-def test_pretrain_prints_the_checkpoint_and_again_says_finished(command, tmp_path):
-    code, out, err = command("pretrain", "FILE", "samples=64", "warmup=8")
+def test_pretrain_prints_the_checkpoint_and_again_says_finished(train, tmp_path):
+    code, out, err = train("pretrain", "FILE", "samples=64", "warmup=8")
     assert (code, out.strip()) == (0, str(tmp_path / "out/checkpoints/samples_000000000064.pt"))
     assert "samples/s" in err
-    again = command("pretrain", "FILE", "samples=64", "warmup=8")
+    again = train("pretrain", "FILE", "samples=64", "warmup=8")
     assert again[:2] == (0, out)
     assert "already finished" in again[2]
 
 
-def test_export_prints_what_open_clip_loads(command, tmp_path):
-    command("pretrain", "FILE", "samples=64", "warmup=8")
-    code, out, _ = command("export", str(tmp_path / "out"), "-o", str(tmp_path / "exported"))
+def test_export_prints_what_open_clip_loads(train, tmp_path):
+    train("pretrain", "FILE", "samples=64", "warmup=8")
+    code, out, _ = train("export", str(tmp_path / "out"), "-o", str(tmp_path / "exported"))
     assert (code, out.strip()) == (0, f"local-dir:{tmp_path / 'exported'}")
     files = sorted(path.name for path in (tmp_path / "exported").iterdir())
     assert files == ["open_clip_config.json", "open_clip_model.safetensors"]
@@ -59,26 +52,26 @@ def test_export_prints_what_open_clip_loads(command, tmp_path):
         (["export", "FILE.pt", "-o", "x"], 2, "no checkpoint of clipeval-train is there"),
     ],
 )
-def test_mistakes_end_in_their_exit_code_without_a_traceback(command, arguments, code, message):
-    found, out, err = command(*arguments)
+def test_mistakes_end_in_their_exit_code_without_a_traceback(train, arguments, code, message):
+    found, out, err = train(*arguments)
     assert (found, out) == (code, "")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_an_interrupt_exits_130(command, monkeypatch):
+def test_an_interrupt_exits_130(train, monkeypatch):
     def interrupted(config):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "pretrain", interrupted)
-    code, _, err = command("pretrain", "FILE")
+    code, _, err = train("pretrain", "FILE")
     assert code == 130
     assert err == "Interrupted. The same command continues from the newest checkpoint.\n"
 
 
-def test_a_bug_exits_70_with_a_traceback(command, monkeypatch):
+def test_a_bug_exits_70_with_a_traceback(train, monkeypatch):
     monkeypatch.setattr(loop, "pretrain", lambda config: 1 / 0)
-    code, _, err = command("pretrain", "FILE")
+    code, _, err = train("pretrain", "FILE")
     assert code == 70
     assert "ZeroDivisionError" in err
 
