@@ -1,0 +1,147 @@
+"""The rules of the house: imports run down the floors, names are true, and what users depend on stays."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+import clipeval
+from help_texts import SNAPSHOT, rendered
+from imports import ROOT, circles, imports, modules
+
+FLOORS = (
+    ("version", "errors", "paths", "plain"),
+    ("console", "digest", "config", "machine"),
+    ("files", "exits", "metrics", "tables"),
+    ("vocabulary", "stats", "identity"),
+    ("models", "datasets"),
+    ("tasks", "results"),
+    ("embeddings",),
+    ("importers", "evaluation", "scaling"),
+    ("checks", "reporting"),
+    ("clipeval_train",),
+    ("cli", "__init__", "__main__"),
+)
+"""Ground floor first. A file imports what lies in its own package or below."""
+
+ALLOWED_UP: dict[tuple[str, str], str] = {}
+
+
+def _room(module: str) -> str:
+    package, _, rest = module.partition(".")
+    if package == "clipeval_train":
+        return package
+    return rest.partition(".")[0] or "__init__"
+
+
+def _floor(room: str) -> int:
+    return next(number for number, floor in enumerate(FLOORS) if room in floor)
+
+
+def test_every_room_has_a_floor():
+    assert {_room(name) for name in modules()} <= set(chain.from_iterable(FLOORS))
+
+
+def test_nothing_is_imported_in_a_circle():
+    assert circles(imports()) == []
+
+
+def test_a_circle_would_be_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_imports_run_down():
+    up = [
+        f"{name} imports {other}"
+        for name, others in imports().items()
+        for other in sorted(others)
+        if _room(name) != _room(other) and _floor(_room(other)) >= _floor(_room(name))
+    ]
+    assert up == []
+
+
+def test_the_rooms_of_a_command_do_not_know_each_other():
+    """But the report and the gate show what a fit found."""
+    commands = {"importers", "evaluation", "scaling", "checks", "reporting"}
+    across = {
+        (_room(name), _room(other))
+        for name, others in imports().items()
+        for other in others
+        if {_room(name), _room(other)} <= commands and _room(name) != _room(other)
+    }
+    assert across <= {("checks", "scaling"), ("reporting", "scaling")}
+
+
+@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_documents_name_files_that_exist(document):
+    text = (ROOT / document).read_text("utf-8")
+    names = set(re.findall(r"(?<![\w/.*-])((?:[a-z_0-9]+/)*[a-z_0-9]+\.(?:py|csv|toml|sh|yaml|j2))\b", text, re.IGNORECASE))
+    files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if not _is_hidden(path)]
+    missing = sorted(name for name in names if not any(f"/{file}".endswith(f"/{name}") for file in files))
+    folders = set(re.findall(r"`((?:[a-z_]+/)+)`", text))
+    known = {path.relative_to(ROOT).as_posix() + "/" for path in ROOT.rglob("*") if path.is_dir() and not _is_hidden(path)}
+    missing += sorted(folder for folder in folders if not any(f"/{name}".endswith(f"/{folder}") for name in known))
+    assert set(missing) <= {"PLAN.yaml", "CONFIG.yaml", "benchmarks.yaml"}, missing
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(ROOT).parts)
+
+
+def test_public_names_agree():
+    tree = ast.parse((ROOT / "clipeval" / "__init__.py").read_text("utf-8"))
+    typed = {
+        alias.name: node.module
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == clipeval._HOMES
+    assert set(clipeval.__all__) == {*clipeval._HOMES, "__version__"}
+    assert set(clipeval.__all__) <= set(dir(clipeval))
+    for name, home in clipeval._HOMES.items():
+        assert getattr(clipeval, name) is getattr(import_module(home), name)
+
+
+def test_addresses_kept_as_text_are_true():
+    from clipeval.datasets.opening import ADAPTERS
+    from clipeval.tasks import TASKS, load_task
+
+    for address in ADAPTERS.values():
+        module, _, function = address.partition(":")
+        assert callable(getattr(import_module(module), function))
+    assert all(load_task(task).run for task in TASKS.values())
+
+
+def test_there_is_one_version():
+    from importlib.metadata import version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert project["project"].get("version") is None
+    assert project["tool"]["hatch"]["version"]["path"] == "clipeval/version.py"
+    citation = re.search(r"^version: *[\"']?([^\"'\n]+)", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    assert citation is not None
+    assert {clipeval.__version__, citation[1], version("clipeval")} == {clipeval.__version__}
+
+
+def test_help_texts_are_as_recorded():
+    """Options, defaults and commands do not disappear. Write the snapshot anew with: python tests/help_texts.py"""
+    assert rendered() == SNAPSHOT.read_text("utf-8")
+
+
+def test_nothing_heavy_is_imported_with_clipeval():
+    import subprocess
+
+    heavy = "torch, open_clip, datasets, faiss, sklearn, matplotlib, plotly, transformers, pandas, pyarrow"
+    program = f"import clipeval.cli, sys; print([n for n in '{heavy}'.split(', ') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
