@@ -8,21 +8,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from clipeval.version import __version__
+
 if TYPE_CHECKING:
     from clipeval.checks.gate import check
+    from clipeval.evaluation.run import run
     from clipeval.reporting.page import report
     from clipeval.results.table import read_results
-    from clipeval.runner import run
     from clipeval.scaling.fit import fit
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "check", "fit", "read_results", "report", "run"]
 
 _HOMES = {
     "check": "clipeval.checks.gate",
     "fit": "clipeval.scaling.fit",
     "report": "clipeval.reporting.page",
-    "run": "clipeval.runner",
+    "run": "clipeval.evaluation.run",
     "read_results": "clipeval.results.table",
 }
 
@@ -33,3 +34,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clipeval import __version__
 from clipeval.console import say
-from clipeval.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, ClipevalError, UsageError, suggest
+from clipeval.errors import UsageError, suggest
+from clipeval.exits import guarded
+from clipeval.plain import plain
+from clipeval.version import __version__
 
 app = typer.Typer(
     name="clipeval",
@@ -110,7 +111,8 @@ def run(
 ) -> None:
     """Evaluate checkpoints on data sets into one tidy results table. The same command again continues."""
     from clipeval import config as configuration
-    from clipeval import runner, tables
+    from clipeval import tables
+    from clipeval.evaluation import run as runner
 
     if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -290,7 +292,7 @@ def import_(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the tidy table.")],
 ) -> None:
     """Turn raw result files (CLIP_benchmark JSON and CSV, open_clip CSV, the paper's CSV) into a tidy table."""
-    from clipeval.results.importing import import_files
+    from clipeval.importers.import_files import import_files
     from clipeval.results.table import write_frame
 
     imported = import_files(files)
@@ -363,38 +365,9 @@ def list_(
 
 
 def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(_without_nan(document), indent=1, ensure_ascii=False))
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a missing number is null."""
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value
+    typer.echo(json.dumps(plain(document), indent=1, ensure_ascii=False))
 
 
 def main() -> None:
     """Entry point: runs the command and turns every error into its exit code and a message without traceback."""
     guarded(app, "clipeval")
-
-
-def guarded(command: Callable[..., Any], name: str) -> None:
-    """Run a Typer app; exits with the code of the error that ends it."""
-    try:
-        command(prog_name=name)
-    except ClipevalError as error:
-        say(f"{name}: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_USAGE)
-    except Exception:
-        traceback.print_exc()
-        say(f"{name}: this is a bug in {name}. Please report it with the lines above.")
-        sys.exit(EXIT_BUG)

@@ -5,13 +5,25 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PLAIN_INTERVAL_SECONDS = 30.0
+_PIPE_WIDTH = 200
 
 
 def say(message: str) -> None:
     """One line for the person, on stderr."""
     print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def out() -> Console:
+    """The console of tables, on stdout: as wide as the terminal, or wide enough for any table in a pipe."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 class RunProgress:

@@ -53,6 +53,11 @@ class StoreError(MeasureError):
     """A cache entry or a result file cannot be read or written."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of another library says, without its advice."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def suggest(word: str, choices: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the closest of ``choices``, or an empty string when none is close."""
     lowered = {choice.lower(): choice for choice in choices}

@@ -21,6 +21,11 @@ def default_workers() -> int:
     return min(cores(), 16)
 
 
+def workers_per_rank() -> int:
+    """Decoding processes for each of this machine's ranks."""
+    return max(1, default_workers() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def resolve_device(name: str) -> str:
     """``auto`` becomes ``cuda`` where there is a GPU and ``cpu`` elsewhere. Raises UsageError for an absent device."""
     if name == "cpu" or (name == "auto" and not _has_nvidia_driver()):

@@ -16,7 +16,6 @@ A file is a dictionary of tensors and plain Python values, so ``torch.load(weigh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -28,8 +27,8 @@ from typing import Any
 import torch
 
 from clipeval.errors import StoreError, UsageError
+from clipeval.files import write_atomically, write_bytes, write_json, write_text
 from clipeval.models import weights
-from clipeval.results.files import write_atomically
 from clipeval.results.ledger import exclusive
 from clipeval_train.model import IMAGE_MEAN, IMAGE_STD
 
@@ -118,7 +117,7 @@ def save(out: Path, content: dict[str, Any], keep: int | None = None) -> None:
 def write(out: Path, path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint to ``path``, inside ``out``, and point OUT/latest to it. Raises StoreError."""
     write_atomically(path, partial(_write, {"format": weights.TRAINED_FORMAT, **content}))
-    write_atomically(out / "latest", partial(_point, path.relative_to(out).as_posix()))
+    write_text(out / "latest", f"{path.relative_to(out).as_posix()}\n")
 
 
 def export(path: Path, folder: Path, ema: bool = False) -> None:
@@ -140,9 +139,8 @@ def export(path: Path, folder: Path, ema: bool = False) -> None:
         "arch": saved.get("arch", ""),
         "metadata": saved["metadata"],
     }
-    write_atomically(folder / "open_clip_model.safetensors", lambda file: _fill(as_bytes(tensors), file))
-    text = json.dumps(config, indent=1)
-    write_atomically(folder / weights.CONFIG_FILE, lambda file: _fill(text.encode(), file))
+    write_bytes(folder / "open_clip_model.safetensors", as_bytes(tensors))
+    write_json(folder / weights.CONFIG_FILE, config)
 
 
 def _files(out: Path) -> list[Path]:
@@ -166,11 +164,3 @@ def _write(content: dict[str, Any], path: Path) -> None:
         torch.save(content, path)
     except RuntimeError as error:  # how torch reports a full disk
         raise OSError(str(error)) from error
-
-
-def _point(target: str, path: Path) -> None:
-    _fill(f"{target}\n".encode(), path)
-
-
-def _fill(data: bytes, path: Path) -> None:
-    path.write_bytes(data)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from clipeval.cli import JsonFlag, guarded
 from clipeval.console import say
+from clipeval.exits import guarded
 
 app = typer.Typer(
     help="Train CLIP models whose checkpoints clipeval evaluates.",
@@ -134,7 +134,9 @@ def ladder(
     results: Annotated[
         list[str] | None, typer.Option(help="Results table or folder of clipeval run, for --budget.")
     ] = None,
-    as_json: JsonFlag = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
+    ] = False,
 ) -> None:
     """Train a grid of architectures, data sources and samples seen. The same command continues.
 

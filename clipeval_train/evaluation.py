@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 from clipeval import config as configuration
-from clipeval import datasets, machine, runner
+from clipeval import datasets, machine
 from clipeval.config import Config
 from clipeval.console import say
 from clipeval.errors import ClipevalError
-from clipeval.plan import Options
-from clipeval.results.files import write_atomically
+from clipeval.evaluation import run as runner
+from clipeval.evaluation.plan import Options
+from clipeval.files import write_atomically
 from clipeval.results.ledger import Ledger
 from clipeval.tasks import canonical_name
 from clipeval_train.config import EvaluateEntry

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from clipeval.console import say
 from clipeval.errors import StoreError, UsageError
-from clipeval.results.files import write_atomically
+from clipeval.files import write_text
 
 _LINES_PER_RUN = 1000
 _PLAIN_INTERVAL_SECONDS = 10.0
@@ -186,7 +186,7 @@ def _shares(record: dict[str, Any]) -> list[str]:
 def _keep_lines_until(path: Path, samples: int) -> None:
     """Drop the lines of work that was lost: it is done, and logged, again. Creates the file where there is none."""
     kept = [line for line in _lines(path) if json.loads(line)["samples"] <= samples]
-    write_atomically(path, lambda temporary: _fill("".join(kept), temporary))
+    write_text(path, "".join(kept))
 
 
 def _lines(path: Path) -> list[str]:
@@ -198,7 +198,3 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         raise StoreError(f"{path}: cannot read: {error.strerror}. Choose another `out`.") from error
     return [line for line in lines if line.endswith("\n")]
-
-
-def _fill(text: str, path: Path) -> None:
-    path.write_text(text, "utf-8")

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-import clipeval
 from clipeval.console import say
 from clipeval.errors import ClipevalError, DataError, MeasureError, UsageError
 from clipeval.models import profile
 from clipeval.results.provenance import git_commit, packages
+from clipeval.version import __version__
 from clipeval_train import checkpoint, evaluation, model
 from clipeval_train.config import PretrainConfig
 from clipeval_train.distributed import World, open_world
@@ -262,7 +262,7 @@ def _facts(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "data_fingerprint": corpus.fingerprint,
-        "clipeval_version": clipeval.__version__,
+        "clipeval_version": __version__,
         "git_commit": git_commit(),
         "packages": packages(),
     }

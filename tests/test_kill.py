@@ -30,7 +30,7 @@ DRIVER = """
 import os, random, signal, sys, time
 import clipeval, pandas, sklearn.linear_model, faiss
 from clipeval import runner
-from clipeval.executors import local
+from clipeval.evaluation import local
 from clipeval.models import loader
 
 encode = loader.OpenClipEncoder.encode_images

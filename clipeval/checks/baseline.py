@@ -9,8 +9,8 @@ from pathlib import Path
 
 from clipeval.checks.measured import Results, Row, has_value, key_of
 from clipeval.errors import StoreError, UsageError
+from clipeval.files import write_atomically
 from clipeval.results import table
-from clipeval.results.files import write_atomically
 
 _TABLES = (".csv", ".parquet")
 

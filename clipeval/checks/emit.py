@@ -11,15 +11,15 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS, CheckedCell, CheckResult
-from clipeval.console import say
+from clipeval.console import out, say
 from clipeval.errors import StoreError, UsageError, suggest
-from clipeval.results.files import write_atomically
+from clipeval.files import write_text
+from clipeval.plain import plain
 
 MOST_ANNOTATIONS = 10
 """GitHub shows no more of a kind per step."""
@@ -41,7 +41,7 @@ def text(result: CheckResult, width: int = _WIDTH) -> str:
 
 def as_json(result: CheckResult) -> str:
     """``CheckResult.to_dict`` as JSON; a number that is not there is null."""
-    return json.dumps(_without_nan(result.to_dict()), indent=1, ensure_ascii=True) + "\n"
+    return json.dumps(plain(result.to_dict()), indent=1, ensure_ascii=True) + "\n"
 
 
 def junit(result: CheckResult) -> str:
@@ -132,12 +132,10 @@ def write(result: CheckResult, name: str, output: Path | None) -> None:
         if output is None:
             _append_to_summary(document)
     if output is not None:
-        write_atomically(output, partial(_write_text, text=document))
+        write_text(output, document)
         say(_printable(result.summary))
     elif name == "text":
-        from rich.console import Console
-
-        _print(result, Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH))
+        _print(result, out())
     elif name != "github":
         sys.stdout.write(document)
         say(_printable(result.summary))
@@ -155,10 +153,6 @@ def _append_to_summary(document: str) -> None:
         raise StoreError(
             f"{path}: cannot write the job summary: {error.strerror}. Name a file with --output."
         ) from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
 
 
 def _print(result: CheckResult, console: Any) -> None:
@@ -220,11 +214,3 @@ def _command_data(words: str) -> str:
 
 def _command_property(words: str) -> str:
     return _command_data(words).replace(":", "%3A").replace(",", "%2C")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return [_without_nan(item) for item in value] if isinstance(value, list | tuple) else value

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval import config as configuration
-from clipeval.checks import outcomes
+from clipeval.checks.matching import Pair, pair_cells, pair_models
 from clipeval.checks.measured import Key, Results, Row, has_value, key_of
-from clipeval.checks.outcomes import NotPairedError, OtherSamplesError, Paired
-from clipeval.checks.pairs import Pair, pair_cells, pair_models
 from clipeval.checks.rules import Rules
 from clipeval.checks.trend import Trends
 from clipeval.checks.verdicts import (
@@ -33,6 +31,8 @@ from clipeval.checks.verdicts import (
 from clipeval.errors import StoreError
 from clipeval.results.suites import COMPOUND_METRICS, SuiteRequest
 from clipeval.scaling.compare import holm
+from clipeval.stats import paired as outcomes
+from clipeval.stats.paired import NotPairedError, OtherSamplesError, Paired
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ import numpy as np
 from clipeval.checks.measured import Results, Row
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, PASS, Finding
 from clipeval.errors import MeasureError, UsageError
-from clipeval.scaling.columns import COMPUTE, compute
+from clipeval.results.columns import COMPUTE, compute
 from clipeval.scaling.estimate import fit as fit_law
 from clipeval.scaling.fit import read_tables
 from clipeval.scaling.laws import LAWS

@@ -13,11 +13,11 @@ from clipeval.datasets.selection import split_spec
 from clipeval.errors import DataError, UsageError
 
 ADAPTERS = {
-    "wds": "clipeval.datasets.wds:open_wds",
-    "hf": "clipeval.datasets.hf:open_hf",
-    "folder": "clipeval.datasets.folder:open_folder",
-    "clip_benchmark": "clipeval.datasets.clip_benchmark:open_clip_benchmark",
-    "builtin": "clipeval.datasets.builtin:open_builtin",
+    "wds": "clipeval.datasets.adapters.wds:open_wds",
+    "hf": "clipeval.datasets.adapters.hf:open_hf",
+    "folder": "clipeval.datasets.adapters.folder:open_folder",
+    "clip_benchmark": "clipeval.datasets.adapters.clip_benchmark:open_clip_benchmark",
+    "builtin": "clipeval.datasets.adapters.builtin:open_builtin",
 }
 """Scheme -> module:function(name, reference, split, entry, offline), imported when first used."""
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipeval.files import write_atomically
 from clipeval.importers import checkpoints, cherti2023, datasets
-from clipeval.results.files import write_atomically
-from clipeval.results.importing import import_files
+from clipeval.importers.import_files import import_files
 from clipeval.results.published import folder
 from clipeval.results.schema import to_frame
 

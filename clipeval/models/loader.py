@@ -15,7 +15,7 @@ from open_clip.transformer import TextTransformer
 from torchvision.transforms import Normalize, ToTensor
 
 from clipeval import digest
-from clipeval.errors import ModelError, UsageError
+from clipeval.errors import ModelError, UsageError, first_line
 from clipeval.models import facts, specs, weights, zoo
 from clipeval.models.base import Preprocessing
 from clipeval.models.encoder import PRECISIONS, OpenClipEncoder, PixelTransform
@@ -91,7 +91,7 @@ def build(model_cfg: dict[str, Any]) -> Any:
     try:
         return kind(**cfg)
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError, ZeroDivisionError) as error:
-        raise ModelError(f"open_clip cannot build this model configuration: {weights.first_line(error)}") from error
+        raise ModelError(f"open_clip cannot build this model configuration: {first_line(error)}") from error
 
 
 def image_size(model: Any) -> tuple[int, int]:
@@ -199,7 +199,7 @@ def tokenizer_of(model_cfg: dict[str, Any], name: str) -> Any:
             return HFTokenizer(hub_name, tokenizer_mode=text_cfg.get("tokenizer_mode"), **settings)
         return open_clip.SimpleTokenizer(**settings)
     except (OSError, ValueError, TypeError, ImportError) as error:
-        raise ModelError(f"{name}: cannot get the tokenizer: {weights.first_line(error)}") from error
+        raise ModelError(f"{name}: cannot get the tokenizer: {first_line(error)}") from error
 
 
 def _tokenizer(spec: ModelSpec, model_cfg: dict[str, Any]) -> Any:
@@ -208,7 +208,7 @@ def _tokenizer(spec: ModelSpec, model_cfg: dict[str, Any]) -> Any:
     try:
         return open_clip.get_tokenizer(spec.pretrained if spec.kind in ("hub", "local-dir") else spec.arch)
     except (OSError, ValueError, TypeError, ImportError) as error:
-        raise ModelError(f"{spec.name}: cannot get the tokenizer: {weights.first_line(error)}") from error
+        raise ModelError(f"{spec.name}: cannot get the tokenizer: {first_line(error)}") from error
 
 
 def _check_vocabulary(spec: ModelSpec, model_cfg: dict[str, Any], tokenizer: Any) -> None:

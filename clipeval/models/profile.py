@@ -6,13 +6,12 @@ import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from clipeval import digest
 from clipeval.errors import StoreError
+from clipeval.files import write_json
 from clipeval.paths import cache_dir
-from clipeval.results.files import write_atomically
 
 _VERSION = 1
 
@@ -44,11 +43,8 @@ def of_config(model_cfg: dict[str, Any]) -> Profile:
         return Profile(**json.loads(path.read_text("utf-8")))
     profile = measure(model_cfg)
 
-    def write(temporary: Path) -> None:
-        temporary.write_text(json.dumps(asdict(profile)), "utf-8")
-
     with contextlib.suppress(StoreError):  # the memory only saves time
-        write_atomically(path, write)
+        write_json(path, asdict(profile))
     return profile
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clipeval.errors import ModelError
+from clipeval.errors import ModelError, first_line
 from clipeval.models import zoo
 from clipeval.models.specs import HF_PREFIX, HUB_PREFIX, ModelSpec
 
@@ -163,11 +163,6 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return (
         f"{path}: not readable as a checkpoint: {reason:.200}. It may be cut off or broken: copy or download it again."
     )
-
-
-def first_line(error: Exception) -> str:
-    """What an exception of another library says, without its advice."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def is_trained(content: Any) -> bool:

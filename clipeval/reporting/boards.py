@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipeval.config import Config
 from clipeval.reporting import words
-from clipeval.reporting.table import main_metrics, metric_place, number, records, text, why_missing
+from clipeval.reporting.rows import main_metrics, metric_place, number, records, text, why_missing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ import numpy as np
 from clipeval.config import Config
 from clipeval.reporting import words
 from clipeval.reporting.figures import MOST_VISIBLE, Panel, colours, figure, legend_name, log_axis, points
-from clipeval.reporting.table import main_metrics, number
+from clipeval.reporting.rows import main_metrics, number
 
 if TYPE_CHECKING:
     import pandas as pd

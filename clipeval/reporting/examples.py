@@ -16,8 +16,8 @@ from clipeval import paths
 from clipeval.config import Config
 from clipeval.embeddings.records import RecordFile
 from clipeval.errors import ClipevalError, DataError
-from clipeval.reporting.outcomes import Outcomes, Shelf
-from clipeval.reporting.table import records, text
+from clipeval.reporting.rows import records, text
+from clipeval.results.outcomes import Outcomes, Shelf
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import yaml
 
 from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
-from clipeval.reporting.table import number, records, text
+from clipeval.reporting.rows import number, records, text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clipeval.reporting import words
 from clipeval.reporting.boards import task_place
-from clipeval.reporting.table import number, records, why_missing
+from clipeval.reporting.rows import number, records, why_missing
 
 if TYPE_CHECKING:
     import pandas as pd

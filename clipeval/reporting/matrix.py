@@ -11,7 +11,7 @@ import numpy as np
 from clipeval.config import Config
 from clipeval.reporting import words
 from clipeval.reporting.boards import Value, task_place, value_of, whole
-from clipeval.reporting.table import main_metrics, records, text
+from clipeval.reporting.rows import main_metrics, records, text
 
 if TYPE_CHECKING:
     import pandas as pd

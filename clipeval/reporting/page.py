@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import clipeval
 from clipeval import config as configuration
 from clipeval.errors import UsageError
-from clipeval.reporting import curves, examples, exports, gaps, matrix, pairs, provenance, scaling, table, words
+from clipeval.files import write_atomically, write_text
+from clipeval.reporting import comparison as pairs
+from clipeval.reporting import curves, examples, exports, gaps, matrix, scaling, words
+from clipeval.reporting import origins as provenance
+from clipeval.reporting import rows as table
 from clipeval.reporting.boards import boards
-from clipeval.results.files import write_atomically
 from clipeval.results.table import write_csv
 from clipeval.scaling.compare import holm
+from clipeval.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,19 +48,15 @@ def report(
     rows = table.read(given, config)
     leaderboards = boards(rows, config)
     out = Path(out)
-    contents: dict[str, Callable[[Path], Any]] = {
-        "index.html": partial(_write_text, text=_page(rows, leaderboards, config)),
-        "results.csv": partial(write_csv, rows.drop(columns=list(table.HELPERS))),
-        "report.md": partial(_write_text, text=exports.markdown(leaderboards)),
-        "model-index.yaml": partial(_write_text, text=exports.model_index(rows)),
+    texts = {
+        "index.html": _page(rows, leaderboards, config),
+        "report.md": exports.markdown(leaderboards),
+        "model-index.yaml": exports.model_index(rows),
     }
-    for name in FILES:
-        write_atomically(out / name, contents[name])
+    for name, text in texts.items():
+        write_text(out / name, text)
+    write_atomically(out / "results.csv", partial(write_csv, rows.drop(columns=list(table.HELPERS))))
     return out / FILES[0]
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
 
 
 def _page(rows: pd.DataFrame, leaderboards: Sequence[Any], config: configuration.Config) -> str:
@@ -90,7 +89,7 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Any], config: configuration
                 "sources": sorted(rows["source"].dropna().unique()),
                 "archs": sorted(rows["arch"].dropna().unique()),
                 "earlier": int((rows["good"] & ~rows["final"]).sum()),
-                "version": clipeval.__version__,
+                "version": __version__,
                 "policy": _policy(scripts.values()),
                 "style": Markup((_TEMPLATES / "style.css").read_text("utf-8")),
                 "rows_json": Markup(provenance.as_json(provenance.columns(rows))),

@@ -23,8 +23,8 @@ from clipeval.reporting.figures import (
     points,
     translucent,
 )
-from clipeval.reporting.table import main_metrics, records
-from clipeval.scaling.columns import COMPUTE, compute
+from clipeval.reporting.rows import main_metrics, records
+from clipeval.results.columns import COMPUTE, compute
 from clipeval.scaling.looks import FEW
 from clipeval.scaling.names import SCALES
 from clipeval.scaling.rows import source_of

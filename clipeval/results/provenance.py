@@ -7,8 +7,6 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import clipeval
-
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -36,7 +34,7 @@ def packages() -> str:
 @cache
 def git_commit() -> str:
     """The commit of clipeval's own checkout, with ``+dirty`` where files differ from it; empty outside a checkout."""
-    folder = Path(clipeval.__file__).parent
+    folder = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)

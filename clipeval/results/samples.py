@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval.errors import StoreError
-from clipeval.results.files import write_atomically
+from clipeval.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

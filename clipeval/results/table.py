@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipeval.errors import UsageError
-from clipeval.results.files import write_atomically
+from clipeval.files import write_atomically
 from clipeval.results.ledger import Ledger, Row
 from clipeval.results.schema import COLUMNS, TEXT, to_frame
 from clipeval.results.suites import SuiteRequest, suite_rows

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipeval.scaling.columns import COMPUTE, numbers
+from clipeval.results.columns import COMPUTE, numbers
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.forecast import Forecast, Measured, Target, parse, predict
 from clipeval.scaling.one import Recipe

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from clipeval.errors import MeasureError, UsageError
-from clipeval.scaling.base import Estimate
 from clipeval.scaling.frontier import Frontier, Points, frontier_for
 from clipeval.scaling.laws.curve import Law
 from clipeval.scaling.minimise import HUBER, Data, Loss, Minimum, minimise
@@ -23,6 +24,31 @@ EXACT = 1e-20
 LEAST_SQUARES, WEIGHTED = "least-squares", "weighted"
 ESTIMATORS: dict[str, Loss] = {LEAST_SQUARES: SQUARES, "huber": HUBER, WEIGHTED: SQUARES}
 """What is minimised by name; ``weighted`` is least squares weighted by known evaluation noise."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Fitted parameters and how good the fit is.
+
+    ``rss`` is the (weighted) sum of squared residuals of ln E, ``r2`` is measured on ln E, ``aicc`` is infinite where
+    n - k - 1 <= 0 (k counts the residual variance too). ``converged`` is a certificate: from several starts the best
+    objective was reached again, and its gradient is zero there; ``starts`` holds the objectives of all starts.
+    """
+
+    law: str
+    params: np.ndarray
+    names: tuple[str, ...]
+    n: int
+    rss: float
+    r2: float
+    aicc: float
+    bic: float
+    converged: bool = True
+    starts: tuple[float, ...] = field(default=())
+
+    def __getitem__(self, name: str) -> float:
+        """A parameter by name; NaN for one the law does not have."""
+        return float(self.params[self.names.index(name)]) if name in self.names else float("nan")
 
 
 def fit(
@@ -112,7 +138,7 @@ def noise_weights(law: Law, x: np.ndarray, error: np.ndarray, n_test: np.ndarray
 
     def excess(between: float) -> float:
         weights = 1 / (known + between)
-        estimate = law.fit_log(x, error, weights)
+        estimate = fit(law, x, error, weights=weights)
         residual = np.log(error) - np.log(law.error(x, estimate.params))
         return float((weights * residual**2).sum() - freedom)
 

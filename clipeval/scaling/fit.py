@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval.errors import MeasureError, UsageError, suggest
+from clipeval.results.columns import COMPUTE
 from clipeval.scaling import cherti2023
-from clipeval.scaling.columns import COMPUTE
 from clipeval.scaling.compare import compare
 from clipeval.scaling.effective_robustness import TASK as ROBUSTNESS_TASK
 from clipeval.scaling.effective_robustness import effective_robustness

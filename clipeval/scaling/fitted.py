@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipeval.scaling.base import Estimate
+from clipeval.scaling.estimate import Estimate
 from clipeval.scaling.laws import Law
 from clipeval.scaling.rows import Checkpoints
 from clipeval.scaling.select import SCALING, TOO_FEW, decades_beyond

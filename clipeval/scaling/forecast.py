@@ -11,7 +11,7 @@ import numpy as np
 
 from clipeval.errors import UsageError, suggest
 from clipeval.models import zoo
-from clipeval.scaling.columns import COMPUTE, archs, numbers
+from clipeval.results.columns import COMPUTE, archs, numbers
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.rows import Cell, source_of
 

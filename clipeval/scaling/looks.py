@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval.scaling.columns import archs, numbers
+from clipeval.results.columns import archs, numbers
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.rows import Checkpoints
 from clipeval.tables import human

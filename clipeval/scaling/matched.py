@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipeval.scaling.columns import archs, numbers
+from clipeval.results.columns import archs, numbers
 from clipeval.scaling.rows import Checkpoints
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from zlib import crc32
 import numpy as np
 
 from clipeval.errors import MeasureError, UsageError, suggest
+from clipeval.results.columns import COMPUTE, numbers, refuse
 from clipeval.scaling import select as selection
-from clipeval.scaling.base import Estimate
-from clipeval.scaling.columns import COMPUTE, numbers, refuse
-from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED, noise_weights
+from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED, Estimate, noise_weights
 from clipeval.scaling.estimate import fit as estimate_law
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, Frontier, frontier_for, on_frontier

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval.errors import UsageError
-from clipeval.scaling.columns import archs, numbers
+from clipeval.results.columns import archs, numbers
 from clipeval.scaling.fitted import Fit
 
 if TYPE_CHECKING:

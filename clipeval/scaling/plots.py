@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval.results.files import write_atomically
+from clipeval.files import write_atomically
+from clipeval.results.columns import COMPUTE, archs
 from clipeval.scaling import names
-from clipeval.scaling.columns import COMPUTE, archs
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.looks import STYLE, Looks, as_text, legend, looks_of, samples_seen, upstream
 from clipeval.scaling.rows import Cell

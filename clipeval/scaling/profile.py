@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import stdtrit
 
-from clipeval.scaling.base import Estimate, Interval
+from clipeval.scaling.estimate import Estimate
+from clipeval.scaling.interval import Interval
 from clipeval.scaling.laws.curve import Law
 from clipeval.scaling.minimise import Data, minimise
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval.errors import MeasureError, UsageError
-from clipeval.scaling.base import Estimate
-from clipeval.scaling.estimate import fit
+from clipeval.scaling.estimate import Estimate, fit
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS, Law
 from clipeval.scaling.one import Recipe

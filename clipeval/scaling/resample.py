@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clipeval.scaling.base import Estimate
-from clipeval.scaling.estimate import fit_many, frontier_points, loss_for
+from clipeval.scaling.estimate import Estimate, fit_many, frontier_points, loss_for
 from clipeval.scaling.frontier import Frontier
 from clipeval.scaling.laws import Law, LogLinear
 from clipeval.scaling.minimise import Loss

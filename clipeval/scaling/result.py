@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +11,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import clipeval
-from clipeval.results.files import write_atomically
+from clipeval.files import write_atomically, write_json
+from clipeval.plain import plain
 from clipeval.results.table import write_csv
 from clipeval.scaling.compare import Comparison
 from clipeval.scaling.compare import as_rows as comparison_rows
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.forecast import Forecast
+from clipeval.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ class FitResult:
         """The tables as lists of plain values; a number that is not known is None."""
         tables = {"fits": self._fit_rows, "comparisons": self._comparison_rows, "forecasts": self._forecast_rows}
         tables |= {name: records(table) for name, table in self.more.items()}
-        return {name: [_plain(row) for row in rows] for name, rows in tables.items()}
+        return {name: [plain(row) for row in rows] for name, rows in tables.items()}
 
     def to_json(self) -> str:
         """``to_dict`` as a JSON document."""
@@ -111,8 +111,7 @@ class FitResult:
         tables = {"fits": self.fits, "comparisons": self.comparisons, "forecasts": self.forecasts, **self.more}
         for name, table in tables.items():
             write_atomically(folder / f"{name}.csv", partial(write_csv, table))
-        card = json.dumps(_plain(self.card), indent=1, ensure_ascii=False) + "\n"
-        write_atomically(folder / "fit_card.json", partial(_write_text, text=card))
+        write_json(folder / "fit_card.json", self.card)
         self.plot(folder)
 
 
@@ -126,7 +125,7 @@ def versions() -> dict[str, str]:
     """What computed a fit."""
     from clipeval.results.provenance import git_commit
 
-    found = {"clipeval": clipeval.__version__, "git_commit": git_commit(), "python": platform.python_version()}
+    found = {"clipeval": __version__, "git_commit": git_commit(), "python": platform.python_version()}
     return found | {name: metadata.version(name) for name in _PACKAGES}
 
 
@@ -175,18 +174,3 @@ def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFra
     import pandas as pd
 
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON has: NaN and infinity are None."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval.errors import MeasureError, UsageError, suggest
-from clipeval.scaling.columns import COMPUTE, compute, errors, numbers, refuse, row_label, scales
+from clipeval.results.columns import COMPUTE, compute, errors, numbers, refuse, row_label, scales
 from clipeval.tasks import TASKS, canonical_name
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.base import Estimate, Interval
-from clipeval.scaling.estimate import fit, fit_many, frontier_points, loss_for
+from clipeval.scaling.estimate import Estimate, fit, fit_many, frontier_points, loss_for
 from clipeval.scaling.frontier import frontier_for
+from clipeval.scaling.interval import Interval
 from clipeval.scaling.laws import LAWS, Law
 from clipeval.scaling.minimise import LEAST_SQUARES, Loss
 

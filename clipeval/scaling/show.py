@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from clipeval.console import out
 from clipeval.scaling import names
 from clipeval.scaling.cherti2023 import BEST_OF_PAPER
 from clipeval.scaling.forecast import GUARD
 from clipeval.scaling.result import FitResult, records
 from clipeval.tables import human
 
-_PIPE_WIDTH = 200
 _UNLIMITED = 10_000
 _NONE = "–"
 _NAMES = 3
@@ -26,7 +24,7 @@ _NAMES = 3
 
 def print_fit(result: FitResult) -> None:
     """The tables of a fit, then its notes. Exponents have six significant digits; errors and accuracies percents."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console = out()
     tables = (_laws, _ranking, _comparisons, _matched, _forecasts, _allocations, _robustness_lines, _robustness)
     for table in (show(result) for show in tables):
         if table is not None:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from clipeval.scaling.base import Estimate, Interval
-from clipeval.scaling.estimate import fit, frontier_points
+from clipeval.scaling.estimate import Estimate, fit, frontier_points
 from clipeval.scaling.frontier import frontier_for
+from clipeval.scaling.interval import Interval
 from clipeval.scaling.laws import Law, LogLinear
 from clipeval.scaling.minimise import LEAST_SQUARES, Loss
 from clipeval.scaling.permutation import permutation_interval

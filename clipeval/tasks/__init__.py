@@ -1,4 +1,4 @@
-"""The tasks by name. A task is one module here with three functions, and one line in ``TASKS``.
+"""The tasks by name. A task is one module with three functions, and one line in ``TASKS``.
 
 texts(dataset) -> list[str]        the texts it will ask for, so that those of all cells are encoded together
 run(inputs) -> TaskResult          collects the arrays
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class TaskSpec:
     """What there is to know of a task without importing it.
 
-    ``name`` is also its module's name, ``short`` a second name for the command line, ``version`` changes whenever its
-    values do, ``main_metric`` stands for it in summaries. ``needs`` is what a data set must have for it, out of
-    labels, prompts, captions, choices and train (a training split).
+    ``short`` is a second name for the command line, ``version`` changes whenever its values do, ``main_metric`` stands
+    for it in summaries. ``needs`` is what a data set must have for it, out of labels, prompts, captions, choices and
+    train (a training split). ``address`` is its module, by default the one of its name here.
     """
 
     name: str
@@ -35,6 +35,7 @@ class TaskSpec:
     version: int
     main_metric: str
     needs: tuple[str, ...]
+    address: str = ""
 
 
 class Task(Protocol):
@@ -60,7 +61,7 @@ _SPECS = (
     TaskSpec("zeroshot_classification", "classification", "Zero-shot classification", 1, "acc1", ("labels", "prompts")),
     TaskSpec("zeroshot_retrieval", "retrieval", "Zero-shot retrieval", 1, "image_retrieval_recall@5", ("captions",)),
     TaskSpec("linear_probe", "probe", "Linear probe", 2, "acc1", ("labels", "train")),
-    TaskSpec("finetune", "", "End-to-end fine-tuning", 1, "acc1", ("labels", "train")),
+    TaskSpec("finetune", "", "End-to-end fine-tuning", 1, "acc1", ("labels", "train"), "clipeval_train.finetune.task"),
     TaskSpec("image_caption_selection", "", "Image-caption selection", 1, "text_acc", ("choices",)),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
@@ -77,4 +78,4 @@ def canonical_name(word: str) -> str:
 
 def load_task(spec: TaskSpec) -> Task:
     """The module of a task."""
-    return cast(Task, importlib.import_module(f"{__name__}.{spec.name}"))
+    return cast(Task, importlib.import_module(spec.address or f"{__name__}.{spec.name}"))

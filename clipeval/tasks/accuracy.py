@@ -13,7 +13,7 @@ from array_api_compat import array_namespace, device
 
 from clipeval.errors import MetricError
 from clipeval.metrics import hits_per_class, label_ranks, mean_per_class_recall, to_numpy
-from clipeval.stats import balanced_interval, wilson_interval
+from clipeval.stats.intervals import balanced_interval, wilson_interval
 from clipeval.tasks.base import Metric, TaskResult
 
 _CHUNK_ELEMENTS = 1 << 22

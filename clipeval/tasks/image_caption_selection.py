@@ -9,7 +9,7 @@ import numpy as np
 
 from clipeval.errors import MetricError
 from clipeval.metrics import normalise, require_finite
-from clipeval.stats import wilson_interval
+from clipeval.stats.intervals import wilson_interval
 from clipeval.tasks.base import Inputs, Metric, TaskResult
 
 if TYPE_CHECKING:

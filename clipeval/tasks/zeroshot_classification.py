@@ -9,7 +9,7 @@ import numpy as np
 
 from clipeval.errors import MetricError
 from clipeval.metrics import average_precision, normalise, require_finite
-from clipeval.stats import bootstrap_weights, percentile_interval
+from clipeval.stats.intervals import bootstrap_weights, percentile_interval
 from clipeval.tasks import accuracy
 from clipeval.tasks.base import Inputs, Metric, TaskResult
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from clipeval.errors import MetricError
 from clipeval.metrics import normalise, require_finite
-from clipeval.stats import Interval, clustered_intervals, wilson_interval
+from clipeval.stats.intervals import Interval, clustered_intervals, wilson_interval
 from clipeval.tasks.base import Inputs, Metric, TaskResult
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-import clipeval
 from clipeval import config as configuration
 from clipeval import machine, models
 from clipeval.console import say
@@ -19,6 +18,7 @@ from clipeval.models import Encoder, ModelSpec, loader
 from clipeval.models.encoder import OpenClipEncoder
 from clipeval.results.provenance import git_commit, packages
 from clipeval.tasks.base import TaskResult
+from clipeval.version import __version__
 from clipeval_train import checkpoint
 from clipeval_train.distributed import World, open_world
 from clipeval_train.finetune import data, heads
@@ -184,7 +184,7 @@ def lineage(encoder: OpenClipEncoder, stage: str, reason: str) -> dict[str, Any]
         "init_sha256": info.checkpoint_sha256,
         "stage": stage,
         "from_scratch_filter": "; ".join(filter(None, (info.from_scratch_filter, reason))),
-        "clipeval_version": clipeval.__version__,
+        "clipeval_version": __version__,
         "git_commit": git_commit(),
         "packages": packages(),
     }

@@ -6,8 +6,6 @@ classifier the same curve is that of WiSE-FT (Wortsman et al. 2022, arXiv 2109.0
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,18 +15,17 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from clipeval import config as configuration
-from clipeval import datasets, machine, models
+from clipeval import console, datasets, machine, models
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.subset import Subset
 from clipeval.errors import MetricError, ModelError
+from clipeval.files import write_atomically, write_json
 from clipeval.models import loader
 from clipeval.models.encoder import OpenClipEncoder
-from clipeval.results.files import write_atomically
 from clipeval.results.table import write_csv
 from clipeval.tasks import zeroshot_classification
 from clipeval_train import checkpoint
@@ -39,7 +36,6 @@ from clipeval_train.finetune.loop import lineage, one_checkpoint
 
 TARGET, CONTROL = "target", "control"
 _TOWER = "visual."
-_PIPE_WIDTH = 200
 
 Weights = dict[str, torch.Tensor]
 
@@ -224,15 +220,11 @@ def print_curve(patched: Patched) -> None:
         found = {(p.dataset, p.role, p.split, p.chosen_on): p.acc1 for p in patched.points if p.alpha == alpha}
         values = [f"{100 * found[column]:.2f}" if column in found else "" for column in columns]
         table.add_row(f"{'→ ' if alpha == patched.alpha else ''}{alpha:g}", *values)
-    Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    console.out().print(table)
 
 
 def _write_curve(out: Path, points: list[Point], alpha: float, config: PatchConfig) -> None:
     frame = pd.DataFrame([asdict(point) for point in points])
     write_atomically(out / "curve.csv", lambda path: write_csv(frame, path))
     document = {"alpha": alpha, "config": config.model_dump(mode="json"), "points": [asdict(point) for point in points]}
-    write_atomically(out / "patch.json", lambda path: _dump(document, path))
-
-
-def _dump(document: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(document, indent=1), "utf-8")
+    write_json(out / "patch.json", document)

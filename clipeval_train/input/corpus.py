@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,57 +10,30 @@ import torch
 from clipeval import digest
 from clipeval.console import say
 from clipeval.errors import DataError
+from clipeval.machine import workers_per_rank
 from clipeval_train import model
-from clipeval_train.config import PretrainConfig, SourceEntry
+from clipeval_train.config import PretrainConfig
 from clipeval_train.input import loader
 from clipeval_train.input.bad import BadSample, Tally
 from clipeval_train.input.batch import Batch
 from clipeval_train.input.crops import CAPTION_ROW, crop_box, resized_crop, uniform
-from clipeval_train.input.lists import ListSource, is_list
 from clipeval_train.input.memory import MemorySource
 from clipeval_train.input.order import Order
-from clipeval_train.input.shards import ShardSource
+from clipeval_train.input.source import Source, open_source
 
 _HOPELESS = 0.5
 """A share of bad samples at which a worker does not look for others, unless more are allowed."""
 
 
-class Source(Protocol):
-    """An upstream data set: samples 0, 1, ... in units that are read together."""
-
-    name: str
-    units: np.ndarray
-    """Usable samples per unit."""
-    fingerprint: str
-    is_remote: bool
-    """Whether its units have to be fetched before they can be read."""
-    tally: Tally
-    """What was found unusable when the source was opened."""
-
-    def read(self, index: int) -> tuple[torch.Tensor, list[str]]:
-        """Image ``[3, height, width]`` uint8 and at least one caption. Raises BadSample."""
-
-    def where(self, index: int) -> str:
-        """How messages call a sample."""
-
-
 def open_corpus(config: PretrainConfig, architecture: model.Architecture) -> Corpus:
     """Open every source, indexing what is new. Raises UsageError or DataError that names the source."""
-    sources = [_open(entry, architecture.image_size) for entry in config.data]
+    sources = [open_source(entry, architecture.image_size) for entry in config.data]
     for source in sources:
         if source.tally.bad:
             left_out, found = source.tally.bad.total(), source.tally.read
             say(f"{source.name}: left out {left_out:,} of {found:,} samples ({source.tally})")
         source.tally.check(config.bad_samples)
     return Corpus(config, architecture, sources)
-
-
-def _open(entry: SourceEntry, size: int) -> Source:
-    if entry.shards.startswith("builtin:"):
-        return MemorySource(entry, size)
-    if is_list(entry.shards):
-        return ListSource(entry)
-    return ShardSource(entry)
 
 
 class Corpus:
@@ -104,7 +76,7 @@ class Corpus:
         pin = torch.cuda.is_available() if pin_memory is None else pin_memory
         if self._all:
             return (self._from_memory(*part, pin) for part in parts)
-        workers = loader.workers_per_rank() if self._workers is None else self._workers
+        workers = workers_per_rank() if self._workers is None else self._workers
         return loader.decoded(self, parts, workers, self._budget, pin)
 
     def _from_memory(self, start: int, stop: int, pin: bool) -> Batch:

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from clipeval.errors import ClipevalError, DataError, UsageError
-from clipeval.machine import default_workers
 from clipeval_train.input.bad import Tally
 from clipeval_train.input.batch import Batch
-
-if TYPE_CHECKING:
-    from clipeval_train.input.corpus import Corpus
+from clipeval_train.input.source import Source
 
 _JOB = 64
 """Most samples that a worker prepares at a time: what is under way takes shared memory."""
 _BATCHES_AHEAD = 2
 _POLL_SECONDS = 0.2
+
+
+class Samples(Protocol):
+    """What is decoded: the samples at the positions of a stream."""
+
+    image_shape: tuple[int, int, int]
+    context_length: int
+
+    def samples(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, Tally]:
+        """Images, tokens and keys of a stretch as in ``Batch``, decoded in this process. Raises DataError."""
+        ...
+
+    def remote_blocks(self, start: int, stop: int) -> Iterator[tuple[Source, Iterator[tuple[int, np.ndarray]]]]:
+        """The sources whose shards have to be fetched, each with its blocks (``Order.blocks``)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,17 +71,17 @@ class Parts:
                 yield first, min(first + _JOB, stop)
 
 
-def decoded(corpus: Corpus, parts: Parts, workers: int, budget: float, pin_memory: bool) -> Iterator[Batch]:
+def decoded(samples: Samples, parts: Parts, workers: int, budget: float, pin_memory: bool) -> Iterator[Batch]:
     """The batches of ``parts``, prepared by ``workers`` processes, or here when that is 0.
 
     Raises DataError when more than the share ``budget`` of the samples is bad, and what a worker raises.
     """
-    pieces = _Pieces(corpus, parts, workers)
-    ahead = _FetchAhead(corpus, parts)  # after the workers were forked: a fork copies the locks that threads hold
+    pieces = _Pieces(samples, parts, workers)
+    ahead = _FetchAhead(samples, parts)  # after the workers were forked: a fork copies the locks that threads hold
     total = Tally()
     try:
         for start, stop in parts:
-            batch, tally = _joined(pieces, corpus, start, stop, pin_memory)
+            batch, tally = _joined(pieces, samples, start, stop, pin_memory)
             total.add(tally)
             total.check(budget)
             ahead.reached = stop
@@ -79,15 +91,10 @@ def decoded(corpus: Corpus, parts: Parts, workers: int, budget: float, pin_memor
         pieces.close()
 
 
-def workers_per_rank() -> int:
-    """Decoding processes for each of this machine's ranks."""
-    return max(1, default_workers() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def _joined(pieces: _Pieces, corpus: Corpus, start: int, stop: int, pin_memory: bool) -> tuple[Batch, Tally]:
+def _joined(pieces: _Pieces, samples: Samples, start: int, stop: int, pin_memory: bool) -> tuple[Batch, Tally]:
     began = time.monotonic()
-    images = torch.empty(stop - start, *corpus.image_shape, dtype=torch.uint8, pin_memory=pin_memory)
-    tokens = torch.empty(stop - start, corpus.context_length, dtype=torch.int64, pin_memory=pin_memory)
+    images = torch.empty(stop - start, *samples.image_shape, dtype=torch.uint8, pin_memory=pin_memory)
+    tokens = torch.empty(stop - start, samples.context_length, dtype=torch.int64, pin_memory=pin_memory)
     keys, tally = torch.empty(stop - start, dtype=torch.int64), Tally()
     row = 0
     while row < stop - start:
@@ -102,10 +109,10 @@ class _Pieces:
     """What the workers prepare, job by job in order. The only holder of the DataLoader's iterator: the traceback of an
     error keeps what its frames hold, and the workers would live on."""
 
-    def __init__(self, corpus: Corpus, parts: Parts, workers: int) -> None:
+    def __init__(self, samples: Samples, parts: Parts, workers: int) -> None:
         jobs_per_batch = -(-parts.batch_size // parts.world_size // _JOB)
         jobs = DataLoader(
-            _Decoding(corpus),
+            _Decoding(samples),
             batch_size=None,
             sampler=_Jobs(parts),
             collate_fn=_as_is,
@@ -150,12 +157,12 @@ class _Decoding(Dataset):
     """What runs in a worker. Arrays travel by pipe and images by shared memory; errors come back as values, since the
     DataLoader would wrap their message in a traceback."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        self._corpus = corpus
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
 
     def __getitem__(self, job: tuple[int, int]) -> Any:
         try:
-            images, tokens, keys, tally = self._corpus.samples(*job)
+            images, tokens, keys, tally = self._samples.samples(*job)
         except ClipevalError as error:
             return error
         return images, tokens.numpy(), keys, tally
@@ -174,10 +181,10 @@ def _quiet(worker: int) -> None:
 class _FetchAhead:
     """Threads that fetch the remote shards of the block in use and the next one."""
 
-    def __init__(self, corpus: Corpus, parts: Parts) -> None:
+    def __init__(self, samples: Samples, parts: Parts) -> None:
         self.reached = parts.start
         self._stopped = threading.Event()
-        for source, blocks in corpus.remote_blocks(parts.start, parts.stop):
+        for source, blocks in samples.remote_blocks(parts.start, parts.stop):
             threading.Thread(target=self._fetch, args=(source, blocks, parts.start), daemon=True).start()
 
     def stop(self) -> None:

@@ -17,12 +17,12 @@ import torch
 from clipeval import digest
 from clipeval.console import say
 from clipeval.errors import DataError
-from clipeval.results.files import write_atomically
+from clipeval.files import write_atomically, write_json
+from clipeval.machine import workers_per_rank
 from clipeval_train.config import SourceEntry
 from clipeval_train.input import files
 from clipeval_train.input.bad import BadSample, Tally
 from clipeval_train.input.decode import decode_captions, decode_image
-from clipeval_train.input.loader import workers_per_rank
 from clipeval_train.input.tar_index import ROW, build_index, index_path, load_index
 
 _FEW = 8
@@ -105,12 +105,8 @@ def _summary(source: str, paths: Sequence[str], indexes: Sequence[Path], table: 
                 file.write(_indexed(path, index)[0].tobytes())
 
     write_atomically(table, write_table)
-    write_atomically(summary, lambda file: _write_json(file, {"counts": counts, "tally": tally.facts()}))
+    write_json(summary, {"counts": counts, "tally": tally.facts()}, indent=None)
     return counts, tally
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value), "utf-8")
 
 
 def _index_missing(source: str, paths: Sequence[str], indexes: Sequence[Path]) -> None:

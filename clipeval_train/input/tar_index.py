@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from clipeval import digest
+from clipeval.files import write_atomically
 from clipeval.paths import cache_dir
-from clipeval.results.files import write_atomically
 from clipeval_train.input.bad import Tally
 
 IMAGES = ("jpg", "jpeg", "png", "webp")

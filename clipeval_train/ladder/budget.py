@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,9 +34,9 @@ def allocate(runs: Sequence[Run], results: Sequence[str], budget: float) -> pd.D
 def print_allocation(found: pd.DataFrame) -> None:
     """The best architecture of the ladder for each data set and source, as a table on stdout."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
+    from clipeval.console import out as stdout
     from clipeval.scaling import names
 
     title = f"The ladder's best run for {found['budget'][0]:g} GMACs, by a law of GMACs per sample and samples seen"
@@ -54,4 +53,4 @@ def print_allocation(found: pd.DataFrame) -> None:
             *(f"{row['samples_seen']:,.0f}", f"{error:.2f} [{low:.2f}, {high:.2f}]"),
             f"{row['decades_beyond']:.2f} decades" if row["decades_beyond"] > 0 else "within",
         )
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    stdout().print(table)

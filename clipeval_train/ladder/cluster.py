@@ -7,15 +7,16 @@ from its newest checkpoint.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clipeval.console import say
-from clipeval.executors.ray import cluster
-from clipeval_train.ladder.grid import Run, keep
+from clipeval.evaluation.ray import cluster
+from clipeval.files import write_text
+from clipeval_train.ladder import child
+from clipeval_train.ladder.grid import Run
 from clipeval_train.ladder.jobs import Outcome, line_of, reason_of
 
 _RETRIES = 3
@@ -35,7 +36,7 @@ def train_on_cluster(runs: Sequence[Run], address: str) -> list[Outcome]:
         task: Any = ray.remote(**options)(_pretrain)
         pending = {}
         for run in runs:
-            keep(run.file, run.yaml)
+            write_text(run.file, run.yaml)
             pending[task.remote(str(run.file), str(run.log), str(Path.cwd()), on_gpu)] = run
         outcomes: list[Outcome] = []
         while pending:
@@ -58,12 +59,9 @@ def _pretrain(file: str, log: str, folder: str, on_gpu: bool) -> tuple[int, floa
     with open(log, "wb") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    sys.argv = ["clipeval-train", "pretrain", file]
     started = time.monotonic()
     try:
-        from clipeval_train.cli import main
-
-        main()
+        child.pretrain(file)
     except SystemExit as end:
         return int(end.code or 0), time.monotonic() - started
     return 0, time.monotonic() - started

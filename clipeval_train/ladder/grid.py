@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from pydantic import Field, ValidationError
 
 from clipeval.config import explain, read_yaml
 from clipeval.errors import UsageError, suggest
-from clipeval.results.files import write_atomically
 from clipeval_train import model
 from clipeval_train.config import Frozen, PretrainConfig, Real, apply_setting, numbers, parse_pretrain
 
@@ -86,11 +84,6 @@ class Ladder:
 def hidden(out: Path) -> Path:
     """The folder for everything that is not a run."""
     return out / ".ladder"
-
-
-def keep(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises StoreError."""
-    write_atomically(path, partial(_write, text))
 
 
 def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
@@ -196,7 +189,3 @@ def _placed(message: str, places: Mapping[str, str]) -> str:
         if re.match(rf"{re.escape(key)}[.:\[]", message):
             return places[key] + message.removeprefix(key)
     return f"defaults.{message}"
-
-
-def _write(text: str, path: Path) -> None:
-    path.write_text(text, "utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,8 +15,10 @@ from signal import Signals
 from typing import Any
 
 from clipeval.console import say
+from clipeval.files import write_text
 from clipeval_train import checkpoint
-from clipeval_train.ladder.grid import Run, keep
+from clipeval_train.ladder import child
+from clipeval_train.ladder.grid import Run
 from clipeval_train.ladder.processes import Slot, start, stop
 
 FINISHED, STARTED, NEW = "finished", "started", "new"
@@ -79,16 +80,9 @@ def train(runs: Sequence[Run], slots: Sequence[Slot]) -> list[Outcome]:
 
 
 def _start(run: Run, slot: Slot) -> BaseProcess:
-    keep(run.file, run.yaml)
+    write_text(run.file, run.yaml)
     run.log.write_bytes(b"")
-    return start(_pretrain, (str(run.file),), slot, run.log)
-
-
-def _pretrain(file: str) -> None:
-    from clipeval_train.cli import main
-
-    sys.argv = ["clipeval-train", "pretrain", file]
-    main()
+    return start(child.pretrain, (str(run.file),), slot, run.log)
 
 
 def reason_of(code: int, run: Run) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -117,8 +116,9 @@ def clock(work: Iterable[tuple[float, float]], jobs: int) -> float:
 def print_plan(found: Plan) -> None:
     """The plan as a table on stdout."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
+
+    from clipeval.console import out as stdout
 
     priced = any(cost.price is not None for cost in found.costs)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -139,7 +139,7 @@ def print_plan(found: Plan) -> None:
             *(f"{len(costs)} runs", title, "", "", f"{sums['samples']:,}", _short(sums["gmacs_total"] or 0), ""),
             *(f"{sums['memory_gb']:.1f} GB", _hours(sums["hours"] or 0), *([_price(sums["price"])] if priced else [])),
         )
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = stdout()
     console.print(table)
     clock_hours = found.total(found.left)["clock_hours"] or 0
     console.print(

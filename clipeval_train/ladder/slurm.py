@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipeval_train.ladder.grid import Run, hidden, keep
+from clipeval.files import write_text
+from clipeval_train.ladder.grid import Run, hidden
 
 _WARNING_SECONDS = 120
 """How long before its end Slurm sends SIGTERM, so that the run saves."""
@@ -16,9 +17,9 @@ _WARNING_SECONDS = 120
 def write_array(runs: Sequence[Run], out: Path) -> Path:
     """Write the runs' configurations and an array script for them; returns the script. Raises StoreError."""
     for run in runs:
-        keep(run.file, run.yaml)
+        write_text(run.file, run.yaml)
     path = hidden(out) / "array.sbatch"
-    keep(path, script(runs, out))
+    write_text(path, script(runs, out))
     return path
 
 

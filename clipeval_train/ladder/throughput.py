@@ -15,7 +15,8 @@ from typing import Any
 from clipeval import digest
 from clipeval.console import say
 from clipeval.errors import MeasureError
-from clipeval_train.ladder.grid import Run, hidden, keep
+from clipeval.files import write_text
+from clipeval_train.ladder.grid import Run, hidden
 from clipeval_train.ladder.processes import Slot, call
 
 _NOT_PART_OF_A_STEP = (
@@ -47,7 +48,7 @@ def measure(runs: Sequence[Run], out: Path, slot: Slot) -> list[Throughput]:
         if key not in known:
             say(f"measuring {run.architecture.name} on this machine")
             known[key] = asdict(_measured(run, slot))
-            keep(memory, json.dumps(known, indent=1))
+            write_text(memory, json.dumps(known, indent=1))
     return [Throughput(**known[key]) for key in keys]
 
 

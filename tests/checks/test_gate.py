@@ -8,8 +8,9 @@ import pytest
 from folders import NEW, folder, row, scored
 
 import clipeval
-from clipeval.checks import measured, outcomes
+from clipeval.checks import measured
 from clipeval.errors import UsageError
+from clipeval.stats.intervals import paired as outcomes
 
 GOOD, BAD = [True] * 90 + [False] * 11, [True] * 60 + [False] * 41
 

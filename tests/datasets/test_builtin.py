@@ -11,10 +11,10 @@ import pytest
 
 from clipeval import config, datasets
 from clipeval.config import DatasetEntry
-from clipeval.datasets import icons
+from clipeval.datasets.adapters import icons
+from clipeval.datasets.adapters.builtin import ICON_CLASSES
+from clipeval.datasets.adapters.icons import Glyph, is_held_out, load_glyphs, render
 from clipeval.datasets.base import Dataset
-from clipeval.datasets.builtin import ICON_CLASSES
-from clipeval.datasets.icons import Glyph, is_held_out, load_glyphs, render
 from clipeval.errors import DataError, UsageError
 
 

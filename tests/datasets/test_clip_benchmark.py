@@ -17,7 +17,7 @@ import shard_writer as writer
 
 from clipeval import datasets
 from clipeval.config import Config, DatasetEntry
-from clipeval.datasets import clip_benchmark as adapter
+from clipeval.datasets.adapters import clip_benchmark as adapter
 from clipeval.datasets.base import Dataset
 from clipeval.errors import DataError, UsageError
 

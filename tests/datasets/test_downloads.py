@@ -13,8 +13,8 @@ import shard_writer as writer
 
 from clipeval import datasets
 from clipeval.config import DatasetEntry
+from clipeval.datasets.adapters.shards import _hub_root
 from clipeval.datasets.download import fetch, local_path
-from clipeval.datasets.shards import _hub_root
 from clipeval.errors import DataError, StoreError, UsageError
 
 

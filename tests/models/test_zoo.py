@@ -14,7 +14,7 @@ COLUMNS = [field.name for field in fields(ModelInfo) if field.name != "checkpoin
 def test_every_tag_of_the_installed_open_clip_is_in_the_table() -> None:
     known = set(zoo.checkpoints())
     new = [pair for pair in open_clip.list_pretrained() if pair not in known]
-    assert not new, "run python -m clipeval.models.build_zoo"
+    assert not new, "run python -m clipeval.models.zoo.build"
     assert set(open_clip.list_models()) == set(zoo.architectures())
 
 

@@ -17,7 +17,8 @@ from plotly.graph_objects import Figure
 import clipeval
 import clipeval.datasets
 from clipeval import config as configuration
-from clipeval.reporting import curves, examples, scaling, table
+from clipeval.reporting import curves, examples, scaling
+from clipeval.reporting import rows as table
 
 
 def read(rows, tmp_path):

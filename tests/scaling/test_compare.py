@@ -10,9 +10,8 @@ import pytest
 from imagenet_cherti2023 import COMPUTE, WIT_COMPUTE
 from scipy import stats
 
-from clipeval.scaling.base import Estimate
 from clipeval.scaling.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two, holm
-from clipeval.scaling.estimate import fit
+from clipeval.scaling.estimate import Estimate, fit
 from clipeval.scaling.exponents import COCHRAN_COX, PERMUTATION, WELCH, difference, t_test
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS

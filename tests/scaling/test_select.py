@@ -7,8 +7,8 @@ import pytest
 from imagenet_cherti2023 import COMPUTE, ERROR, LAION_2B, WIT_COMPUTE, WIT_ERROR
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.base import Interval
 from clipeval.scaling.estimate import fit
+from clipeval.scaling.interval import Interval
 from clipeval.scaling.laws import LAWS, LogLinear
 from clipeval.scaling.select import (
     NO_SCALING,

@@ -20,7 +20,7 @@ import pytest
 from helpers import image_folder, tiny_checkpoint
 
 import clipeval
-from clipeval.executors import workbench
+from clipeval.evaluation import workbench
 from clipeval.results.ledger import exclusive
 from clipeval.results.schema import TIMING_COLUMNS
 

@@ -16,7 +16,7 @@ from clipeval import config, datasets, models
 from clipeval.checks import emit
 from clipeval.checks.rules import Rules
 from clipeval.errors import ClipevalError
-from clipeval.results.importing import import_files
+from clipeval.importers.import_files import import_files
 from clipeval.results.ledger import Ledger
 from clipeval.results.schema import COLUMNS
 from clipeval.results.table import current_rows, read_results, write_frame

@@ -6,7 +6,7 @@ import torch
 from clip_benchmark.metrics import image_caption_selection as clip_benchmark
 
 from clipeval.errors import MetricError
-from clipeval.stats import wilson_interval
+from clipeval.stats.intervals import wilson_interval
 from clipeval.tasks import image_caption_selection as task
 
 

@@ -9,7 +9,7 @@ from clip_benchmark.metrics import zeroshot_classification as clip_benchmark
 
 from clipeval.datasets.base import Prompts
 from clipeval.errors import MetricError
-from clipeval.stats import wilson_interval
+from clipeval.stats.intervals import wilson_interval
 from clipeval.tasks import accuracy
 from clipeval.tasks import zeroshot_classification as task
 

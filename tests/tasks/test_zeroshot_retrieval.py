@@ -7,7 +7,7 @@ import torch
 from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 
 from clipeval.errors import MetricError
-from clipeval.stats import wilson_interval
+from clipeval.stats.intervals import wilson_interval
 from clipeval.tasks import zeroshot_retrieval as task
 
 

@@ -14,7 +14,8 @@ from shard_files import image, sound, write
 from tiny_run import tiny_config
 
 from clipeval.config import DatasetEntry
-from clipeval.datasets import icons, open_dataset
+from clipeval.datasets import open_dataset
+from clipeval.datasets.adapters import icons
 from clipeval.errors import DataError, UsageError
 from clipeval_train import model
 from clipeval_train.input import Batch, Corpus, loader, open_corpus, order, prefetch, to_input

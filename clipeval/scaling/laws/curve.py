@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from clipeval.scaling.base import Estimate
 from clipeval.scaling.minimise import Loss
 
 STEEPEST, FLATTEST = -5.0, 0.0
@@ -69,12 +68,6 @@ class Law(ABC):
             theta = self.coordinates(np.atleast_2d(params), np.zeros_like(log_x[0]))
         value, _ = self.log_error(np.broadcast_to(log_x, (len(theta), *log_x.shape)), theta)
         return np.exp(value if params.ndim > 1 else value[0])
-
-    def fit_log(self, x: np.ndarray, error: np.ndarray, weights: np.ndarray | None = None) -> Estimate:
-        """Least squares on log residuals. Raises MeasureError when there are fewer points than parameters."""
-        from clipeval.scaling.estimate import fit
-
-        return fit(self, x, error, weights=weights)
 
 
 def columns(theta: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -1,0 +1,106 @@
+"""``wds:``: webdataset shards in CLIP_benchmark's layout, from a folder, a URL, or a list of tar files.
+
+ROOT/classnames.txt  ROOT/zeroshot_classification_templates.txt  ROOT/dataset_type.txt    (each optional)
+ROOT/SPLIT/nshards.txt  ROOT/SPLIT/0.tar  ROOT/SPLIT/1.tar ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipeval.config import DatasetEntry
+from clipeval.datasets import fingerprint
+from clipeval.datasets.adapters.shards import find_shards
+from clipeval.datasets.adapters.tar_index import TarSample, index_tar
+from clipeval.datasets.images import decode
+from clipeval.datasets.loaded import LoadedDataset
+from clipeval.datasets.prompts import load_prompts
+from clipeval.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def open_wds(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> LoadedDataset:
+    """Open a folder or URL in the layout above, or tar files: ``FILE.tar``, ``{000..012}.tar``, ``A.tar::B.tar``, or
+    a text file with one of these per line. Tar files without the layout are one split, ``entry.split``.
+
+    Ids are SHARD/KEY. Labels come from ``.cls`` (a class index) or ``.npy`` (0 or 1 per class), captions from ``.txt``
+    (one per line). Raises DataError naming what is missing, truncated or inconsistent.
+    """
+    shards = find_shards(name, reference, split, entry, offline)
+    indexes = [index_tar(path) for path in shards.paths]
+    samples: list[TarSample] = []
+    ids: list[str] = []
+    places: list[tuple[Path, int, int]] = []
+    for path, stem, index in zip(shards.paths, shards.stems, indexes, strict=True):
+        samples += index.samples
+        ids += [f"{stem}/{sample.key}" for sample in index.samples]
+        places += [(path, sample.offset, sample.size) for sample in index.samples]
+    labels = None if shards.kind == "retrieval" else _labels(name, ids, samples, shards.kind)
+    captions = _captions(name, ids, samples, shards.kind)
+    prompts = None
+    if labels is not None:
+        prompts = load_prompts(name, entry.prompts, entry.language, shards.classes, shards.templates)
+    return LoadedDataset(
+        name=name,
+        split=split,
+        fingerprint=fingerprint.of_contents([index.images_digest for index in indexes], labels, captions),
+        ids=ids,
+        read=_TarImages(name, places, ids),
+        labels=labels,
+        prompts=prompts,
+        captions=captions,
+    )
+
+
+@dataclass(frozen=True)
+class _TarImages:
+    """Reads one image at its place in its shard; opens the file each time, so that loader workers share nothing."""
+
+    name: str
+    places: Sequence[tuple[Path, int, int]]
+    ids: Sequence[str]
+
+    def __call__(self, index: int) -> Image.Image:
+        path, offset, size = self.places[index]
+        sample = f"{self.name}: sample {self.ids[index]}"
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise DataError(f"{sample}: cannot read {path}: {error.strerror}.") from error
+        return decode(data, sample)
+
+
+def _labels(name: str, ids: Sequence[str], samples: Sequence[TarSample], kind: str) -> np.ndarray | None:
+    """``[n]`` int64 or ``[n, K]`` bool; None where no sample has a label and the data set does not claim any."""
+    multilabel = kind == "multilabel" or (kind == "" and any(sample.npy is not None for sample in samples))
+    values = [sample.npy if multilabel else sample.cls for sample in samples]
+    if kind == "" and all(value is None for value in values):
+        return None
+    _check_complete(name, ids, values, "label (.npy)" if multilabel else "label (.cls)")
+    if multilabel and len({len(sample.npy or ()) for sample in samples}) > 1:
+        raise DataError(f"{name}: class list and labels disagree: the .npy labels have different lengths.")
+    return np.array(values, dtype=bool if multilabel else np.int64)
+
+
+def _captions(name: str, ids: Sequence[str], samples: Sequence[TarSample], kind: str) -> list[tuple[str, ...]] | None:
+    """One tuple per image; None where the data set is a classification set or no sample has captions."""
+    values = [sample.txt for sample in samples]
+    if kind in ("classification", "multilabel") or (kind == "" and all(value is None for value in values)):
+        return None
+    _check_complete(name, ids, values, "caption (.txt)")
+    return [tuple(value or ()) for value in values]
+
+
+def _check_complete(name: str, ids: Sequence[str], values: Sequence[object], what: str) -> None:
+    for sample, value in zip(ids, values, strict=True):
+        if value is None:
+            raise DataError(f"{name}: sample {sample} has no {what}, and others have one.")

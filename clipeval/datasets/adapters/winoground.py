@@ -1,0 +1,41 @@
+"""Winoground: items of two images and two captions, where each image must be matched with its own caption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipeval.datasets import fingerprint
+from clipeval.datasets.adapters.hf import ImageColumn, image_column
+from clipeval.datasets.loaded import LoadedDataset
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def open_winoground(name: str, split: str, rows: Any) -> LoadedDataset:
+    """Two samples per row of the table, ``ROW/0`` and ``ROW/1``; ``groups`` is the row, the own caption comes first."""
+    columns = tuple(image_column(name, rows, f"image_{side}") for side in (0, 1))
+    captions = list(zip(rows["caption_0"], rows["caption_1"], strict=True))
+    choices = [pair for first, second in captions for pair in ((first, second), (second, first))]
+    groups = np.repeat(np.arange(len(rows)), 2)
+    digests = [digest for pair in zip(*(column.digests() for column in columns), strict=True) for digest in pair]
+    return LoadedDataset(
+        name=name,
+        split=split,
+        fingerprint=fingerprint.of_contents(digests, None, choices, groups),
+        ids=[f"{row}/{side}" for row in range(len(rows)) for side in (0, 1)],
+        read=_TwoColumns(columns),
+        choices=choices,
+        groups=groups,
+    )
+
+
+@dataclass(frozen=True)
+class _TwoColumns:
+    columns: tuple[ImageColumn, ...]
+
+    def __call__(self, index: int) -> Image.Image:
+        return self.columns[index % 2](index // 2)

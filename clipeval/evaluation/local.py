@@ -1,0 +1,30 @@
+"""Executes a plan in this process: each checkpoint is loaded once, each image and each unique text encoded once."""
+
+from __future__ import annotations
+
+import itertools
+
+from clipeval.errors import ClipevalError, ModelError, StoreError
+from clipeval.evaluation.journal import Journal
+from clipeval.evaluation.plan import Cell
+from clipeval.evaluation.workbench import InternalError, Workbench
+
+
+def execute(cells: list[Cell], bench: Workbench, journal: Journal) -> None:
+    """Measure ``cells`` in order on ``bench``. Errors of a cell become its row in ``journal``; only KeyboardInterrupt
+    and a full disk stop the run early."""
+    for _, group in itertools.groupby(cells, key=lambda cell: cell.model.name):
+        same_model = list(group)
+        try:
+            bench.take(same_model)
+        except (StoreError, ModelError, InternalError) as error:
+            for cell in same_model:
+                journal.fail(cell, error)
+            continue
+        for cell in same_model:
+            try:
+                measured = bench.measure(cell)
+            except ClipevalError as error:
+                journal.fail(cell, error)
+            else:
+                journal.finish(cell, bench.scored(cell), measured)

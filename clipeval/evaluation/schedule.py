@@ -1,0 +1,110 @@
+"""Which piece of work a free worker gets next, and what is lost when one dies. Knows nothing of how workers run."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from clipeval.evaluation.plan import Cell
+
+MOST_CRASHES = 3
+"""Workers that may die of one checkpoint before its cells are given up."""
+SLICE_BATCHES = 16
+"""Batches of images in a slice: large against the cost of a call, small against a data set."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work: all texts of a checkpoint, a slice of a data set's images, or a cell.
+
+    ``cells`` are those it is for; ``start`` and ``stop`` name images among the samples that are scored.
+    """
+
+    kind: Literal["texts", "images", "cell"]
+    cells: tuple[Cell, ...]
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def model(self) -> str:
+        """The checkpoint it needs."""
+        return self.cells[0].model.name
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        where = {"texts": "texts", "images": f"{self.cells[0].dataset} images {self.start}-{self.stop}"}
+        return f"{self.model} · {where[self.kind]}" if self.kind in where else self.cells[0].label
+
+
+def slices(cells: Sequence[Cell], sizes: dict[str, int], batch_size: int) -> list[Unit]:
+    """Slices of the scored images of each data set of ``cells``, one checkpoint's, where there is more than one.
+
+    ``sizes`` gives the number of images. Slices start at multiples of the batch size, so that batches are made of the
+    same images as in one process.
+    """
+    step, units = SLICE_BATCHES * batch_size, []
+    for cell in {cell.dataset: cell for cell in reversed(cells)}.values():
+        size = sizes[cell.dataset]
+        if size > step:
+            units += [Unit("images", (cell,), start, min(start + step, size)) for start in range(0, size, step)]
+    return units
+
+
+class Schedule:
+    """Two stages per checkpoint: its texts and slices of images, then its cells."""
+
+    def __init__(self, cells: Sequence[Cell], sizes: dict[str, int], batch_size: int) -> None:
+        self._waiting: dict[str, tuple[list[Unit], list[Unit]]] = {}
+        for model, group in itertools.groupby(cells, key=lambda cell: cell.model.name):
+            mine = tuple(group)
+            preparation = [Unit("texts", mine), *slices(mine, sizes, batch_size)]
+            self._waiting[model] = preparation, [Unit("cell", (cell,)) for cell in mine]
+        self._running: Counter[tuple[str, bool]] = Counter()
+        """By checkpoint and whether it is a cell."""
+        self._crashes: Counter[str] = Counter()
+
+    @property
+    def widest(self) -> int:
+        """The most workers that could be busy at once."""
+        return sum(max(len(preparation), len(cells)) for preparation, cells in self._waiting.values())
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything is waiting or running."""
+        return any(preparation or cells for preparation, cells in self._waiting.values()) or self._running.total() > 0
+
+    def next(self, held: str | None, held_by_others: Iterable[str | None]) -> Unit | None:
+        """Work for a worker that holds the checkpoint ``held``: of that one, else of one that no other worker holds,
+        else of any. None when all that is left waits for running work."""
+        others = set(held_by_others)
+        for model in sorted(self._waiting, key=lambda model: (model != held, model in others)):
+            preparation, cells = self._waiting[model]
+            ready = preparation or ([] if self._running[model, False] else cells)
+            if ready:
+                unit = ready.pop(0)
+                self._running[model, unit.kind == "cell"] += 1
+                return unit
+        return None
+
+    def done(self, unit: Unit) -> None:
+        """``unit`` has ended, well or with an error of its own."""
+        self._running[unit.model, unit.kind == "cell"] -= 1
+
+    def give_up(self, model: str) -> list[Cell]:
+        """Drop what waits of a checkpoint; the cells that will not be measured."""
+        _, cells = self._waiting.pop(model, ([], []))
+        return [unit.cells[0] for unit in cells]
+
+    def crashed(self, unit: Unit) -> list[Cell]:
+        """The worker died in ``unit``. It is tried again, or its checkpoint is given up: the cells lost."""
+        self.done(unit)
+        self._crashes[unit.model] += 1
+        is_cell = unit.kind == "cell"
+        if self._crashes[unit.model] >= MOST_CRASHES:
+            return [*(unit.cells if is_cell else ()), *self.give_up(unit.model)]
+        self._waiting.setdefault(unit.model, ([], []))[is_cell].insert(0, unit)
+        return []

@@ -1,0 +1,45 @@
+"""What the samples of an upstream data set are read from: which kinds there are, and what they have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from clipeval_train.config import SourceEntry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from clipeval_train.input.bad import Tally
+
+
+class Source(Protocol):
+    """An upstream data set: samples 0, 1, ... in units that are read together."""
+
+    name: str
+    units: np.ndarray
+    """Usable samples per unit."""
+    fingerprint: str
+    is_remote: bool
+    """Whether its units have to be fetched before they can be read."""
+    tally: Tally
+    """What was found unusable when the source was opened."""
+
+    def read(self, index: int) -> tuple[torch.Tensor, list[str]]:
+        """Image ``[3, height, width]`` uint8 and at least one caption. Raises BadSample."""
+
+    def where(self, index: int) -> str:
+        """How messages call a sample."""
+
+
+def open_source(entry: SourceEntry, size: int) -> Source:
+    """Open what ``entry`` names; images that are made in memory get the side ``size``. Raises UsageError, DataError."""
+    from clipeval_train.input.lists import ListSource, is_list
+    from clipeval_train.input.memory import MemorySource
+    from clipeval_train.input.shards import ShardSource
+
+    if entry.shards.startswith("builtin:"):
+        return MemorySource(entry, size)
+    if is_list(entry.shards):
+        return ListSource(entry)
+    return ShardSource(entry)
