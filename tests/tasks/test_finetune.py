@@ -147,7 +147,7 @@ def test_a_wrong_recipe_stops_the_run_before_it_starts(settings, message, checkp
 def test_the_trainer_is_not_imported_for_other_tasks():
     code = (
         "import sys; from clipeval.tasks import TASKS, load_task\n"
-        "for spec in TASKS.values(): load_task(spec)\n"
+        "for spec in TASKS.values(): spec.name == 'finetune' or load_task(spec)\n"
         "print([m for m in sys.modules if m.startswith('clipeval_train')])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
