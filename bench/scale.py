@@ -1,4 +1,4 @@
-"""What one image, one cell and one index entry cost here: the inputs of the arithmetic in ARCHITECTURE.md, section Scale."""
+"""What one image, one cell and one index entry cost here: the inputs of the arithmetic in docs/scale.md."""
 
 from __future__ import annotations
 
