@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from clipeval.plain import json_safe, plain, printable
+from clipeval.plain import json_safe, json_text, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,8 +37,9 @@ def show(line: object) -> None:
 
 def show_json(document: Any) -> None:
     """A document for programs, on stdout: values, or text that is JSON already. It is valid whatever names hold."""
-    text = document.rstrip() if isinstance(document, str) else json.dumps(plain(document), indent=1, ensure_ascii=False)
-    print(json_safe(text, not _is_unicode(sys.stdout.encoding)), flush=True)  # noqa: T201
+    ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    safe = json_safe(document.rstrip(), ascii_only) if isinstance(document, str) else json_text(document, 1, ascii_only)
+    print(safe, flush=True)  # noqa: T201
 
 
 def show_command(command: str) -> None:
@@ -85,10 +85,6 @@ def live() -> Progress:
 def is_watched() -> bool:
     """Whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
-
-
-def _is_unicode(encoding: str | None) -> bool:
-    return (encoding or "utf-8").lower().startswith("utf")
 
 
 class RunProgress:

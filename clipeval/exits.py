@@ -42,7 +42,7 @@ def _code_of(command: typer.Typer | Callable[..., None], name: str) -> int:
     except _Misuse as error:
         path = error.ctx.command_path if error.ctx else name
         if message := error.format_message():  # empty where the help was shown instead
-            say(f"{path}: {message} See: {path} --help")
+            say(f"{path}: {message.rstrip('.')}. See: {path} --help")
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
@@ -59,6 +60,11 @@ def printable(text: object) -> str:
     """
     shown = public(_escaped(str(text), lambda c: c.encode("unicode_escape").decode("ascii")))
     return _COMMAND.sub(r"\1\\x3a", shown.replace("##[", r"#\x23["))
+
+
+def json_text(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:
+    """``value`` as JSON that can be written and printed anywhere: see ``plain`` and ``json_safe``."""
+    return json_safe(json.dumps(plain(value), indent=indent, ensure_ascii=False), ascii_only)
 
 
 def json_safe(document: str, ascii_only: bool = False) -> str:
