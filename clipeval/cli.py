@@ -219,7 +219,7 @@ def fit(
     if out:
         result.write(out)
     if as_json:
-        show_json(result.to_json())
+        show_json(result.to_dict())
     else:
         print_fit(result)
 

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from clipeval.plain import json_safe, json_text, printable
+from clipeval.plain import json_text, masked, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,10 +36,9 @@ def show(line: object) -> None:
 
 
 def show_json(document: Any) -> None:
-    """A document for programs, on stdout: values, or text that is JSON already. It is valid whatever names hold."""
+    """A document for programs, on stdout: valid JSON in any encoding, whatever names hold; secrets are masked."""
     ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    safe = json_safe(document.rstrip(), ascii_only) if isinstance(document, str) else json_text(document, 1, ascii_only)
-    print(safe, flush=True)  # noqa: T201
+    print(json_text(masked(document), ascii_only=ascii_only), flush=True)  # noqa: T201
 
 
 def show_command(command: str) -> None:

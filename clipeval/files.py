@@ -65,11 +65,10 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Remove what a killed process left half written in a folder, once per process and folder. A file that somebody
     still writes is younger."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                if _TEMPORARY.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
-                    os.unlink(entry.path)
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 _SECRETS = (
     (re.compile(r"(?<=://)[^/?#\s]*@"), "***@"),  # the user, the password, or a token in the place of one
+    (re.compile(r"(?<=[a-z]:/)[^/?#\s:@]*:[^/?#\s]*@"), "***@"),  # the same where a path has swallowed a slash
     (
         re.compile(
             r"([?&;](?:[\w.%-]*(?:signature|credential|token|secret|passw(?:or)?d|api[-_]?key|access[-_]?key(?:id)?)"
@@ -62,17 +63,20 @@ def printable(text: object) -> str:
     return _COMMAND.sub(r"\1\\x3a", shown.replace("##[", r"#\x23["))
 
 
+def masked(value: Any) -> Any:
+    """``value`` as ``plain`` makes it, with ``public`` texts."""
+    value = plain(value)
+    if isinstance(value, dict):
+        return {masked(key): masked(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [masked(item) for item in value]
+    return public(value) if isinstance(value, str) else value
+
+
 def json_text(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:
-    """``value`` as JSON that can be written and printed anywhere: see ``plain`` and ``json_safe``."""
-    return json_safe(json.dumps(plain(value), indent=indent, ensure_ascii=False), ascii_only)
-
-
-def json_safe(document: str, ascii_only: bool = False) -> str:
-    """The same JSON, with JSON's own escapes for what ``printable`` escapes (and all beyond ASCII, if so asked).
-
-    ``document``: JSON whose lines are indented or in which no string begins a line.
-    """
-    lines = document.split("\n")  # outside strings, where a line break may stand as it is
+    """``value`` as JSON, with JSON's own escapes for what ``printable`` escapes, and all beyond ASCII if so asked."""
+    document = json.dumps(plain(value), indent=indent, ensure_ascii=False)
+    lines = document.split("\n")  # line breaks of the layout: those of strings are escapes by now
     return "\n".join(_escaped(line, _json_escape, ascii_only) for line in lines).replace("##[", r"#\u0023[")
 
 

@@ -16,6 +16,7 @@ TOKEN = "hf_" + "aBcDeFgHiJ" * 3 + "kLmN"
     [
         ("wds:http://user:S3CRET@host/x.tar: 404", "wds:http://***@host/x.tar: 404"),
         ("https://S3CRET@host:8080/x?y=1", "https://***@host:8080/x?y=1"),
+        ("wds:https:/user:S3CRET@host/x: cannot read", "wds:https:/***@host/x: cannot read"),
         ("ftp://user:p@S3CRET@host", "ftp://***@host"),
         ("two: s3://a:S3CRET@x and s3://b:S3CRET@y", "two: s3://***@x and s3://***@y"),
         ("https://h/a?X-Amz-Signature=S3CRET&X-Amz-Date=1", "https://h/a?X-Amz-Signature=***&X-Amz-Date=1"),
@@ -34,6 +35,7 @@ def test_secrets_are_masked(text, shown):
     "text",
     [
         "https://host/a@b/c.tar",
+        "c:/me@home/x",
         "https://host/a?monkey=1&split=test",
         "mail me@example.org",
         "hf_datasets and hf_checkpoint_of_mine",

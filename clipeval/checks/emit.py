@@ -6,7 +6,6 @@ Names in results tables are anybody's: each format neutralises what it would tak
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS, Ch
 from clipeval.console import out, say, show_command, show_json
 from clipeval.errors import StoreError, UsageError, suggest
 from clipeval.files import write_text
-from clipeval.plain import plain, printable
+from clipeval.plain import json_text, printable
 
 MOST_ANNOTATIONS = 10
 """GitHub shows no more of a kind per step."""
@@ -38,7 +37,7 @@ def text(result: CheckResult, width: int = _WIDTH) -> str:
 
 def as_json(result: CheckResult) -> str:
     """``CheckResult.to_dict`` as JSON; a number that is not there is null."""
-    return json.dumps(plain(result.to_dict()), indent=1, ensure_ascii=True) + "\n"
+    return json_text(result.to_dict(), ascii_only=True) + "\n"
 
 
 def junit(result: CheckResult) -> str:
@@ -134,7 +133,7 @@ def write(result: CheckResult, name: str, output: Path | None) -> None:
     elif name == "text":
         _print(result, out())
     elif name == "json":
-        show_json(document)
+        show_json(result.to_dict())
         say(result.summary)
     elif name == "junit":
         print(document, end="")  # noqa: T201 every name in it is printable
