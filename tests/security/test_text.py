@@ -42,7 +42,12 @@ NAMES = [
     "x" * 300,
     "Zürich 日本 → 👍🏽",
 ]
-FILE_NAMES = [name.replace("/", "_")[:200] for name in NAMES if SECRET not in name]
+MIXED = [  # several at once, where every name is a command of its own
+    "[/]\x1b[31m\n::error file=a::b\u202e##[command]c\x9b[/red]",
+    f"::error::[red]x[/red]\r\nhttps://u:{SECRET}@host/x\u200b",
+    "\ufeff  ::set-output name=a::b[link=http://evil]x[/link]\x7f\u2028::error::y",
+]
+FILE_NAMES = [name.replace("/", "_")[:200] for name in [*MIXED, *NAMES[5:9]] if SECRET not in name]
 
 
 def assert_harmless(*texts, annotations=False):
@@ -82,12 +87,10 @@ def zoo(tmp_path, monkeypatch):
 @pytest.fixture
 def everywhere(zoo):
     """A configuration with hostile names for data sets, suites, models and zoos."""
-    sets = {
-        name: {"spec": f"folder:{zoo}/colours", "tasks": ["classification"], "prompts": "default"} for name in NAMES
-    }
+    entry = {"spec": f"folder:{zoo}/colours", "tasks": ["classification"], "prompts": "default"}
     document = {
         "models": [{"name": name, "spec": f"{zoo}/good.pt"} for name in NAMES[:3]],
-        "datasets": dict.fromkeys(NAMES, entry),
+        "datasets": {name: dict(entry) for name in NAMES},
         "suites": {f"suite {name}": [name] for name in NAMES},
     }
     (zoo / "b.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), "utf-8")
@@ -147,8 +150,7 @@ def _json(clipeval, *words):
 
 
 def test_words_of_the_command_line(clipeval, zoo):
-    for name in NAMES:
-        name = name.replace("\x00", "")
+    for name in MIXED:
         for words in (
             ["run", "-m", name, "-d", "digits"],
             ["run", "-m", "good.pt", "-d", name],
@@ -177,11 +179,13 @@ def test_words_of_the_command_line(clipeval, zoo):
 @pytest.mark.parametrize("width", [60, 200])
 def test_fit(clipeval, table, width, monkeypatch):
     monkeypatch.setattr("clipeval.console._PIPE_WIDTH", width)
-    code, out, _ = clipeval("fit", table, "--bootstrap", "100", "--by", "source", "-d", "*")
+    sets = [word for name in ("x" * 300, "[[]red[]]x[[]/red[]]", "::error::start", "lf*") for word in ("-d", name)]
+    code, out, _ = clipeval("fit", table, "--bootstrap", "100", "--by", "source", *sets)
     assert code == 0
-    assert "[/]" in out
-    code, out, _ = clipeval("fit", table, "--bootstrap", "100", "--by", "source", "-d", "common", "--json")
-    assert "::error::start" in json.dumps(json.loads(out))
+    if width == 200:
+        assert "[red]x[/red]" in out
+        code, out, _ = clipeval("fit", table, "--bootstrap", "100", "--by", "source", *sets, "--json")
+        assert "::error::start" in {fit["dataset"] for fit in json.loads(out)["fits"]}
 
 
 WORSE = ("check", "worse.csv", "--against", "t.csv", "--rules", "rules.yaml", "--format")
@@ -203,7 +207,7 @@ def test_check(clipeval, table, monkeypatch, zoo):
         assert code == 1, err
         assert len(out) > 100
     assert clipeval("check", "t.csv", "--against", "t.csv")[0] == 0
-    for name in NAMES:
+    for name in MIXED:
         assert clipeval("check", "t.csv", "--against", "t.csv", "-m", name + "typo")[0] == 2
     code, _, _ = clipeval("check", "t.csv", "--against", "base\x1b.csv", "--update-baseline")
     assert code in (0, 2, 3)
@@ -235,7 +239,7 @@ def test_files_classes_and_facts(clipeval, zoo):
 
 
 def test_keys_of_configurations(clipeval, zoo):
-    for name in NAMES:
+    for name in [*MIXED, NAMES[-2]]:
         for document in (
             {name: 1},
             {"datasets": {"x": {"spec": "folder:x", name: 1}}},
