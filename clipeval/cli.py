@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -11,10 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from clipeval.console import say
+from clipeval.console import say, show, show_json
 from clipeval.errors import UsageError, suggest
 from clipeval.exits import guarded
-from clipeval.plain import plain
 from clipeval.version import __version__
 
 app = typer.Typer(
@@ -36,7 +34,7 @@ ConfigFile = Annotated[
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"clipeval {__version__}")
+        show(f"clipeval {__version__}")
         raise typer.Exit
 
 
@@ -133,7 +131,7 @@ def run(
     request = configuration.load(config), model or [], dataset or [], task or [], options
     if plan:
         cells = runner.dry_run(*request)
-        _print_json(cells) if as_json else tables.print_plan(cells)
+        show_json(cells) if as_json else tables.print_plan(cells)
         return
     try:
         outcome = runner.execute(*request, quiet=as_json and not sys.stderr.isatty())
@@ -141,7 +139,7 @@ def run(
         say(f"Interrupted. What was finished is in {out}. The same command continues.")
         raise
     if as_json:
-        _print_json({"rows": outcome.rows, "exit_code": outcome.exit_code})
+        show_json({"rows": outcome.rows, "exit_code": outcome.exit_code})
     else:
         tables.print_results(outcome.rows, outcome.cells, out)
     for cell, error in outcome.failures:
@@ -221,7 +219,7 @@ def fit(
     if out:
         result.write(out)
     if as_json:
-        typer.echo(result.to_json())
+        show_json(result.to_dict())
     else:
         print_fit(result)
 
@@ -361,11 +359,7 @@ def list_(
     if what not in _LISTS:
         raise UsageError(f"clipeval list {what}: expected one of {', '.join(_LISTS)}.{suggest(what, _LISTS)}")
     rows = _LISTS[what](configuration.load(config))
-    _print_json(rows) if as_json else tables.print_list(what, rows)
-
-
-def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(plain(document), indent=1, ensure_ascii=False))
+    show_json(rows) if as_json else tables.print_list(what, rows)
 
 
 def main() -> None:

@@ -197,14 +197,39 @@ def packaged() -> Config:
     return _parse(yaml.load(file.read_text("utf-8"), Loader=_Loader), PACKAGED)
 
 
+_LONGEST_NUMBER = 300  # characters; a double has at most 309 digits before its point
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, ValueError)  # what PyYAML lets through of wrong scalars
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases: they are what makes a small file expand to gigabytes."""
+    """Safe YAML without what a small file grows large by, aliases and numbers of any length (1:1:1:... is one), and
+    without what is lost in silence: of two equal keys the first."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not supported here", mark)
         return super().compose_node(parent, index)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(None, None, "a number of too many digits", node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except _UNREADABLE as error:
+            reason = f"'{node.value!s:.80}' is not of the type {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+            if name in seen:
+                reason = f"the key '{key.value!s:.80}' stands here a second time"
+                raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> Any:
@@ -255,7 +280,7 @@ def explain(error: ValidationError, path: str, model_at: Callable[[list[Any]], t
     # A union of "string or mapping" reports both failures; the deeper one is about what the user wrote.
     problem = max(problems, key=lambda item: (item["type"] == "extra_forbidden", len(item["loc"])))
     location = [part for part in problem["loc"] if not (isinstance(part, str) and part in {"str", "ModelEntry"})]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part:.200}" for part in location).lstrip(".")
     if problem["type"] == "extra_forbidden":
         keys = _user_keys(model_at(location[:-1]))
         return f"{path}: {where}: unknown key.{suggest(str(location[-1]), keys)} Keys here: {', '.join(keys)}."

@@ -5,25 +5,85 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
+
+from clipeval.plain import json_text, masked, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
 
 _PLAIN_INTERVAL_SECONDS = 30.0
 _PIPE_WIDTH = 200
+_LONGEST = 4000
+"""Characters of a message; what is longer quotes something that is no name."""
 
 
-def say(message: str) -> None:
-    """One line for the person, on stderr."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+def say(message: object) -> None:
+    """One line for the person, on stderr, made harmless by ``printable``. Of a very long one the middle is left out."""
+    if sys.stderr is None:  # print would take stdout instead
+        return
+    line = printable(message)
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} [{len(line) - _LONGEST:,} characters] {line[-_LONGEST // 2 :]}"
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def out() -> Console:
-    """The console of tables, on stdout: as wide as the terminal, or wide enough for any table in a pipe."""
+def show(line: object) -> None:
+    """One line of a command's answer, on stdout, made harmless by ``printable``."""
+    print(printable(line), flush=True)  # noqa: T201
+
+
+def show_json(document: Any) -> None:
+    """A document for programs, on stdout: valid JSON in any encoding, whatever names hold; secrets are masked."""
+    ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    print(json_text(masked(document), ascii_only=ascii_only), flush=True)  # noqa: T201
+
+
+def show_command(command: str) -> None:
+    """Lines for the machine that runs this one, such as annotations for GitHub: the only ones that it shall obey."""
+    getattr(sys.stdout, "write_command", sys.stdout.write)(command)
+
+
+def out(file: TextIO | None = None, width: int | None = None) -> Console:
+    """The console of tables, on stdout: as wide as the terminal, or wide enough for any table in a pipe.
+
+    Every string in them, and every string printed, is taken for text that anybody may have chosen: no markup, no emoji
+    codes, and made harmless by ``printable``. What is meant to have a style or several lines is a rich ``Text``.
+    """
     from rich.console import Console
+    from rich.text import Text
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    class Harmless(Console):
+        def render_str(
+            self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any
+        ) -> Text:
+            return Text(printable(text), style=style, justify=justify, overflow=overflow)
+
+    plain_width = None if (file or sys.stdout).isatty() else _PIPE_WIDTH
+    return Harmless(file=file, highlight=False, width=width or plain_width)
+
+
+def lines(*texts: str) -> Text:
+    """A cell of several lines."""
+    from rich.text import Text
+
+    return Text("\n".join(map(printable, texts)))
+
+
+def live() -> Progress:
+    """A bar on stderr, to be started. Its tasks have a ``description`` and a field ``state``."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    description, state = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[state]"))
+    columns = SpinnerColumn(), description, BarColumn(), state, TimeRemainingColumn()
+    return Progress(*columns, console=out(sys.stderr), transient=True)
+
+
+def is_watched() -> bool:
+    """Whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 class RunProgress:
@@ -44,20 +104,9 @@ class RunProgress:
         """Items encoded per second in this stretch; what came from the store does not count."""
         self._started = self._last_line = time.monotonic()
         self._live = self._bar = None
-        if not quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-
-            self._live = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[speed]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar = self._live.add_task("", total=None, speed="")
+        if not quiet and is_watched():
+            self._live = live()
+            self._bar = self._live.add_task("", total=None, state="")
 
     def __enter__(self) -> RunProgress:
         if self._live:
@@ -75,7 +124,7 @@ class RunProgress:
         self._label, self._total, self._items, self._fresh, self.rate = label, items, 0, 0, 0.0
         self._started = time.monotonic()
         if self._live and self._bar is not None:
-            self._live.reset(self._bar, total=items, description=self._where(), speed="")
+            self._live.reset(self._bar, total=items, description=printable(self._where()), state="")
 
     def advance(self, items: int, stored: int) -> None:
         """``items`` are finished, ``stored`` of them because they were in the store."""
@@ -84,7 +133,7 @@ class RunProgress:
         self.rate = self._fresh / max(time.monotonic() - self._started, 1e-9)
         speed = f"{self.rate:,.0f}/s" if self._fresh else ""
         if self._live and self._bar is not None:
-            self._live.update(self._bar, completed=self._items, speed=speed)
+            self._live.update(self._bar, completed=self._items, state=speed)
         elif not self._quiet and self._fresh and time.monotonic() - self._last_line > _PLAIN_INTERVAL_SECONDS:
             left = (self._total - self._items) / max(self.rate, 1e-9)
             self.line(f"{self._where()}: {self._items:,} of {self._total:,}, {speed}, {left:,.0f} s left")
@@ -100,7 +149,7 @@ class RunProgress:
         if self._quiet:
             return
         if self._live:
-            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(text, soft_wrap=True)
         else:
             say(text)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 
 EXIT_OK, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_NOT_MEASURED, EXIT_BUG, EXIT_INTERRUPTED = 0, 1, 2, 3, 70, 130
 
@@ -58,8 +59,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+_LONGEST_NAME, _MOST_NAMES = 200, 5000
+"""Comparing takes the product of the lengths: beyond these nobody has mistyped a name."""
+
+
 def suggest(word: str, choices: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the closest of ``choices``, or an empty string when none is close."""
-    lowered = {choice.lower(): choice for choice in choices}
+    if len(word) > _LONGEST_NAME:
+        return ""
+    names = (choice for choice in choices if len(choice) <= _LONGEST_NAME)
+    lowered = {choice.lower(): choice for choice in islice(names, _MOST_NAMES)}
     close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f" Did you mean '{lowered[close[0]]}'?" if close else ""

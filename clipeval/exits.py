@@ -3,28 +3,82 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+import typer
+
 from clipeval.console import say
-from clipeval.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, ClipevalError
+from clipeval.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_NOT_MEASURED, EXIT_OK, EXIT_USAGE, ClipevalError
+from clipeval.streams import guarded_streams
+
+_Misuse: Any = typer.BadParameter.__base__
+"""The error of all wrong command lines; typer keeps its name to itself."""
 
 
-def guarded(command: Callable[..., Any], name: str) -> None:
-    """Run a Typer app; exits with the code of the error that ends it."""
+def guarded(command: typer.Typer | Callable[..., None], name: str) -> None:
+    """Run a command; exits with its own code or that of the error that ends it.
+
+    typer's own way to end is not taken: it makes exit 1, which says that a check failed, of a closed pipe and of an
+    end of input, and shows the words of a command line as they are.
+    """
+    with guarded_streams():
+        code = _code_of(command, name)
+        signal.signal(signal.SIGINT, _leave)
+    sys.exit(code)
+
+
+def _code_of(command: typer.Typer | Callable[..., None], name: str) -> int:
     try:
-        command(prog_name=name)
+        code = _typed(command, name) if isinstance(command, typer.Typer) else command(prog_name=name)
+        sys.stdout.flush()
+        return code or EXIT_OK
     except ClipevalError as error:
         say(f"{name}: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_USAGE)
+        return error.exit_code
+    except _Misuse as error:
+        path = error.ctx.command_path if error.ctx else name
+        if message := error.format_message():  # empty where the help was shown instead
+            say(f"{path}: {message.rstrip('.')}. See: {path} --help")
+        return EXIT_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except MemoryError as error:
+        asked = f": {error}" if str(error) else ""
+        say(f"{name}: out of memory{asked}. Close other programs, or ask for less at a time.")
+        return EXIT_NOT_MEASURED
+    except OSError as error:
+        if error.errno is None:
+            return _bug(name)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        say(f"{name}: {where}{error.strerror}.")
+        return EXIT_NOT_MEASURED
     except Exception:
-        traceback.print_exc()
-        say(f"{name}: this is a bug in {name}. Please report it with the lines above.")
-        sys.exit(EXIT_BUG)
+        return _bug(name)
+
+
+def _typed(app: typer.Typer, name: str) -> int:
+    if f"_{name}_complete".replace("-", "_").upper() in os.environ:  # a shell asks what may follow
+        app(prog_name=name)
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context(name, sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return EXIT_OK
+
+
+def _bug(name: str) -> int:
+    for line in traceback.format_exc().rstrip("\n").split("\n"):
+        say(line)
+    say(f"{name}: this is a bug in {name}. Please report it with the lines above.")
+    return EXIT_BUG
+
+
+def _leave(*_: Any) -> None:
+    """Another interrupt while the interpreter ends: there is nothing left to save."""
+    os._exit(EXIT_INTERRUPTED)

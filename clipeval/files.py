@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
+import re
+import time
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from clipeval.errors import StoreError
-from clipeval.plain import plain
+from clipeval.plain import json_text
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp")
+_ABANDONED_SECONDS = 3600
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_KEPT_OF_A_NAME = 40  # characters, of up to 4 bytes: names of files end at 255 bytes
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path`` and put it in place: after a power loss too, ``path`` is
     either as before or whole. Raises StoreError."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name[:_KEPT_OF_A_NAME]}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(
-            f"{path}: cannot write: {error.strerror or error}. Free space or choose another -o."
-        ) from error
+        advice = "Free space or choose another -o" if error.errno in _FULL else "Choose another -o"
+        raise StoreError(f"{path}: cannot write: {error.strerror or error}. {advice}.") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """``text`` in UTF-8. Raises StoreError."""
-    write_bytes(path, text.encode("utf-8"))
+    """``text`` in UTF-8; lone surrogates, which it cannot hold, as escapes. Raises StoreError."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -50,7 +58,17 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
     """``value`` as JSON in UTF-8, numbers that are none as null. Raises StoreError."""
-    write_text(path, json.dumps(plain(value), indent=indent, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value, indent) + "\n")
+
+
+@cache
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a killed process left half written in a folder, once per process and folder. A file that somebody
+    still writes is younger."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
-_PIPE_WIDTH = 200
+from clipeval import console
+from clipeval.console import show
 
 
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+def table(title: str | None = None) -> Table:
+    """An empty table as all commands draw them, for ``console.out``."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def _number(value: Any, digits: int = 4) -> str:
@@ -41,11 +41,10 @@ def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Pat
     models = {cell.model.name for cell in cells}
     datasets = {cell.dataset for cell in cells}
     shown = [row for row in rows if row["model"] in models and (row["dataset"] in datasets or row.get("reference"))]
-    console = _console()
     for task in dict.fromkeys(row["task"] for row in shown):
         of_task = [row for row in shown if row["task"] == task and row["status"] in ("ok", "limited")]
         if of_task:
-            console.print(_task_table(task, of_task))
+            console.out().print(_task_table(task, of_task))
     troubles: dict[tuple[str, ...], list[str]] = {}
     for row in shown:
         if row["status"] not in ("ok", "limited"):
@@ -53,20 +52,18 @@ def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Pat
             troubles.setdefault(what, []).append(row["model"])
     for (status, dataset, task, metric, error), names in troubles.items():
         who = names[0] if len(names) == 1 else f"{len(names)} checkpoints"
-        console.print(f"{status}: {dataset} · {task} · {metric} · {who}: {error}", markup=False, soft_wrap=True)
-    console.print(
-        f"{len(rows)} rows in {out / 'results.parquet'} and {out / 'results.csv'}", markup=False, soft_wrap=True
-    )
+        show(f"{status}: {dataset} · {task} · {metric} · {who}: {error}")
+    show(f"{len(rows)} rows in {out / 'results.parquet'} and {out / 'results.csv'}")
 
 
 def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     few_shot = any(row.get("shots") is not None for row in rows)
-    table = Table(title=f"{task}: % (95 % interval)", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    shown = table(f"{task}: % (95 % interval)")
     for column in ("model", "data set"):
-        table.add_column(column, overflow="fold")
+        shown.add_column(column, overflow="fold")
     for column in ("GMACs", "samples seen", *(["shots"] if few_shot else []), "n", *map(_short_metric, metrics)):
-        table.add_column(column, justify="right", no_wrap=True)
+        shown.add_column(column, justify="right", no_wrap=True)
     lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in rows:
         key = tuple(row.get(name) for name in ("model", "dataset", "shots", "seed", "limit", "protocol"))
@@ -80,8 +77,8 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
         drawn = "full" if shots is None else f"{shots} (seed {seed})"
         n = f"{max(r['n'] for r in values.values())}{' of a limited run' if row['status'] == 'limited' else ''}"
         facts = [human(row.get("gmacs")), human(row.get("samples_seen")), *([drawn] if few_shot else []), n]
-        table.add_row(model, dataset, *facts, *(_percent(values.get(metric)) for metric in metrics))
-    return table
+        shown.add_row(model, dataset, *facts, *(_percent(values.get(metric)) for metric in metrics))
+    return shown
 
 
 def _short_metric(metric: str) -> str:
@@ -101,14 +98,14 @@ def _percent(row: dict[str, Any] | None) -> str:
 
 def print_plan(cells: Sequence[dict[str, Any]]) -> None:
     """One line per cell, and the totals."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    shown = table()
     for column in ("model", "data set", "task", "shots", "state"):
-        table.add_column(column, overflow="fold")
+        shown.add_column(column, overflow="fold")
     for column in ("images", "seconds"):
-        table.add_column(column, justify="right")
+        shown.add_column(column, justify="right")
     for cell in cells:
         seconds = cell["estimated_seconds"]
-        table.add_row(
+        shown.add_row(
             cell["model"],
             cell["dataset"],
             cell["task"],
@@ -117,13 +114,12 @@ def print_plan(cells: Sequence[dict[str, Any]]) -> None:
             _number(cell["images"]),
             "unknown" if seconds is None and cell["state"] == "to do" else _number(seconds, 1),
         )
-    console = _console()
-    console.print(table)
+    console.out().print(shown)
     reasons = Counter((cell["state"], cell["reason"]) for cell in cells if cell["reason"])
     for (state, reason), count in reasons.items():
-        console.print(f"{count} {state}: {reason}", markup=False, soft_wrap=True)
+        show(f"{count} {state}: {reason}")
     states = Counter(cell["state"] for cell in cells)
-    console.print(f"{len(cells)} cells: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+    show(f"{len(cells)} cells: " + ", ".join(f"{count} {state}" for state, count in states.items()))
 
 
 _LIST_COLUMNS = {
@@ -136,14 +132,13 @@ _LIST_COLUMNS = {
 
 def print_list(what: str, rows: Sequence[dict[str, Any]]) -> None:
     """A listing with its most useful columns; ``--json`` has all of them."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    shown = table()
     for column in _LIST_COLUMNS[what]:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        shown.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in _LIST_COLUMNS[what]))
-    console = _console()
-    console.print(table)
-    console.print(f"{len(rows)} {what}")
+        shown.add_row(*(_cell(row.get(column)) for column in _LIST_COLUMNS[what]))
+    console.out().print(shown)
+    show(f"{len(rows)} {what}")
 
 
 def _cell(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clipeval.console import say
+from clipeval.console import say, show
 from clipeval.exits import guarded
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def pretrain(
             say("Interrupted. The same command continues from the newest checkpoint.")
         raise
     if _is_main():
-        typer.echo(checkpoint)
+        show(checkpoint)
 
 
 def _is_main() -> bool:
@@ -81,7 +81,7 @@ def finetune(
     except KeyboardInterrupt:
         say("Interrupted. The same command continues from the newest checkpoint.")
         raise
-    typer.echo(checkpoint)
+    show(checkpoint)
 
 
 @app.command()
@@ -100,7 +100,7 @@ def patch(
 
     patched = run(load_patch(config, settings or []))
     print_curve(patched)
-    typer.echo(patched.path)
+    show(patched.path)
 
 
 @app.command()
@@ -158,7 +158,7 @@ def export(
     from clipeval_train import checkpoint as checkpoints
 
     checkpoints.export(checkpoints.find(checkpoint), out, ema)
-    typer.echo(f"local-dir:{out}")
+    show(f"local-dir:{out}")
 
 
 def main() -> None:

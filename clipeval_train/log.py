@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -11,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from clipeval.console import say
+from clipeval.console import is_watched, live, say
 from clipeval.errors import StoreError, UsageError
 from clipeval.files import write_text
+from clipeval.plain import printable
 
 _LINES_PER_RUN = 1000
 _PLAIN_INTERVAL_SECONDS = 10.0
@@ -50,13 +50,9 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
         self._started = self._shown_at = time.monotonic()
         _keep_lines_until(self._path, start)
         self._live = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-            self._live = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-            self._bar = self._live.add_task(self._name, total=samples, completed=start, state="")
+        if is_watched():
+            self._live = live()
+            self._bar = self._live.add_task(printable(self._name), total=samples, completed=start, state="")
             self._live.start()
 
     def __exit__(

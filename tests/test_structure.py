@@ -19,7 +19,7 @@ import clipeval
 
 FLOORS = (
     ("version", "errors", "paths", "plain"),
-    ("console", "digest", "config", "machine"),
+    ("console", "streams", "digest", "config", "machine"),
     ("files", "exits", "metrics", "tables"),
     ("vocabulary", "stats", "identity"),
     ("models", "datasets"),

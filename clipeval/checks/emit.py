@@ -6,20 +6,18 @@ Names in results tables are anybody's: each format neutralises what it would tak
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS, CheckedCell, CheckResult
-from clipeval.console import out, say
+from clipeval.console import out, say, show_command, show_json
 from clipeval.errors import StoreError, UsageError, suggest
 from clipeval.files import write_text
-from clipeval.plain import plain
+from clipeval.plain import json_text, printable
 
 MOST_ANNOTATIONS = 10
 """GitHub shows no more of a kind per step."""
@@ -32,16 +30,14 @@ _MARKDOWN = set("\\`*_{}[]<>()#+-!|~&@:.\"'")
 
 def text(result: CheckResult, width: int = _WIDTH) -> str:
     """A table, the gravest cells first, notes, and one line that sums up. One checkpoint is named above the table."""
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=width, highlight=False)
-    _print(result, console)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    page = io.StringIO()
+    _print(result, out(page, width))
+    return page.getvalue()
 
 
 def as_json(result: CheckResult) -> str:
     """``CheckResult.to_dict`` as JSON; a number that is not there is null."""
-    return json.dumps(plain(result.to_dict()), indent=1, ensure_ascii=True) + "\n"
+    return json_text(result.to_dict(), ascii_only=True) + "\n"
 
 
 def junit(result: CheckResult) -> str:
@@ -63,14 +59,14 @@ def junit(result: CheckResult) -> str:
     ElementTree.SubElement(suite, "properties")
     for cell in result.cells:
         case = ElementTree.SubElement(
-            suite, "testcase", {"classname": _printable(cell.who), "name": _printable(cell.where), "time": "0"}
+            suite, "testcase", {"classname": printable(cell.who), "name": printable(cell.where), "time": "0"}
         )
         if cell.verdict != PASS:
             kind = "failure" if cell.verdict == FAIL else "error"
-            reason = _printable(cell.reason)
+            reason = printable(cell.reason)
             said = ElementTree.SubElement(case, kind, {"type": cell.verdict, "message": reason})
-            said.text = f"{_printable(_values(cell))}\n{reason}"
-    ElementTree.SubElement(suite, "system-out").text = _printable("; ".join([result.summary, *result.notes]))
+            said.text = f"{printable(_values(cell))}\n{reason}"
+    ElementTree.SubElement(suite, "system-out").text = printable("; ".join([result.summary, *result.notes]))
     ElementTree.SubElement(suite, "system-err")
     root = ElementTree.Element("testsuites")
     root.append(suite)
@@ -88,7 +84,7 @@ def github(result: CheckResult) -> str:
         lines.append(f"::{level} title={title}::{_command_data(f'{cell.who}: {cell.where}: {cell.reason}')}\n")
     if len(troubles) > MOST_ANNOTATIONS:
         lines.append(f"{len(troubles) - MOST_ANNOTATIONS} more are in the job summary\n")
-    return "".join([*lines, _printable(result.summary), "\n"])
+    return "".join([*lines, printable(result.summary), "\n"])
 
 
 def markdown(result: CheckResult) -> str:
@@ -128,17 +124,20 @@ def write(result: CheckResult, name: str, output: Path | None) -> None:
     goes to ``output`` or else to the job summary. Raises StoreError."""
     document = FORMATS[name](result)
     if name == "github":
-        sys.stdout.write(github(result))
+        show_command(github(result))
         if output is None:
             _append_to_summary(document)
     if output is not None:
         write_text(output, document)
-        say(_printable(result.summary))
+        say(result.summary)
     elif name == "text":
         _print(result, out())
-    elif name != "github":
-        sys.stdout.write(document)
-        say(_printable(result.summary))
+    elif name == "json":
+        show_json(result.to_dict())
+        say(result.summary)
+    elif name == "junit":
+        print(document, end="")  # noqa: T201 every name in it is printable
+        say(result.summary)
 
 
 def _append_to_summary(document: str) -> None:
@@ -156,28 +155,27 @@ def _append_to_summary(document: str) -> None:
 
 
 def _print(result: CheckResult, console: Any) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
+
+    from clipeval.tables import table
 
     names = {cell.who for cell in result.cells}
     if len(names) == 1:
-        console.print(Text(_printable(next(iter(names)))), soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("verdict", no_wrap=True)
+        console.print(next(iter(names)), soft_wrap=True)
+    shown = table()
+    shown.add_column("verdict", no_wrap=True)
     for column in (*(["checkpoint"] if len(names) > 1 else []), "data set · task · metric"):
-        table.add_column(column, overflow="fold")
+        shown.add_column(column, overflow="fold")
     for column in ("baseline", "current", "change"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold")
+        shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("why", overflow="fold")
     for cell in result.cells:
-        verdict, who, *others = map(_printable, _columns(cell))
-        shown = [who, *others] if len(names) > 1 else others
-        table.add_row(Text(verdict, style=_COLOURS[cell.verdict]), *map(Text, shown))
+        verdict, who, *others = _columns(cell)
+        shown.add_row(Text(verdict, style=_COLOURS[cell.verdict]), *([who] if len(names) > 1 else []), *others)
     if result.cells:
-        console.print(table)
+        console.print(shown)
     for line in [*result.notes, result.summary]:
-        console.print(Text(_printable(line)), soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _columns(cell: CheckedCell) -> list[str]:
@@ -198,18 +196,13 @@ def _change(cell: CheckedCell) -> str:
     return "–" if math.isnan(change) else f"{change:+.2f}"
 
 
-def _printable(words: str) -> str:
-    """Text in which control characters, and what XML cannot hold, are written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
-
-
 def _escaped(words: str) -> str:
     """Text that Markdown and HTML show as it is, in one line."""
-    return "".join(f"&#{ord(c)};" if c in _MARKDOWN else c for c in _printable(words))
+    return "".join(f"&#{ord(c)};" if c in _MARKDOWN else c for c in printable(words))
 
 
 def _command_data(words: str) -> str:
-    return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(words).replace("%", "%25")
 
 
 def _command_property(words: str) -> str:

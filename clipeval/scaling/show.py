@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
-from clipeval.console import out
+from clipeval import tables
+from clipeval.console import lines, out, show
+from clipeval.plain import printable
 from clipeval.scaling import names
 from clipeval.scaling.cherti2023 import BEST_OF_PAPER
 from clipeval.scaling.forecast import GUARD
 from clipeval.scaling.result import FitResult, records
-from clipeval.tables import human
 
 _UNLIMITED = 10_000
 _NONE = "–"
@@ -25,17 +26,17 @@ _NAMES = 3
 def print_fit(result: FitResult) -> None:
     """The tables of a fit, then its notes. Exponents have six significant digits; errors and accuracies percents."""
     console = out()
-    tables = (_laws, _ranking, _comparisons, _matched, _forecasts, _allocations, _robustness_lines, _robustness)
-    for table in (show(result) for show in tables):
+    questions = (_laws, _ranking, _comparisons, _matched, _forecasts, _allocations, _robustness_lines, _robustness)
+    for table in (question(result) for question in questions):
         if table is not None:
             width = console.measure(table, options=console.options.update(width=_UNLIMITED)).maximum
             console.print(_narrow(table) if width > console.width else table)
     for note in result.notes:
-        console.print(f"· {note}", markup=False, soft_wrap=True)
+        show(f"· {note}")
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = tables.table(title)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < _NAMES or column == "verdict" else "right", overflow="fold")
     return table
@@ -43,14 +44,15 @@ def _table(title: str, *columns: str) -> Table:
 
 def _narrow(table: Table) -> Table:
     """The same for a terminal that is not wide enough: the first three columns in one, intervals on their own lines."""
-    narrow = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0, leading=1)
-    narrow.add_column("\n".join(str(column.header) for column in table.columns[:_NAMES]))
+    narrow = tables.table(str(table.title))
+    narrow.padding, narrow.leading = (0, 0, 0, 0), 1
+    narrow.add_column(lines(*(str(column.header) for column in table.columns[:_NAMES])))
     for column in table.columns[_NAMES:]:
         narrow.add_column(column.header, justify=column.justify, overflow="fold")
     for row in zip(*(column.cells for column in table.columns), strict=True):
-        cells = [str(cell) for cell in row]
+        cells = [cell.plain if isinstance(cell, Text) else printable(cell) for cell in row]
         values = [cell.replace(" [", "\n[").replace(", ", ",\n") for cell in cells[_NAMES:]]
-        narrow.add_row("\n".join(cells[:_NAMES]), *values)
+        narrow.add_row(lines(*cells[:_NAMES]), *(lines(*value.split("\n")) for value in values))
     return narrow
 
 
@@ -67,12 +69,13 @@ def _laws(result: FitResult) -> Table:
         "verdict",
     )
     for row in rows:
+        values: list[str | Text]
         if row["verdict"] == "no-scaling" and not result.card["preset"]:
             values = ["no scaling detected", *([""] * (len(columns) - 1))]
         elif simple:
             values = [_interval(row, name) for name in ("alpha", "beta", *(["e_inf"] if floor else []))]
         else:
-            values = ["\n".join(_parameter(row, name) for name in row["params"])]
+            values = [lines(*(_parameter(row, name) for name in row["params"]))]
         fitted = (
             str(row["n_models"]) if row["n_models"] == row["n_points"] else f"{row['n_models']} ({row['n_points']})"
         )
@@ -177,7 +180,7 @@ def _allocations(result: FitResult) -> Table | None:
         flat = f"{_six(row['flat_low'], 4)} to {_six(row['flat_high'], 4)} GMACs"
         table.add_row(
             *_cell(row), row["source"], "any size" if optimum else row["arch"],
-            _interval(row, "gmacs", digits=4) if optimum else _six(row["gmacs"], 4), human(row["samples_seen"]),
+            _interval(row, "gmacs", digits=4) if optimum else _six(row["gmacs"], 4), tables.human(row["samples_seen"]),
             f"{error[0]} [{error[1]}, {error[2]}]",
             flat if optimum else f"{100 * row['excess']:+.2f} %", _beyond(row),
         )  # fmt: skip

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from clipeval import config as configuration
-from clipeval import console, datasets, machine, models
+from clipeval import console, datasets, machine, models, tables
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.subset import Subset
@@ -211,11 +209,11 @@ def _check_lineage(
 def print_curve(patched: Patched) -> None:
     """The curve as a table on stdout: a row per alpha, a column per data set and split, accuracies in percent."""
     columns = list(dict.fromkeys((point.dataset, point.role, point.split, point.chosen_on) for point in patched.points))
-    table = Table(title="zero-shot acc1 (%)", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = tables.table("zero-shot acc1 (%)")
     table.add_column("alpha", justify="right")
     for dataset, role, split, chosen_on in columns:
         use = role if chosen_on else "not chosen on"
-        table.add_column(f"{dataset}\n{split}\n{use}", justify="right")
+        table.add_column(console.lines(dataset, split, use), justify="right")
     for alpha in sorted({point.alpha for point in patched.points}):
         found = {(p.dataset, p.role, p.split, p.chosen_on): p.acc1 for p in patched.points if p.alpha == alpha}
         values = [f"{100 * found[column]:.2f}" if column in found else "" for column in columns]

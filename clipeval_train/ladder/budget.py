@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from clipeval.console import out
 from clipeval.errors import UsageError
 from clipeval_train.ladder.grid import Run
 
@@ -33,14 +34,11 @@ def allocate(runs: Sequence[Run], results: Sequence[str], budget: float) -> pd.D
 
 def print_allocation(found: pd.DataFrame) -> None:
     """The best architecture of the ladder for each data set and source, as a table on stdout."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from clipeval.console import out as stdout
+    from clipeval import tables
     from clipeval.scaling import names
 
     title = f"The ladder's best run for {found['budget'][0]:g} GMACs, by a law of GMACs per sample and samples seen"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = tables.table(title)
     for position, name in enumerate(
         ("data set", "metric", "source", "model", "samples", "error in % (95 %)", "beyond the data")
     ):
@@ -53,4 +51,4 @@ def print_allocation(found: pd.DataFrame) -> None:
             *(f"{row['samples_seen']:,.0f}", f"{error:.2f} [{low:.2f}, {high:.2f}]"),
             f"{row['decades_beyond']:.2f} decades" if row["decades_beyond"] > 0 else "within",
         )
-    stdout().print(table)
+    out().print(table)

@@ -6,9 +6,8 @@ import json
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from clipeval.console import say
+from clipeval.console import say, show, show_json
 from clipeval.errors import EXIT_NOT_MEASURED, EXIT_OK, UsageError
 from clipeval_train.ladder.grid import Ladder, Run, load_ladder
 from clipeval_train.ladder.jobs import FINISHED, Outcome, state, train
@@ -63,7 +62,7 @@ def _plan(ladder: Ladder, request: Request) -> int:
     from clipeval_train.ladder.plan import plan, print_plan
 
     found = plan(ladder, slots(request.jobs))
-    _print(found.document()) if request.as_json else print_plan(found)
+    show_json(found.document()) if request.as_json else print_plan(found)
     return EXIT_OK
 
 
@@ -77,9 +76,9 @@ def _slurm(ladder: Ladder, request: Request) -> int:
     script = write_array(left, ladder.out)
     say(f"{len(left)} runs. Add what your cluster needs, for example --partition, --gres=gpu:1 and --time:")
     if request.as_json:
-        _print({"script": str(script), "runs": [run.name for run in left]})
+        show_json({"script": str(script), "runs": [run.name for run in left]})
     else:
-        print(f"sbatch {script}")  # noqa: T201
+        show(f"sbatch {script}")
     return EXIT_OK
 
 
@@ -88,7 +87,9 @@ def _budget(ladder: Ladder, request: Request) -> int:
 
     assert request.budget is not None
     found = allocate(ladder.runs, request.results or [], request.budget)
-    _print({"allocation": json.loads(found.to_json(orient="records"))}) if request.as_json else print_allocation(found)
+    show_json({"allocation": json.loads(found.to_json(orient="records"))}) if request.as_json else print_allocation(
+        found
+    )
     return EXIT_OK
 
 
@@ -112,7 +113,7 @@ def _train(ladder: Ladder, request: Request) -> int:
     if request.as_json:
         ended = {outcome.run.name: outcome.row() for outcome in outcomes}
         rows = [ended.get(run.name, {"run": run.name, "state": FINISHED, "out": run.config.out}) for run in ladder.runs]
-        _print({"runs": rows, "exit_code": code})
+        show_json({"runs": rows, "exit_code": code})
     for outcome in failed:
         say(f"not trained: {outcome.run.name}: {outcome.reason} (log: {outcome.run.log})")
     if not failed:
@@ -126,7 +127,3 @@ def _on_cluster(runs: list[Run], address: str) -> list[Outcome]:
     from clipeval_train.ladder.cluster import train_on_cluster
 
     return train_on_cluster(runs, address)
-
-
-def _print(document: Any) -> None:
-    print(json.dumps(document, indent=1, ensure_ascii=False))  # noqa: T201

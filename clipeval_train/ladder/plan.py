@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from clipeval.console import out, show
 from clipeval.models import profile
 from clipeval_train.ladder.grid import Ladder
 from clipeval_train.ladder.jobs import FINISHED, state
@@ -115,13 +116,10 @@ def clock(work: Iterable[tuple[float, float]], jobs: int) -> float:
 
 def print_plan(found: Plan) -> None:
     """The plan as a table on stdout."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from clipeval.console import out as stdout
+    from clipeval import tables
 
     priced = any(cost.price is not None for cost in found.costs)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = tables.table()
     columns = ("run", "state", "params", "GMACs/sample", "samples", "GMACs", "samples/s *", "memory *", "hours")
     for position, name in enumerate((*columns, *(["price"] if priced else []))):
         table.add_column(name, justify="left" if position < 2 else "right")
@@ -139,13 +137,11 @@ def print_plan(found: Plan) -> None:
             *(f"{len(costs)} runs", title, "", "", f"{sums['samples']:,}", _short(sums["gmacs_total"] or 0), ""),
             *(f"{sums['memory_gb']:.1f} GB", _hours(sums["hours"] or 0), *([_price(sums["price"])] if priced else [])),
         )
-    console = stdout()
-    console.print(table)
+    out().print(table)
     clock_hours = found.total(found.left)["clock_hours"] or 0
-    console.print(
+    show(
         f"* measured on this machine, one process alone. What is left takes {_hours(clock_hours)} by the clock with "
-        f"{found.jobs} side by side, if they do not slow each other down.",
-        soft_wrap=True,
+        f"{found.jobs} side by side, if they do not slow each other down."
     )
 
 

@@ -1,0 +1,188 @@
+"""Whatever a name holds: what a person sees is one line that shows it and does nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import characters
+
+from clipeval import console, tables
+from clipeval.plain import json_text, printable
+from clipeval.streams import Stream
+
+fuzz = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+ODD = st.text(
+    st.one_of(
+        characters(),
+        characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Zs", "Mn"]),
+        st.sampled_from(":#[]%@/?&=\n\r\t\x1b\x9b\u202e\u200b\U000e0041\ud800hf_A1"),
+    )
+)
+
+
+def is_command(line):
+    """As GitHub's runner decides it (ActionCommand.cs): ``::`` after white space, or ``##[`` anywhere."""
+    return line.lstrip().startswith("::") or "##[" in line
+
+
+def lines_of(text):
+    """As .NET splits lines."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+@fuzz
+@given(ODD)
+def test_any_text_becomes_one_harmless_line(text):
+    shown = printable(text)
+    categories = {unicodedata.category(c) for c in shown}
+    assert not categories & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    assert len(shown.splitlines()) <= 1
+    assert not is_command(shown)
+    shown.encode("utf-8")
+    assert printable(shown) == shown
+    assert len(shown) <= 10 * len(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Zürich, café (NFD: cafe\u0301), naïve",
+        "日本語の名前 한국어 中文\u3000全角",
+        "русский ελληνικά हिन्दी ไทย עברית العربية",
+        "👍🏽 ❤️ 🇨🇭 ☀︎",
+        "a → b ⇒ c, ∀x ∈ ℝ: x² ≥ 0, 95 % ± 1,5 µm “quoted” – dash…",
+        "no-break\u00a0space 12\u202f000",
+        "C:\\data\\x, a::b, 10:30, [red]x[/red], ## title, #[1]",
+        "",
+    ],
+)
+def test_text_of_people_stays(text):
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\x1b[31mred\x9b0m\x7f", r"\x1b[31mred\x9b0m\x7f"),
+        ("\u202egnp.exe\u2066\u200f", r"\u202egnp.exe\u2066\u200f"),
+        ("a\u2028b\u2029\x85\x0b\x0c", r"a\u2028b\u2029\x85\x0b\x0c"),
+        ("\ud800\udcff", r"\ud800\udcff"),
+        ("z\u200bw\u200d\ufeff\u00ad\u2060\u3164\u115f\u034f", r"z\u200bw\u200d\ufeff\xad\u2060\u3164\u115f\u034f"),
+        ("tag\U000e0041 \U000e0100", r"tag\U000e0041 \U000e0100"),
+        ("::error::x", r"\x3a:error::x"),
+        (" \u00a0::error::x", " \u00a0\\x3a:error::x"),
+        ("a ##[error]x", r"a #\x23[error]x"),
+        ("wds:http://me:S3CRET@host/x", "wds:http://***@host/x"),
+        ("http://me:S3\x1bCRET@host", "http://***@host"),
+    ],
+)
+def test_what_is_shown_as_an_escape(text, shown):
+    assert printable(text) == shown
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ODD,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ODD, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@fuzz
+@given(JSON, st.booleans())
+def test_any_document_is_valid_json_and_harmless(value, ascii_only):
+    text = json_text(value, ascii_only=ascii_only)
+    assert json.loads(text.encode("ascii" if ascii_only else "utf-8")) == value
+    assert not any(map(is_command, lines_of(text)))
+    assert not {unicodedata.category(c) for c in text} & {"Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    assert not {c for c in text if unicodedata.category(c) == "Cc"} - {"\n"}
+
+
+def test_a_document_on_stdout_has_no_secrets(capsys):
+    console.show_json({"hf_S3CRETS3CRET": ["http://u:S3CRET@h", ("S3", float("nan"))]})
+    assert json.loads(capsys.readouterr().out) == {"hf_***": ["http://***@h", ["S3", None]]}
+
+
+HOSTILE = ["[red]x[/red]", "[/]", "[link=http://x]y[/link]", ":warning:", "::error::x", "a\nb\x1b[31m", "##[error]x"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("width", [20, 200])
+def test_tables_show_names_as_they_are(name, width):
+    page = Stream(io.StringIO(), "page", needed=True)
+    table = tables.table(f"title {name}")
+    table.add_column(name, overflow="fold")
+    table.add_column("lines")
+    table.add_row(name * 3, console.lines("one", name))
+    console.out(page, width).print(table, name)
+    text = page._stream.getvalue()
+    if width == 200:
+        assert text.count(printable(name)) >= 4
+        assert len(text.splitlines()) == 8
+    assert not any(map(is_command, lines_of(text)))
+    assert "\x1b" not in text
+
+
+def test_a_name_that_is_folded_makes_no_command():
+    """A cell breaks its line where the column ends: there may stand two colons."""
+    for pad in range(30):
+        page = Stream(io.StringIO(), "page", needed=True)
+        table = tables.table()
+        table.add_column("name", overflow="fold")
+        table.add_row("x" * pad + "::error::y")
+        console.out(page, 20).print(table)
+        assert not any(map(is_command, lines_of(page._stream.getvalue())))
+
+
+@fuzz
+@given(st.lists(ODD, max_size=4))
+def test_no_stream_passes_a_command_or_a_control_character(texts):
+    """Text of other libraries, which may have several lines and colours."""
+    stream = Stream(io.StringIO(), "stream", needed=True)
+    for text in texts:
+        stream.write(text + "\n")
+    written = stream._stream.getvalue()
+    assert not any(map(is_command, lines_of(written)))
+    assert not {c for c in written if unicodedata.category(c) in ("Cc", "Zl", "Zp")} - set("\n\r\t\x1b")
+
+
+def test_a_long_message_is_cut_in_its_middle(capsys):
+    console.say("begin " + "x" * 1_000_000 + " end")
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("begin x")
+    assert line.endswith("x end")
+    assert len(line) < 5000
+    assert "996,010 characters" in line
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_progress_on_a_terminal_and_elsewhere(name, monkeypatch):
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with console.RunProgress(2) as progress:
+            progress.start(name, 10)
+            progress.advance(5, 0)
+            progress.finish_cell(name)
+        text = stream.getvalue()
+        assert printable(f"[1/2] {name}") in text
+        assert "\x1b[31m" not in text
+        assert "\x1b]8" not in text
+
+
+def test_without_stderr_nothing_goes_to_stdout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    console.say("to nobody")
+    with console.RunProgress(1) as progress:
+        progress.finish_cell("x")
+    assert capsys.readouterr().out == ""
