@@ -53,7 +53,7 @@ encoder = models.load(spec, device="cpu", precision="fp32", offline=True)
 machine.set_threads(encoder.info.gmacs_image)
 encoder.encode_tokens(encoder.tokenize(["warm up"]))
 started = time.monotonic()
-store = texts.TextStore(encoder.key(), encoder.embed_dim)
+store = texts.TextStore(encoder.identity.text_key(encoder.precision), encoder.embed_dim)
 prompts = [[t.format(c=name) for t in templates] for name in names]
 unique = list(dict.fromkeys(p for row in prompts for p in row))
 texts.embed(encoder, store, unique, 64, lambda *_: None)

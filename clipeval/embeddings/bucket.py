@@ -6,16 +6,15 @@ Chosen with ``CLIPEVAL_STORE=s3://bucket/folder``; without it, embeddings lie in
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
-from clipeval import digest
+from clipeval.embeddings import entries
 from clipeval.embeddings.records import split_records, with_checksum
 from clipeval.errors import StoreError, UsageError
 
@@ -41,13 +40,14 @@ class Bucket:
 
     enough = 4096
 
-    def __init__(self, store: str, kind: str, key: dict[str, Any], body_bytes: int) -> None:
-        """The folder of the store that the digest of ``key`` names. Raises UsageError for an unknown kind of URL,
-        StoreError when it cannot be written."""
+    def __init__(self, store: str, kind: str, key: dict[str, Any], body_bytes: int, fresh: str | None = None) -> None:
+        """The folder of the store that the digest of ``key`` names; ``fresh`` as for ``entries.folder``.
+
+        Raises UsageError for an unknown kind of URL, StoreError when it cannot be written.
+        """
         import fsspec
 
-        name = digest.of_value(key)
-        self.url = f"{store}/{kind}/{name[:2]}/{name}"
+        self.url = f"{store}/{entries.address(kind, key)}"
         self._body_bytes = body_bytes
         try:
             self._files, self._folder = fsspec.core.url_to_fs(self.url)
@@ -56,7 +56,9 @@ class Bucket:
         with self._reachable():
             self._files.makedirs(self._folder, exist_ok=True)
             if not self._files.exists(f"{self._folder}/key.json"):
-                self._files.pipe_file(f"{self._folder}/key.json", json.dumps(key, indent=1, sort_keys=True).encode())
+                self._files.pipe_file(f"{self._folder}/key.json", entries.described(key))
+            if fresh:
+                self._refresh(fresh)
 
     def add(self, label: str, bodies: list[bytes]) -> None:
         """Write one object; its name starts with ``label``. Raises StoreError."""
@@ -72,9 +74,23 @@ class Bucket:
         return {path: path.rpartition("/")[2].rpartition("-")[0] for path in sorted(paths)}
 
     def read(self, path: str) -> list[bytes]:
-        """The undamaged bodies of an object. Raises StoreError."""
+        """The undamaged bodies of an object: none when it is gone. Raises StoreError."""
         with self._reachable():
-            return split_records(self._files.cat_file(path), self._body_bytes)
+            return split_records(self._content(path), self._body_bytes)
+
+    def _refresh(self, fresh: str) -> None:
+        marks = entries.with_mark(self._content(f"{self._folder}/fresh"), fresh)
+        if marks:
+            for path in self.labels():
+                with suppress(FileNotFoundError):
+                    self._files.rm_file(path)
+            self._files.pipe_file(f"{self._folder}/fresh", marks)
+
+    def _content(self, path: str) -> bytes:
+        try:
+            return self._files.cat_file(path)
+        except FileNotFoundError:
+            return b""
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -101,9 +117,11 @@ class BucketRecords:
         self._waiting: dict[int, bytes] = {}
 
     @classmethod
-    def open(cls, store: str, kind: str, key: dict[str, Any], n: int, row_bytes: int) -> BucketRecords:
-        """The records of one store entry. Raises UsageError or StoreError."""
-        return cls(Bucket(store, kind, key, _INDEX_BYTES + row_bytes), n, row_bytes)
+    def open(
+        cls, store: str, kind: str, key: dict[str, Any], n: int, row_bytes: int, fresh: str | None = None
+    ) -> BucketRecords:
+        """The records of one store entry; ``fresh`` as for ``entries.folder``. Raises UsageError or StoreError."""
+        return cls(Bucket(store, kind, key, _INDEX_BYTES + row_bytes, fresh), n, row_bytes)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows ``[k, row_bytes]`` uint8 at ``indices``, and ``[k]`` bool: which of them are there."""

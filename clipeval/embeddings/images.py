@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from clipeval import paths
 from clipeval.datasets.base import Dataset
-from clipeval.embeddings import pixels
+from clipeval.embeddings import entries, pixels
 from clipeval.embeddings.bucket import BucketRecords, store_url
-from clipeval.embeddings.records import RecordFile, entry_folder
+from clipeval.embeddings.pixels import LoaderSettings
+from clipeval.embeddings.records import RecordFile
 from clipeval.errors import ModelError
 
 if TYPE_CHECKING:
@@ -20,67 +19,53 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_VERSION = 1
-_SMALL_SET_BATCHES = 4
-"""Below this many batches, starting decoder processes takes longer than decoding."""
-
 Progress = Callable[[int, int], None]
 """Called with the number of items just finished and how many of them came from the store."""
 
 
-@dataclass(frozen=True)
-class LoaderSettings:
-    """How images are fed to a checkpoint. None of it changes a result."""
+def embedding_file(encoder: Encoder, dataset: Dataset, fresh: str | None = None) -> RecordFile | BucketRecords:
+    """The store of ``dataset``'s image embeddings under ``encoder``. Raises UsageError or StoreError."""
+    key = {"encoder": encoder.identity.image_key(encoder.precision), "dataset": dataset.fingerprint, "n": len(dataset)}
+    row_bytes = encoder.embed_dim * 4
+    if url := store_url():
+        return BucketRecords.open(url, "images", key, len(dataset), row_bytes, fresh)
+    return RecordFile(entries.folder("images", key, fresh) / "embeddings.rec", len(dataset), row_bytes)
 
-    batch_size: int = 64
-    workers: int = 0
 
-
-def embedding_file(encoder_key: dict[str, object], embed_dim: int, dataset: Dataset) -> RecordFile | BucketRecords:
-    """The store of ``dataset``'s image embeddings under the checkpoint that ``encoder_key`` describes."""
-    key = {"version": _VERSION, "encoder": encoder_key, "dataset": dataset.fingerprint, "n": len(dataset)}
-    if store := store_url():
-        return BucketRecords.open(store, "images", key, len(dataset), embed_dim * 4)
-    folder = entry_folder(paths.cache_dir(), "images", key)
-    return RecordFile(folder / "embeddings.rec", len(dataset), embed_dim * 4)
+def freshen(encoder: Encoder, dataset: Dataset, fresh: str) -> None:
+    """Empty what the stores hold of ``dataset``'s images under ``encoder``, unless the run of this token has done so
+    already. Raises UsageError or StoreError."""
+    embedding_file(encoder, dataset, fresh)
+    pixels.pixel_file(dataset, encoder, fresh)
 
 
 def embed(
     encoder: Encoder, dataset: Dataset, indices: np.ndarray, settings: LoaderSettings, progress: Progress
 ) -> np.ndarray:
-    """Embeddings ``[len(indices), embed_dim]`` float32 of ``dataset``'s images at the (ascending) ``indices``.
+    """Embeddings ``[len(indices), embed_dim]`` float32 of ``dataset``'s images at ``indices``.
 
     Raises DataError for an image that cannot be decoded and ModelError for a non-finite embedding; both name the
-    sample.
+    sample. Raises StoreError when the store cannot be read or written.
     """
-    store = embedding_file(encoder.key(), encoder.embed_dim, dataset)
+    store = embedding_file(encoder, dataset, settings.fresh)
     rows, valid = store.read(indices)
     progress(int(valid.sum()), int(valid.sum()))
-    missing = indices[~valid]
-    if len(missing):
-        _encode(encoder, dataset, missing, store, settings, progress)
-        rows, valid = store.read(indices)
-        if not valid.all():
-            raise ModelError(f"{store.path}: embeddings just written cannot be read back. Check the disk.")
-    return rows.view(np.float32)
-
-
-def _encode(
-    encoder: Encoder,
-    dataset: Dataset,
-    missing: np.ndarray,
-    store: RecordFile | BucketRecords,
-    settings: LoaderSettings,
-    progress: Progress,
-) -> None:
-    batches = pixels.PixelBatches(dataset, encoder, missing, settings.batch_size)
-    workers = settings.workers if len(batches) >= _SMALL_SET_BATCHES else 0
-    loaded = pixels.load(batches, workers, pin_memory=encoder.device.startswith("cuda"))
+    embeddings, missing = rows.view(np.float32), np.flatnonzero(~valid)
+    if not len(missing):
+        return embeddings
+    done = 0
     try:
-        for indices, encoded in one_behind((indices, encoder.encode_images(batch)) for indices, batch, _ in loaded):
-            _store(dataset, store, indices, encoded.cpu().numpy(), progress)
+        with pixels.loaded(dataset, encoder, indices[missing], settings) as batches:
+            for chosen, encoded in one_behind((chosen, encoder.encode_images(batch)) for chosen, batch, _ in batches):
+                vectors = encoded.cpu().numpy()
+                _require_finite(dataset, chosen, vectors)
+                store.write(chosen, vectors)
+                embeddings[missing[done : done + len(chosen)]] = vectors
+                done += len(chosen)
+                progress(len(chosen), 0)
     finally:
         store.flush()
+    return embeddings
 
 
 def one_behind(items: Iterator[T]) -> Iterator[T]:
@@ -92,9 +77,7 @@ def one_behind(items: Iterator[T]) -> Iterator[T]:
     yield from previous
 
 
-def _store(
-    dataset: Dataset, store: RecordFile | BucketRecords, indices: np.ndarray, embeddings: np.ndarray, progress: Progress
-) -> None:
+def _require_finite(dataset: Dataset, indices: np.ndarray, embeddings: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     if len(bad):
         sample = dataset.ids[int(indices[bad[0]])]
@@ -102,5 +85,3 @@ def _store(
             f"{dataset.name}: sample '{sample}': the image embedding is not finite. "
             "The weights may be broken, or overflow at this precision: try --precision fp32."
         )
-    store.write(indices, embeddings)
-    progress(len(indices), 0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from clipeval import paths
+from clipeval import identity, paths
 from clipeval.datasets.base import Dataset
-from clipeval.embeddings.records import RecordFile, entry_folder
+from clipeval.embeddings import entries
+from clipeval.embeddings.records import RecordFile
 from clipeval.errors import ClipevalError
 
 if TYPE_CHECKING:
@@ -18,34 +22,61 @@ if TYPE_CHECKING:
 
     from clipeval.models.base import Encoder
 
-_VERSION = 1
+    Batch = tuple[np.ndarray, torch.Tensor, int]
+
+_SMALL_SET_BATCHES = 4
+"""Below this many batches, starting decoder processes takes longer than decoding."""
 
 
-def pixel_file(dataset: Dataset, encoder: Encoder) -> RecordFile:
-    """The cache file of ``dataset`` under ``encoder``'s resize and crop."""
-    key = {
-        "version": _VERSION,
-        "dataset": dataset.fingerprint,
-        "n": len(dataset),
-        "preprocessing": encoder.preprocessing.spatial_key(),
-    }
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How images are fed to a checkpoint. None of it changes a result.
+
+    ``fresh`` is the token of a run that reads nothing from the stores that was computed before it; None: it does.
+    """
+
+    batch_size: int = 64
+    workers: int = 0
+    fresh: str | None = None
+
+
+def pixel_file(dataset: Dataset, encoder: Encoder, fresh: str | None = None) -> RecordFile:
+    """The cache file of ``dataset`` under ``encoder``'s resize and crop. Raises StoreError."""
+    key = identity.pixel_key(encoder.preprocessing.spatial_key())
+    key |= {"dataset": dataset.fingerprint, "n": len(dataset)}
     height, width = encoder.preprocessing.size
-    return RecordFile(entry_folder(paths.cache_dir(), "pixels", key) / "pixels.rec", len(dataset), height * width * 3)
+    return RecordFile(entries.folder("pixels", key, fresh) / "pixels.rec", len(dataset), height * width * 3)
+
+
+def cached(fingerprint: str, n: int) -> list[tuple[RecordFile, tuple[int, int]]]:
+    """The cached pixels of a data set under any resize and crop, each with its height and width, largest first."""
+    found = []
+    for record in sorted((paths.cache_dir() / entries.shelf("pixels")).glob("*/*/key.json")):
+        try:
+            key = json.loads(record.read_text("utf-8"))
+            height, width = key["preprocessing"]["size"]
+            same = key["dataset"] == fingerprint and key["n"] == n
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # an entry that cannot be read is one the cache does not have
+        if same:
+            found.append((RecordFile(record.with_name("pixels.rec"), n, height * width * 3), (height, width)))
+    return sorted(found, key=lambda item: -item[1][0])
 
 
 class PixelBatches:
     """Batches of pixels for a list of indices: a map-style set of batches for torch's DataLoader.
 
-    A batch is read from the cache where it is there and decoded, then cached, where it is not. ``decoded`` of the
-    yielded batches counts the images that had to be decoded.
+    A batch is read from the cache where it is there and decoded, then cached, where it is not. An image that cannot be
+    decoded leaves nothing of its batch in the cache.
     """
 
-    def __init__(self, dataset: Dataset, encoder: Encoder, indices: np.ndarray, batch_size: int) -> None:
+    def __init__(self, dataset: Dataset, encoder: Encoder, indices: np.ndarray, settings: LoaderSettings) -> None:
         self._dataset = dataset
         self._to_pixels = encoder.pixels
-        self._file = pixel_file(dataset, encoder)
+        self._file = pixel_file(dataset, encoder, settings.fresh)
         self._shape = (*encoder.preprocessing.size, 3)
-        self._batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+        size = settings.batch_size
+        self._batches = [indices[start : start + size] for start in range(0, len(indices), size)]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -69,11 +100,18 @@ class PixelBatches:
         return indices, pixels, len(missing)
 
 
-def load(batches: PixelBatches, workers: int, pin_memory: bool) -> Iterator[tuple[np.ndarray, torch.Tensor, int]]:
-    """Iterate over ``batches`` in order with ``workers`` processes (0: in this one). Raises the first error met."""
+@contextmanager
+def loaded(
+    dataset: Dataset, encoder: Encoder, indices: np.ndarray, settings: LoaderSettings
+) -> Iterator[Iterator[Batch]]:
+    """Batches (indices ``[b]``, pixels ``[b, H, W, 3]`` uint8, images decoded) of ``dataset``'s images, in order.
+
+    Decoder processes have ended when the context is left, however it is left. Iterating raises the first error met.
+    """
     import torch
 
-    workers = min(workers, len(batches))
+    batches = PixelBatches(dataset, encoder, indices, settings)
+    workers = min(settings.workers, len(batches)) if len(batches) >= _SMALL_SET_BATCHES else 0
     with warnings.catch_warnings():
         # More processes than cores are the caller's choice: decoding may wait for a network.
         warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -82,9 +120,18 @@ def load(batches: PixelBatches, workers: int, pin_memory: bool) -> Iterator[tupl
             batch_size=None,
             num_workers=workers,
             collate_fn=cast(Any, _as_tensor),
-            pin_memory=pin_memory,
+            pin_memory=encoder.device.startswith("cuda"),
         )
         items = iter(loader)
+    try:
+        yield _or_raise(items)
+    finally:
+        if workers:
+            # torch does it when nothing refers to the iterator any more; the traceback of an interrupt does.
+            items._shutdown_workers()
+
+
+def _or_raise(items: Iterable[Batch | ClipevalError]) -> Iterator[Batch]:
     for item in items:
         if isinstance(item, ClipevalError):
             raise item

@@ -7,20 +7,19 @@ manifest and no separate resume state; several processes may fill one file, in a
 
 from __future__ import annotations
 
-import errno
 import itertools
-import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from clipeval import digest
-from clipeval.errors import StoreError
+from clipeval.embeddings.entries import usable, write_at, writing
 
 _CHECKSUM_BYTES = 4
+_PIECE_BYTES = 1 << 26
+"""What is read at once, so that reading needs little memory beside its result."""
 
 
 class RecordFile:
@@ -39,42 +38,32 @@ class RecordFile:
         return _CHECKSUM_BYTES + self.row_bytes
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows ``[k, row_bytes]`` uint8 at ``indices``, and ``[k]`` bool: which of them are valid."""
+        """Rows ``[k, row_bytes]`` uint8 at ``indices``, and ``[k]`` bool: which are valid. Raises StoreError."""
         rows = np.zeros((len(indices), self.row_bytes), np.uint8)
         valid = np.zeros(len(indices), bool)
-        try:
-            file = os.open(self.path, os.O_RDONLY)
-        except FileNotFoundError:
-            return rows, valid
-        except OSError as error:
-            raise _unusable(self.path, error) from error
-        try:
-            for start, stop in _runs(indices):
-                data = os.pread(file, (stop - start) * self._stride, int(indices[start]) * self._stride)
-                for row in range(len(data) // self._stride):
-                    record = memoryview(data)[row * self._stride : (row + 1) * self._stride]
-                    body = record[_CHECKSUM_BYTES:]
-                    if zlib.crc32(body) == int.from_bytes(record[:_CHECKSUM_BYTES], "little"):
-                        rows[start + row] = np.frombuffer(body, np.uint8)
-                        valid[start + row] = True
-        finally:
-            os.close(file)
+        with usable(self.path):
+            try:
+                file = os.open(self.path, os.O_RDONLY)
+            except FileNotFoundError:
+                return rows, valid
+            try:
+                for start, stop in _runs(indices, _PIECE_BYTES // self._stride):
+                    data = _read(file, (stop - start) * self._stride, int(indices[start]) * self._stride)
+                    for row, body in enumerate(_bodies(data, self.row_bytes), start):
+                        if body is not None:
+                            rows[row] = np.frombuffer(body, np.uint8)
+                            valid[row] = True
+            finally:
+                os.close(file)
         return rows, valid
 
     def write(self, indices: np.ndarray, rows: np.ndarray) -> None:
         """Store ``rows`` (``[k, ...]``, ``row_bytes`` bytes each) at ``indices``. Raises StoreError."""
         bodies = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
-            try:
-                for start, stop in _runs(indices):
-                    data = b"".join(with_checksum(bodies[row].tobytes()) for row in range(start, stop))
-                    _write_all(file, data, int(indices[start]) * self._stride)
-            finally:
-                os.close(file)
-        except OSError as error:
-            raise _unusable(self.path, error) from error
+        with usable(self.path), writing(self.path) as file:
+            for start, stop in _runs(indices, _PIECE_BYTES // self._stride):
+                records = (with_checksum(bodies[row].tobytes()) for row in range(start, stop))
+                write_at(file, records, int(indices[start]) * self._stride)
 
     def flush(self) -> None:
         """Nothing is kept back: ``write`` has written it."""
@@ -87,50 +76,31 @@ def with_checksum(body: bytes) -> bytes:
 
 def split_records(data: bytes, body_bytes: int) -> list[bytes]:
     """The valid bodies of consecutive records; invalid ones and a cut-off tail are left out."""
-    stride = _CHECKSUM_BYTES + body_bytes
-    bodies = []
+    return [bytes(body) for body in _bodies(data, body_bytes) if body is not None]
+
+
+def _bodies(data: bytes, body_bytes: int) -> Iterator[memoryview | None]:
+    """The bodies of consecutive whole records, None for an invalid one."""
+    view, stride = memoryview(data), _CHECKSUM_BYTES + body_bytes
     for offset in range(0, len(data) - stride + 1, stride):
-        body = data[offset + _CHECKSUM_BYTES : offset + stride]
-        if zlib.crc32(body) == int.from_bytes(data[offset : offset + _CHECKSUM_BYTES], "little"):
-            bodies.append(body)
-    return bodies
+        body = view[offset + _CHECKSUM_BYTES : offset + stride]
+        checksum = int.from_bytes(view[offset : offset + _CHECKSUM_BYTES], "little")
+        yield body if zlib.crc32(body) == checksum else None
 
 
-def entry_folder(root: Path, kind: str, key: dict[str, Any]) -> Path:
-    """The folder of one store entry, named by the digest of its whole key; the key itself lies in ``key.json``.
-
-    Raises StoreError when the folder cannot be written.
-    """
-    name = digest.of_value(key)
-    folder = root / kind / name[:2] / name
-    record = folder / "key.json"
-    if not record.exists():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f"key.json.{os.getpid()}.tmp"
-            temporary.write_text(json.dumps(key, indent=1, sort_keys=True), "utf-8")
-            temporary.replace(record)
-        except OSError as error:
-            raise _unusable(record, error) from error
-    return folder
-
-
-def _runs(indices: np.ndarray) -> list[tuple[int, int]]:
-    """Positions ``[start, stop)`` of maximal runs of consecutive indices."""
-    if not len(indices):
-        return []
+def _runs(indices: np.ndarray, longest: int) -> Iterator[tuple[int, int]]:
+    """Positions ``[start, stop)`` of runs of consecutive indices, cut where they are longer than ``longest``."""
+    longest = max(longest, 1)
     breaks = np.flatnonzero(np.diff(indices) != 1) + 1
-    edges = [0, *breaks.tolist(), len(indices)]
-    return list(itertools.pairwise(edges))
+    for start, stop in itertools.pairwise([0, *breaks.tolist(), len(indices)]):
+        for first in range(start, stop, longest):
+            yield first, min(first + longest, stop)
 
 
-def _write_all(file: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _unusable(path: Path, error: OSError) -> StoreError:
-    reason = "no space is left on the device" if error.errno == errno.ENOSPC else (error.strerror or str(error))
-    return StoreError(f"{path}: cannot use the cache: {reason}. Free space, or set CLIPEVAL_CACHE to another folder.")
+def _read(file: int, size: int, offset: int) -> bytes:
+    """``size`` bytes, fewer only at the end of the file: one system call may give less than is asked for."""
+    pieces = []
+    while size and (piece := os.pread(file, size, offset)):
+        pieces.append(piece)
+        size, offset = size - len(piece), offset + len(piece)
+    return b"".join(pieces)

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval import paths
+from clipeval.embeddings import entries
 from clipeval.embeddings.bucket import Bucket, store_url
 from clipeval.embeddings.images import Progress, one_behind
-from clipeval.embeddings.records import entry_folder, split_records, with_checksum
-from clipeval.errors import ModelError, StoreError
+from clipeval.embeddings.records import split_records, with_checksum
+from clipeval.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
 
     from clipeval.models.base import Encoder
 
-_VERSION = 1
 _DIGEST_BYTES = 32
 
 
@@ -32,11 +31,15 @@ class TextStore:
     Every writer appends to a segment of its own, so writers never meet; readers merge the segments.
     """
 
-    def __init__(self, encoder_key: dict[str, object], embed_dim: int) -> None:
-        key = {"version": _VERSION, "encoder": encoder_key}
+    def __init__(self, encoder_key: dict[str, Any], embed_dim: int, fresh: str | None = None) -> None:
+        """``encoder_key`` is ``CheckpointIdentity.text_key``; ``fresh`` as for ``entries.folder``.
+
+        Raises UsageError or StoreError.
+        """
+        key = {"encoder": encoder_key}
         body_bytes = _DIGEST_BYTES + 4 * embed_dim
         url = store_url()
-        self._segments = Bucket(url, "texts", key, body_bytes) if url else _Folder(key, body_bytes)
+        self._segments = Bucket(url, "texts", key, body_bytes, fresh) if url else _Folder(key, body_bytes, fresh)
         self._waiting: list[bytes] = []
         self._embed_dim = embed_dim
         self._known: dict[bytes, bytes] = {}
@@ -111,36 +114,31 @@ def _digest(text: str) -> bytes:
 
 
 class _Folder:
-    """A store entry's segments in the cache folder: ``Bucket`` for a disk, with one growing segment per process."""
+    """A store entry's segments in the cache folder: ``Bucket`` for a disk, with one growing segment per object."""
 
     enough = 1
 
-    def __init__(self, key: dict[str, Any], body_bytes: int) -> None:
-        self._folder = entry_folder(paths.cache_dir(), "texts", key)
+    def __init__(self, key: dict[str, Any], body_bytes: int, fresh: str | None) -> None:
+        self._folder = entries.folder("texts", key, fresh)
         self._segment = self._folder / f"{uuid.uuid4().hex}.rec"
         self._body_bytes = body_bytes
 
     def add(self, label: str, bodies: list[bytes]) -> None:
-        _append(self._segment, b"".join(map(with_checksum, bodies)))
+        records = map(with_checksum, bodies)
+        with entries.usable(self._segment), entries.writing(self._segment) as file:
+            end = os.fstat(file).st_size
+            try:
+                entries.write_at(file, records, end)
+            except OSError:
+                os.ftruncate(file, end)  # half a record would shift all that follow
+                raise
 
     def labels(self) -> list[str]:
         return sorted(map(str, self._folder.glob("*.rec")))
 
     def read(self, path: str) -> list[bytes]:
-        return split_records(Path(path).read_bytes(), self._body_bytes)
-
-
-def _append(path: Path, data: bytes) -> None:
-    try:
-        with path.open("ab") as file:
-            start = file.tell()
+        with entries.usable(Path(path)):
             try:
-                file.write(data)
-                file.flush()
-            except OSError:
-                os.ftruncate(file.fileno(), start)  # half a record would shift all that follow
-                raise
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot use the cache: {error.strerror}. Free space, or set CLIPEVAL_CACHE to another folder."
-        ) from error
+                return split_records(Path(path).read_bytes(), self._body_bytes)
+            except FileNotFoundError:  # the cache was deleted just now
+                return []

@@ -83,7 +83,7 @@ class Workbench:
         sets they come from. Raises ModelError, StoreError or InternalError."""
         with _as_clipeval_errors():
             encoder = self._load(cells[0])
-            store = texts.TextStore(encoder.key(), encoder.embed_dim)
+            store = self._texts_of(encoder)
             wanted: list[str] = []
             for cell in cells:
                 with suppress(DataError, MetricError):  # the cell itself will meet the error again and report it
@@ -140,11 +140,14 @@ class Workbench:
                 machine.set_threads(self._encoder.info.gmacs_image, self._threads)
         return self._encoder
 
+    def _texts_of(self, encoder: Encoder) -> texts.TextStore:
+        return texts.TextStore(encoder.identity.text_key(encoder.precision), encoder.embed_dim, self._settings.fresh)
+
     def _inputs_of(self, cell: Cell) -> EmbeddedInputs:
         """The inputs of one data set, kept while cells of that data set follow each other."""
         if self._inputs is None or self._inputs[0] != cell.dataset:
             encoder = self._load(cell)
-            store = self._store or texts.TextStore(encoder.key(), encoder.embed_dim)
+            store = self._store or self._texts_of(encoder)
             names = {"train": cell.entry.train_split, "val": cell.entry.val_split}
 
             def open_split(kind: str) -> Dataset | None:

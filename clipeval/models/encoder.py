@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import digest
+from clipeval.identity import CheckpointIdentity
 from clipeval.models.base import ModelInfo, Preprocessing
 from clipeval.models.text_tower import CausalTextTower
 
@@ -93,6 +95,21 @@ class OpenClipEncoder:
             "context_length": self.context_length,
             "precision": self._precision,
         }
+
+    @property
+    def identity(self) -> CheckpointIdentity:  # TEMPORARY: replaced on merge
+        key = self.key()
+        return CheckpointIdentity(
+            weights=str(key["weights"]),
+            model=str(key["model"]),
+            preprocessing=digest.of_value(key["preprocessing"]),
+            tokenizer=digest.of_value([key["tokenizer"], key["context_length"]]),
+            encoder=digest.of_value([key["version"], key["open_clip"]]),
+        )
+
+    @property
+    def precision(self) -> str:  # TEMPORARY: replaced on merge
+        return self._precision
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """``[n, context_length]`` int64 on the CPU."""

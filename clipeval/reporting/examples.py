@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipeval import paths
 from clipeval.config import Config
-from clipeval.embeddings.records import RecordFile
+from clipeval.embeddings import pixels
 from clipeval.errors import ClipevalError, DataError
 from clipeval.reporting.rows import records, text
 from clipeval.results.outcomes import Outcomes, Shelf
@@ -110,7 +108,7 @@ class _Library:
     def __init__(self, name: str, fingerprint: str, config: Config) -> None:
         self._dataset = _open(name, fingerprint, config)
         self._index = {sample: i for i, sample in enumerate(self._dataset.ids)}
-        self._files = _pixel_files(fingerprint, len(self._dataset))
+        self._files = pixels.cached(fingerprint, len(self._dataset))
         if not self._files:
             raise DataError(
                 f"{name}: its pixels are not in the cache {paths.cache_dir()}. Run it again on this machine, or set "
@@ -147,21 +145,6 @@ def _open(name: str, fingerprint: str, config: Config) -> Dataset:
     if dataset.fingerprint != fingerprint:
         raise DataError(f"{name}: its contents here differ from those that were measured.")
     return dataset
-
-
-def _pixel_files(fingerprint: str, n: int) -> list[tuple[RecordFile, tuple[int, int]]]:
-    """The cached pixels of a data set under any preprocessing, largest first."""
-    found = []
-    for record in sorted((paths.cache_dir() / "pixels").glob("*/*/key.json")):
-        try:
-            entry = json.loads(record.read_text("utf-8"))
-            height, width = entry["preprocessing"]["size"]
-            same = entry["dataset"] == fingerprint and entry["n"] == n
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # an entry that cannot be read is one the cache does not have
-        if same:
-            found.append((RecordFile(Path(record).with_name("pixels.rec"), n, height * width * 3), (height, width)))
-    return sorted(found, key=lambda item: -item[1][0])
 
 
 def _data_uri(pixels: np.ndarray) -> str:

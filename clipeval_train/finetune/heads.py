@@ -108,7 +108,7 @@ def class_vectors(encoder: OpenClipEncoder, dataset: Dataset) -> np.ndarray:
     if dataset.prompts is None:
         raise DataError(f"{dataset.name}: it has no class names, which a zero-shot head is made of. Use head: probe.")
     unique = zeroshot_classification.texts(dataset)
-    store = texts.TextStore(encoder.key(), encoder.embed_dim)
+    store = texts.TextStore(encoder.identity.text_key(encoder.precision), encoder.embed_dim)
     texts.embed(encoder, store, unique, _BATCH_SIZE, _ignore)
     position = {prompt: index for index, prompt in enumerate(unique)}
     prompt_index = [np.array([position[prompt] for prompt in prompts]) for prompts in dataset.prompts.texts()]
@@ -119,10 +119,8 @@ def embed(encoder: OpenClipEncoder, dataset: Dataset, rows: np.ndarray, workers:
     """Embeddings ``[len(rows), D]`` by the model's present weights: pixels come from clipeval's cache, embeddings do
     not. Raises DataError for an image that cannot be decoded."""
     whole, of_whole = _whole(dataset)
-    batches = pixels.PixelBatches(whole, encoder, of_whole[rows], _BATCH_SIZE)
-    workers = workers if len(batches) >= 4 else 0
-    loaded = pixels.load(batches, workers, pin_memory=encoder.device.startswith("cuda"))
-    encoded = [encoder.encode_images(batch).cpu().numpy() for _, batch, _ in loaded]
+    with pixels.loaded(whole, encoder, of_whole[rows], LoaderSettings(_BATCH_SIZE, workers)) as batches:
+        encoded = [encoder.encode_images(batch).cpu().numpy() for _, batch, _ in batches]
     return np.concatenate(encoded) if encoded else np.empty((0, encoder.embed_dim), np.float32)
 
 

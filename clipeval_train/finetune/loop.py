@@ -234,7 +234,7 @@ def finetune_copy(
     world = World(0, 1, 0, torch.device(encoder.device))
     head = heads.initial(encoder, dataset, recipe, seed, workers)
     iterations = iterations_of(recipe, [dataset])
-    precision = encoder.key()["precision"]
+    precision = encoder.precision
     tuner = Finetuner(encoder, [head], recipe, iterations, seed=seed, precision=precision, world=world)
     [before] = tuner.evaluate([dataset], workers)
     batches = training_batches(encoder, [dataset], tuner.heads, recipe, seed, world)

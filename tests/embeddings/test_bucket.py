@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import caption_shards, tiny_checkpoint
+from processes import at_once
 
 import clipeval
 from clipeval.embeddings.bucket import Bucket, BucketRecords, store_url
@@ -50,11 +51,50 @@ def test_a_damaged_record_is_absent(store, tmp_path):
     writer = records(store)
     writer.write(np.arange(3), np.ones((3, 5), np.uint8))
     writer.flush()
-    (path,) = tmp_path.glob("store/images/*/*/*.rec")
+    (path,) = tmp_path.glob("store/images-2/*/*/*.rec")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert records(store).read(np.arange(3))[1].tolist() == [True, False, True]
+
+
+def test_a_fresh_run_empties_an_entry_once(store):
+    def filled(fresh=None):
+        opened = BucketRecords.open(store, "images", KEY, 9, 5, fresh)
+        found = opened.read(np.arange(9))[1].sum()
+        opened.write(np.arange(9), np.ones((9, 5), np.uint8))
+        opened.flush()
+        return found
+
+    assert [filled(token) for token in (None, None, "a", "a", None, "b", "a", "b")] == [0, 9, 0, 9, 9, 0, 9, 9]
+
+
+def test_no_process_of_a_fresh_run_sees_what_was_there(store):
+    indices = np.arange(9)
+    for attempt in range(10):
+        stale = records(store)
+        stale.write(indices, np.full((9, 5), 1, np.uint8))
+        stale.flush()
+
+        def compute(number, token=f"run{attempt}"):
+            for _ in range(3):
+                opened = BucketRecords.open(store, "images", KEY, 9, 5, token)
+                rows, valid = opened.read(indices)
+                assert (rows[valid] == 2).all(), "a value from before the run"
+                opened.write(indices[number:], np.full((9 - number, 5), 2, np.uint8))
+                opened.flush()
+
+        at_once(2, compute)
+
+
+def test_an_object_that_is_gone_holds_nothing(store, tmp_path):
+    writer = records(store)
+    writer.write(np.arange(3), np.ones((3, 5), np.uint8))
+    writer.flush()
+    bucket = Bucket(store, "images", KEY, 13)
+    (path,) = bucket.labels()
+    next(tmp_path.glob("store/images-2/*/*/*.rec")).unlink()
+    assert bucket.read(path) == []
 
 
 def test_other_keys_are_other_entries():
@@ -87,7 +127,7 @@ def test_a_run_with_a_bucket_gives_the_same_table(tmp_path, monkeypatch):
             monkeypatch.setenv("CLIPEVAL_STORE", url)
         table = clipeval.run(str(model), f"wds:{data}", "retrieval", out=tmp_path / f"out{number}", workers=0)
         tables.append(table.drop(columns=list(TIMING_COLUMNS)))
-        assert number == 0 or not (tmp_path / f"cache{number}" / "images").exists()
+        assert number == 0 or not (tmp_path / f"cache{number}" / "images-2").exists()
     pd.testing.assert_frame_equal(tables[1], tables[0])
     pd.testing.assert_frame_equal(tables[2], tables[0])
-    assert not (tmp_path / "cache2" / "pixels").exists()  # nothing was encoded again
+    assert not (tmp_path / "cache2" / "pixels-2").exists()  # nothing was encoded again

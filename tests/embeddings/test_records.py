@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import numpy as np
 import pytest
 
-from clipeval.embeddings.records import RecordFile, entry_folder, split_records, with_checksum
+from clipeval.embeddings import records
+from clipeval.embeddings.records import RecordFile, split_records, with_checksum
 from clipeval.errors import StoreError
 
 
@@ -74,6 +76,76 @@ def test_full_disk_is_reported_with_what_to_do(file, monkeypatch):
         file.write(np.array([0]), rows(1))
 
 
+def test_a_system_call_that_reads_little_loses_no_record(file, monkeypatch):
+    file.write(np.arange(7), rows(7))
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda handle, size, offset: read(handle, min(size, 5), offset))
+    got, valid = file.read(np.arange(7))
+    assert valid.all()
+    np.testing.assert_array_equal(got, rows(7))
+
+
+@pytest.mark.parametrize("piece", [1, 16, 40, 1 << 26])
+def test_reading_and_writing_go_in_pieces(file, piece, monkeypatch):
+    asked = []
+    read, write = os.pread, os.pwrite
+    monkeypatch.setattr(records, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(os, "pread", lambda handle, size, offset: asked.append(size) or read(handle, size, offset))
+    monkeypatch.setattr(
+        os, "pwrite", lambda handle, data, offset: asked.append(len(data)) or write(handle, data, offset)
+    )
+    chosen = np.array([0, 1, 2, 4, 5, 6])
+    file.write(chosen, rows(7)[chosen])
+    got, valid = file.read(np.arange(7))
+    assert valid.tolist() == [True] * 3 + [False] + [True] * 3
+    np.testing.assert_array_equal(got[chosen], rows(7)[chosen])
+    assert max(asked) <= max(piece, 16)
+
+
+def test_a_file_larger_than_one_system_call_reads(tmp_path):
+    """Linux gives at most 2,147,479,552 bytes; the holes of this file take no room, nor do the rows not read."""
+    n, row_bytes = 2060, 1 << 20
+    file = RecordFile(tmp_path / "large.rec", n, row_bytes)
+    values = np.random.default_rng(0).integers(0, 256, (3, row_bytes)).astype(np.uint8)
+    there = np.array([0, n - 2, n - 1])
+    file.write(there, values)
+    assert file.path.stat().st_size > 1 << 31
+    read, valid = file.read(np.arange(n))
+    assert np.flatnonzero(valid).tolist() == there.tolist()
+    np.testing.assert_array_equal(read[there], values)
+
+
+def test_a_read_error_is_reported_with_what_to_do(file, monkeypatch):
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    file.write(np.arange(7), rows(7))
+    monkeypatch.setattr(os, "pread", broken)
+    with pytest.raises(StoreError, match=r"x\.rec: cannot use the cache: Input/output error.*CLIPEVAL_CACHE"):
+        file.read(np.arange(7))
+
+
+def test_a_deleted_cache_is_made_again(file):
+    file.write(np.arange(7), rows(7))
+    shutil.rmtree(file.path.parent)
+    assert not file.read(np.arange(7))[1].any()
+    file.write(np.array([2]), rows(1))
+    assert file.read(np.arange(7))[1].tolist() == [False, False, True] + [False] * 4
+
+
+def test_a_cache_deleted_while_a_file_is_opened(file, monkeypatch):
+    opened, times = os.open, iter(range(2))
+
+    def after_deletion(path, *rest):
+        if next(times, None) is not None:
+            file.path.parent.rmdir()
+        return opened(path, *rest)
+
+    monkeypatch.setattr(os, "open", after_deletion)
+    file.write(np.array([2]), rows(1))
+    assert file.read(np.arange(7))[1].sum() == 1
+
+
 def test_split_records_leaves_out_a_cut_tail_and_bad_records():
     good = [bytes([i]) * 5 for i in range(3)]
     data = b"".join(map(with_checksum, good))
@@ -81,10 +153,3 @@ def test_split_records_leaves_out_a_cut_tail_and_bad_records():
     bad[9 + 5] ^= 1
     assert split_records(data[:-1], 5) == good[:2]
     assert split_records(bytes(bad), 5) == [good[0], good[2]]
-
-
-def test_entry_folder_depends_on_every_part_of_the_key(tmp_path):
-    key = {"weights": "a", "precision": "fp32", "n": 3}
-    folders = {entry_folder(tmp_path, "images", key | change) for change in ({}, {"weights": "b"}, {"n": 4})}
-    assert len(folders) == 3
-    assert entry_folder(tmp_path, "images", dict(reversed(key.items()))) in folders
