@@ -14,7 +14,8 @@ import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
 from clipeval.errors import ModelError, UsageError, suggest
-from clipeval.models import loader
+from clipeval.models import library, tower
+from clipeval.models import tokenizer as tokenizers
 
 IMAGE_MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
 IMAGE_STD: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
@@ -84,7 +85,8 @@ def build(architecture: Architecture, seed: int) -> Any:
     """
     torch.manual_seed(seed)
     try:
-        return loader.build(architecture.config)
+        text_cfg = architecture.config["text_cfg"]
+        return library.build(architecture.config, tower.of(text_cfg, architecture.name, offline=False))
     except ModelError as error:
         raise UsageError(f"model: '{architecture.name}': {error}") from error
 
@@ -95,11 +97,12 @@ def tokenizer(architecture: Architecture) -> Callable[[list[str]], torch.Tensor]
     Raises UsageError when the model has fewer tokens than the encoding, or its tokenizer is not to be had.
     """
     try:
-        tokenizer = loader.tokenizer_of(architecture.config, architecture.name)
+        text_cfg = architecture.config["text_cfg"]
+        tokenizer = tokenizers.of(text_cfg, architecture.name, folder=None, offline=False).make()
     except ModelError as error:
         raise UsageError(f"model: {error}") from error
-    size = architecture.config["text_cfg"].get("vocab_size")
-    if size is not None and isinstance(tokenizer, open_clip.SimpleTokenizer) and tokenizer.vocab_size > size:
+    size = text_cfg.get("vocab_size")
+    if size is not None and library.is_simple(tokenizer) and tokenizer.vocab_size > size:
         raise UsageError(f"model.text_cfg.vocab_size: {size}, but CLIP's encoding has {tokenizer.vocab_size} tokens.")
     return tokenizer
 

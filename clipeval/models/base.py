@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from clipeval.identity import CheckpointIdentity
+
 if TYPE_CHECKING:
     import torch
     from PIL import Image
@@ -83,9 +85,11 @@ class Encoder(Protocol):
     """``cpu``, ``cuda``, ``cuda:1``..."""
     text_trimmable: bool
     """True when a batch may be cut to its longest text without changing any embedding."""
+    identity: CheckpointIdentity
+    precision: str
 
     def key(self) -> dict[str, Any]:
-        """What decides the embeddings: weights digest, architecture, preprocessing, tokenizer, precision."""
+        """What decides the embeddings: ``image_key`` and ``text_key`` of ``identity`` in one."""
         ...
 
     def pixels(self, image: Image.Image) -> np.ndarray:

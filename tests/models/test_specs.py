@@ -194,10 +194,10 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_tag_of_a_newer_open_clip_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clipeval.models import loader, specs
+    from clipeval.models import library, specs
 
     monkeypatch.setattr(specs.metadata, "version", lambda package: "99.0")
-    monkeypatch.setattr(loader, "is_known", lambda arch, tag="": (arch, tag) in {("ViT-Z", ""), ("ViT-Z", "new_tag")})
+    monkeypatch.setattr(library, "is_known", lambda arch, tag="": (arch, tag) in {("ViT-Z", ""), ("ViT-Z", "new_tag")})
     assert resolve(["ViT-Z,new-tag"], EMPTY) == [ModelSpec("ViT-Z,new_tag", "tag", "ViT-Z", "new_tag")]
     assert "is not a tag of ViT-Z" in message(["ViT-Z,old"])
 
