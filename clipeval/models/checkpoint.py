@@ -94,8 +94,7 @@ class Checkpoint:
     @cached_property
     def description(self) -> Description:
         """What model it is of. A file that describes itself is read for it, tensors left on the disk."""
-        may_describe_itself = self.spec.kind == "trained" or (bool(self.spec.arch) and self.path.suffix == ".pt")
-        return self._described(weights.read(self.path) if may_describe_itself else {})
+        return self._described(weights.read(self.path) if self._may_describe_itself else {})
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
@@ -121,7 +120,8 @@ class Checkpoint:
     def read(self) -> Any:
         """The content of the weights file (``weights.read``), which is not kept here."""
         content = weights.read(self.path)
-        vars(self).setdefault("description", self._described(content))  # so that it need not be read for that again
+        if self._may_describe_itself:  # it need not be read for that again
+            vars(self).setdefault("description", self._described(content))
         return content
 
     def require_unchanged(self) -> None:
@@ -137,6 +137,10 @@ class Checkpoint:
             raise ModelError(
                 f"{self.spec.name}: '{self.path}' changed since it was opened. Run it again when it is written whole."
             )
+
+    @property
+    def _may_describe_itself(self) -> bool:
+        return self.spec.kind == "trained" or (bool(self.spec.arch) and self.path.suffix == ".pt")
 
     @cached_property
     def _row(self) -> zoo.Checkpoint | None:

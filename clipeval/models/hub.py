@@ -26,7 +26,7 @@ def fetch(repository: str, files: tuple[str, ...], wanted_by: str, *, offline: b
             raise _unreachable(f"'{file}'", repository, wanted_by) from error
         except EntryNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of several libraries below huggingface_hub
             raise _refused(f"'{file}'", repository, wanted_by, error) from error
 
     named = " or ".join(f"'{file}'" for file in files)
@@ -53,7 +53,7 @@ def folder(repository: str, patterns: Sequence[str], needed: Sequence[str], want
             if local:
                 continue
             raise _unreachable(what, repository, wanted_by) from error
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise _refused(what, repository, wanted_by, error) from error
         if any(path for pattern in needed for path in found.glob(pattern)):
             return found
@@ -70,7 +70,7 @@ def _unreachable(what: str, repository: str, wanted_by: str) -> ModelError:
 
 
 def _refused(what: str, repository: str, wanted_by: str, error: Exception) -> ModelError:
-    return ModelError(f"{wanted_by}: cannot fetch {what} of repository '{repository}': {first_line(error)}")
+    return ModelError(f"{wanted_by}: cannot fetch {what} of repository '{repository}': {first_line(error):.300}")
 
 
 def _not_here(what: str, repository: str, wanted_by: str) -> ModelError:

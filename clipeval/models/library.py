@@ -77,7 +77,7 @@ def published_activation(arch: str, file_name: str) -> bool | None:
     """Whether the tag whose weights were published under this file name computes QuickGELU; None: there is none."""
     for tag in open_clip.list_pretrained_tags_by_model(arch):
         settings = tag_settings(arch, tag)
-        if settings["url"] and Path(settings["url"]).name == file_name:
+        if Path(settings.get("url") or "").name == file_name:
             return bool(settings.get("quick_gelu", False))
     return None
 

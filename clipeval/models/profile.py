@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +19,8 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Profile:
-    """``params*`` are counts; ``gmacs*`` are 1e9 multiply-accumulates for one image, one text, or one pair of them.
+    """``params*`` are counts; ``gmacs*`` are 1e9 multiply-accumulates for one image, one text, or one pair of them;
+    NaN with a text tower of transformers.
 
     ``params`` and ``gmacs`` are of the whole model: with CoCa's decoder, which neither tower includes. ``image_size``
     is the longer side in pixels.
@@ -42,7 +44,8 @@ def of_config(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) ->
     key = digest.of_value([_VERSION, model_cfg, tower] if tower else [_VERSION, model_cfg])
     path = cache_dir() / "profiles" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Profile(**json.loads(path.read_text("utf-8")))
+        known = json.loads(path.read_text("utf-8"))
+        return Profile(**{name: math.nan if value is None else float(value) for name, value in known.items()})
     profile = measure(model_cfg, tower)
     with contextlib.suppress(StoreError):  # the memory only saves time
         write_json(path, asdict(profile))
@@ -65,10 +68,11 @@ def measure(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) -> P
         height, width = library.image_size(model)
         image = torch.zeros(1, 3, height, width)
         text = torch.zeros(1, model_cfg["text_cfg"].get("context_length", 77), dtype=torch.long)
+    towers_only = "multimodal_cfg" not in model_cfg
     try:
         gmacs_image = _gmacs(lambda: model.encode_image(image))
-        gmacs_text = _gmacs(lambda: model.encode_text(text))
-        towers_only = "multimodal_cfg" not in model_cfg
+        # towers of transformers look at values, and tensors without storage have none
+        gmacs_text = math.nan if tower else _gmacs(lambda: model.encode_text(text))
         gmacs = gmacs_image + gmacs_text if towers_only else _gmacs(lambda: model(image, text))
     except Exception as error:  # its parts do not fit each other
         raise ModelError(f"open_clip cannot run this model configuration: {first_line(error):.300}") from error

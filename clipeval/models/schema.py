@@ -21,7 +21,7 @@ from clipeval.files import read_regular
 _CONFIG_BYTES = 1 << 24
 _MOST_NODES, _DEEPEST = 1_000_000, 64
 _MOST_PATCHES = 1 << 14
-_MOST_LAYERS = 256
+_MOST_LAYERS = 100
 
 
 @dataclass(frozen=True)
@@ -243,18 +243,17 @@ def metadata(content: dict[str, Any], where: object) -> Metadata:
 
 def arch(content: dict[str, Any], where: object) -> str:
     """``content["arch"]``, the architecture's name, or nothing. Raises ModelError."""
-    check({"arch": content.get("arch")}, {"arch": _NAME}, str(where))
+    _require(content.get("arch"), _NAME, f"{where}: arch")
     return content.get("arch") or ""
 
 
 def check_tower(config: dict[str, Any], kinds: list[str], where: object) -> None:
     """Raises ModelError unless ``config`` describes one of the text towers of transformers that open_clip has a use
     for, in sizes that can be built."""
-    check({"model_type": config.get("model_type")}, {"model_type": _one_of(*kinds)}, str(where))
+    _require(config.get("model_type"), _one_of(*kinds), f"{where}: model_type")
     for key, value in config.items():
-        rule = _LAYERS if "layers" in key else _whole(-(10**7), 10**7)
-        if _is_whole(value) and not rule.holds(value):
-            raise ModelError(f"{where}: {key}: {shortened(value)}; expected {rule.allowed}.")
+        if _is_whole(value):
+            _require(value, _LAYERS if "layers" in key else _whole(-(10**7), 10**7), f"{where}: {key:.100}")
 
 
 def check(config: Any, rules: dict[str, Rule], where: str, *, others: bool = False) -> None:
@@ -266,8 +265,13 @@ def check(config: Any, rules: dict[str, Rule], where: str, *, others: bool = Fal
         rule = rules.get(key)
         if rule is None and not others:
             raise ModelError(f"{where}.{shortened(key).strip(chr(39))}: unknown key. Allowed: {', '.join(rules)}.")
-        if rule is not None and not rule.holds(value):
-            raise ModelError(f"{where}.{key}: {shortened(value)}; expected {rule.allowed}.")
+        if rule is not None:
+            _require(value, rule, f"{where}.{key}")
+
+
+def _require(value: Any, rule: Rule, place: str) -> None:
+    if not rule.holds(value):
+        raise ModelError(f"{place}: {shortened(value)}; expected {rule.allowed}.")
 
 
 def check_size(value: Any, where: object) -> None:

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from clipeval import config as configuration
-from clipeval.errors import UsageError
+from clipeval import models
+from clipeval.errors import ModelError, UsageError
 from clipeval.models import zoo
 from clipeval.models.specs import ModelSpec, resolve
 
@@ -163,6 +164,44 @@ def test_messages_for_wrong_run_folders(tmp_path: Path, run: Path) -> None:
     assert "'latest' points to" in message([str(run)]).replace(f"{run}/", "")
     (tmp_path / "model.bin").write_bytes(b"")
     assert "say the architecture: ViT-B-32," in message([str(tmp_path / "model.bin")])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe\x00", b"x" * 300, b"a/" * 3000, b"x" * 10_000_000, b"a\0b", b"\n", b"../../.."],
+)
+def test_a_pointer_that_is_none(run: Path, content: bytes) -> None:
+    """Binary, too long for a name, for a path or for a pointer, with a NUL, empty, or a folder."""
+    (run / "latest").write_bytes(content)
+    assert "/latest' " in message([str(run)])
+    assert len(message([str(run)])) < 8000
+
+
+ODD_NAMES = ["x" * 256, "é" * 200, "a/" * 4000, "{", "[", "a\0b", "*" * 300, "\udcff", "x" * 5000 + ".pt"]
+
+
+@pytest.mark.parametrize("start", ["", "ViT-B-32,", "local-dir:", "runs/"])
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_that_no_file_can_have(start: str, name: str) -> None:
+    assert message([start + name])
+
+
+@pytest.mark.parametrize("start", ["hf-hub:a/", "ViT-B-32,hf://org/repo/"])
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("offline", [True, False])
+def test_names_that_no_repository_can_have(start: str, name: str, offline: bool) -> None:
+    with pytest.raises((UsageError, ModelError)):
+        models.describe(*resolve([start + name], EMPTY), offline=offline)
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for others than root: the far end, the system, says no."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert "cannot be looked up: Permission denied" in message([f"{tmp_path}/secret.pt"])
 
 
 @pytest.mark.parametrize(

@@ -188,16 +188,16 @@ def test_a_kill_between_file_and_pointer_goes_on_from_the_older_one(tmp_path, mo
         pass
 
     config = tiny_config(tmp_path / "killed", save_every=128)
-    point, calls = checkpoint._point, []
+    point, calls = checkpoint.write_text, []
 
-    def dies_in_the_second(target, path):
+    def dies_in_the_second(path, text):
         calls.append(path)
         if len(calls) == 2:
             raise Kill
-        point(target, path)
+        point(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_point", dies_in_the_second)
+        patch.setattr(checkpoint, "write_text", dies_in_the_second)
         with pytest.raises(Kill):
             pretrain(config)
     assert len(names(tmp_path / "killed")) == 2
