@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipeval.errors import UsageError, suggest
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 _ONE_THREAD_BELOW_GMACS = 0.05
 """Image towers smaller than this run fastest on one intra-op thread: see bench/threads.py."""
@@ -58,3 +64,10 @@ def set_threads(gmacs_image: float, most: int | None = None) -> None:
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if gmacs_image < _ONE_THREAD_BELOW_GMACS else (most or cores()))
+
+
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """What ``torch.autocast`` computes in at one of ``PRECISIONS``; None for fp32, which needs none."""
+    import torch
+
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -29,6 +29,7 @@ import torch
 from clipeval.errors import StoreError, UsageError
 from clipeval.files import write_atomically, write_bytes, write_json, write_text
 from clipeval.models import weights
+from clipeval.models.checkpoint import CONFIG_FILE
 from clipeval.results.ledger import exclusive
 from clipeval_train.model import IMAGE_MEAN, IMAGE_STD
 
@@ -140,7 +141,7 @@ def export(path: Path, folder: Path, ema: bool = False) -> None:
         "metadata": saved["metadata"],
     }
     write_bytes(folder / "open_clip_model.safetensors", as_bytes(tensors))
-    write_json(folder / weights.CONFIG_FILE, config)
+    write_json(folder / CONFIG_FILE, config)
 
 
 def _files(out: Path) -> list[Path]:

@@ -12,7 +12,6 @@ import torch
 
 from clipeval.console import say
 from clipeval.errors import ClipevalError, DataError, MeasureError, UsageError
-from clipeval.models import profile
 from clipeval.results.provenance import git_commit, packages
 from clipeval.version import __version__
 from clipeval_train import checkpoint, evaluation, model
@@ -65,7 +64,7 @@ def pretrain(config: PretrainConfig) -> Path:
             if config.evaluate and _is_due(config, max(0, seen - config.batch_size), seen) and path.exists():
                 evaluation.evaluate(config.evaluate, path, out, world)  # a kill may have come before it
             costs = (saved["metadata"] if saved else {}) | last_costs(out)
-            gmacs = profile.of_config(architecture.config).gmacs
+            gmacs = architecture.profile.gmacs
             _train(config, trainer, corpus, world, Meter(world, gmacs, config.peak_tflops, costs))
         path = checkpoint.path_of(out, config.samples)
         if config.evaluate:

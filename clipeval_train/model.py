@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import open_clip
@@ -14,7 +15,9 @@ import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
 from clipeval.errors import ModelError, UsageError, suggest
-from clipeval.models import loader
+from clipeval.models import library, profile, tower
+from clipeval.models import tokenizer as tokenizers
+from clipeval.models.profile import Profile
 
 IMAGE_MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
 IMAGE_STD: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
@@ -45,6 +48,16 @@ class Architecture:
     def context_length(self) -> int:
         """Tokens per caption, start and end included."""
         return int(self.config["text_cfg"].get("context_length", 77))
+
+    @cached_property
+    def tower(self) -> dict[str, Any] | None:
+        """The configuration of its text tower where that is one of transformers. Raises ModelError."""
+        return tower.of(self.config["text_cfg"], self.name, offline=False)
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Its size and cost. Raises ModelError."""
+        return profile.of_config(self.config, self.tower)
 
 
 def resolve(model: str | dict[str, Any], name: str, loss: str = "clip") -> Architecture:
@@ -84,7 +97,7 @@ def build(architecture: Architecture, seed: int) -> Any:
     """
     torch.manual_seed(seed)
     try:
-        return loader.build(architecture.config)
+        return library.build(architecture.config, architecture.tower)
     except ModelError as error:
         raise UsageError(f"model: '{architecture.name}': {error}") from error
 
@@ -94,12 +107,13 @@ def tokenizer(architecture: Architecture) -> Callable[[list[str]], torch.Tensor]
 
     Raises UsageError when the model has fewer tokens than the encoding, or its tokenizer is not to be had.
     """
+    text_cfg = architecture.config["text_cfg"]
     try:
-        tokenizer = loader.tokenizer_of(architecture.config, architecture.name)
+        tokenizer = tokenizers.of(text_cfg, architecture.name, folder=None, offline=False).make()
     except ModelError as error:
         raise UsageError(f"model: {error}") from error
-    size = architecture.config["text_cfg"].get("vocab_size")
-    if size is not None and isinstance(tokenizer, open_clip.SimpleTokenizer) and tokenizer.vocab_size > size:
+    size = text_cfg.get("vocab_size")
+    if size is not None and library.is_simple(tokenizer) and tokenizer.vocab_size > size:
         raise UsageError(f"model.text_cfg.vocab_size: {size}, but CLIP's encoding has {tokenizer.vocab_size} tokens.")
     return tokenizer
 

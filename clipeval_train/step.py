@@ -14,11 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from clipeval.errors import UsageError
-from clipeval.models.loader import trimmable_tower
+from clipeval.machine import autocast_dtype
+from clipeval.models.library import trimmable_tower
 from clipeval_train.distributed import World
 from clipeval_train.loss import TILE, contrastive
 
-_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPILED_LENGTHS = 8
 """Compiled towers see text lengths in multiples of this, so that few shapes occur."""
 _COMPILED_VARIANTS = 32
@@ -58,7 +58,7 @@ class ContrastiveStep:
             self.module.set_grad_checkpointing(True)
         if compile:
             _compile_blocks(clip)
-        self._towers = _Towers(clip, _AUTOCAST[precision], _COMPILED_LENGTHS if compile else 1)
+        self._towers = _Towers(clip, autocast_dtype(precision), _COMPILED_LENGTHS if compile else 1)
         self._wrapped: nn.Module = self._towers
         if world.size > 1:
             # no static_graph: it fails together with no_sync

@@ -11,7 +11,6 @@ import torch
 
 from clipeval.errors import UsageError
 from clipeval.machine import set_threads
-from clipeval.models import profile
 from clipeval_train import model, optim
 from clipeval_train.config import PretrainConfig
 from clipeval_train.distributed import World
@@ -51,7 +50,7 @@ class Trainer:
         self.clip = model.build(architecture, config.seed).to(world.device)
         self._config, self._architecture, self._world = config, architecture, world
         if world.device.type == "cpu":
-            set_threads(profile.of_config(architecture.config).gmacs_image)
+            set_threads(architecture.profile.gmacs_image)
         self._step = ContrastiveStep(
             self.clip,
             world,

@@ -85,15 +85,8 @@ class Encoder(Protocol):
     """``cpu``, ``cuda``, ``cuda:1``..."""
     text_trimmable: bool
     """True when a batch may be cut to its longest text without changing any embedding."""
-
-    @property
-    def identity(self) -> CheckpointIdentity: ...  # TEMPORARY: replaced on merge
-    @property
-    def precision(self) -> str: ...  # TEMPORARY: replaced on merge
-
-    def key(self) -> dict[str, Any]:
-        """What decides the embeddings: weights digest, architecture, preprocessing, tokenizer, precision."""
-        ...
+    identity: CheckpointIdentity
+    precision: str
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Resize and crop on the CPU: ``[H, W, 3]`` uint8, exactly what the model's own transform would scale."""

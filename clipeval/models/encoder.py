@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval import digest
+from clipeval import machine
+from clipeval.errors import ModelError, first_line
 from clipeval.identity import CheckpointIdentity
 from clipeval.models.base import ModelInfo, Preprocessing
 from clipeval.models.text_tower import CausalTextTower
@@ -17,8 +17,6 @@ from clipeval.models.text_tower import CausalTextTower
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 class PixelTransform:
@@ -37,8 +35,8 @@ class PixelTransform:
 class OpenClipEncoder:
     """An open_clip model; ``base.Encoder`` says what its attributes and methods mean.
 
-    ``model`` is in inference mode on ``device``; ``text_tower`` is given where texts may be trimmed; ``identity`` is
-    the part of ``key()`` that says which weights and which code embed.
+    ``model`` is in inference mode on ``device``; ``text_tower`` is given where texts may be trimmed; ``vocab_size`` is
+    how many tokens the model has, where that is known.
     """
 
     def __init__(
@@ -51,9 +49,10 @@ class OpenClipEncoder:
         preprocessing: Preprocessing,
         info: ModelInfo,
         embed_dim: int,
-        identity: dict[str, Any],
+        identity: CheckpointIdentity,
         device: str,
         precision: str,
+        vocab_size: int | None = None,
     ) -> None:
         import torch
 
@@ -64,18 +63,19 @@ class OpenClipEncoder:
         self.context_length: int = tokenizer.context_length
         self.text_trimmable = text_tower is not None
         self.device = device
+        self.identity = identity
+        self.precision = precision
         self._model = model
         self._text_tower = text_tower
         self._tokenizer = tokenizer
-        self._identity = identity
-        self._precision = precision
+        self._vocab_size = vocab_size
         # On the device, as a division by a Python number may become a multiplication there, and round differently.
         numbers = torch.tensor([[255.0] * 3, preprocessing.mean, preprocessing.std], device=device)
         self._white, self._mean, self._std = numbers.view(3, 3, 1, 1).unbind()
 
     @property
     def model(self) -> Any:
-        """The open_clip model. Whoever changes its weights must not store embeddings: ``key()`` stays the same."""
+        """The open_clip model. Whoever changes its weights must not store embeddings: ``identity`` stays."""
         return self._model
 
     def with_own_model(self) -> OpenClipEncoder:
@@ -84,36 +84,18 @@ class OpenClipEncoder:
         twin._model = copy.deepcopy(self._model)
         return twin
 
-    def key(self) -> dict[str, Any]:
-        """What decides the embeddings, as JSON values."""
-        preprocessing = asdict(self.preprocessing) | {
-            name: list(getattr(self.preprocessing, name)) for name in ("size", "mean", "std")
-        }
-        return {
-            **self._identity,
-            "preprocessing": preprocessing,
-            "context_length": self.context_length,
-            "precision": self._precision,
-        }
-
-    @property
-    def identity(self) -> CheckpointIdentity:  # TEMPORARY: replaced on merge
-        key = self.key()
-        return CheckpointIdentity(
-            weights=str(key["weights"]),
-            model=str(key["model"]),
-            preprocessing=digest.of_value(key["preprocessing"]),
-            tokenizer=digest.of_value([key["tokenizer"], key["context_length"]]),
-            encoder=digest.of_value([key["version"], key["open_clip"]]),
-        )
-
-    @property
-    def precision(self) -> str:  # TEMPORARY: replaced on merge
-        return self._precision
-
     def tokenize(self, texts: list[str]) -> torch.Tensor:
-        """``[n, context_length]`` int64 on the CPU."""
-        return self._tokenizer(texts)
+        """``[n, context_length]`` int64 on the CPU. Raises ModelError for a token that the model does not have."""
+        try:
+            tokens = self._tokenizer(texts)
+        except Exception as error:  # one of transformers is what its files say, and may lack what it needs
+            raise ModelError(f"{self.info.model}: its tokenizer fails: {first_line(error):.300}") from error
+        if self._vocab_size is not None and tokens.numel() and (highest := int(tokens.max())) >= self._vocab_size:
+            raise ModelError(
+                f"{self.info.model}: its tokenizer gives token {highest}, but its text tower has {self._vocab_size}. "
+                "They do not belong together."
+            )
+        return tokens
 
     def token_lengths(self, tokens: torch.Tensor) -> np.ndarray:
         """``[n]`` tokens that matter per text."""
@@ -144,5 +126,5 @@ class OpenClipEncoder:
     def _autocast(self) -> torch.autocast:
         import torch
 
-        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
+        dtype = machine.autocast_dtype(self.precision)
         return torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from clipeval import digest
-from clipeval.errors import StoreError
+from clipeval.errors import ModelError, StoreError, first_line
 from clipeval.files import write_json
 from clipeval.paths import cache_dir
 
@@ -18,7 +19,8 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Profile:
-    """``params*`` are counts; ``gmacs*`` are 1e9 multiply-accumulates for one image, one text, or one pair of them.
+    """``params*`` are counts; ``gmacs*`` are 1e9 multiply-accumulates for one image, one text, or one pair of them;
+    NaN with a text tower of transformers.
 
     ``params`` and ``gmacs`` are of the whole model: with CoCa's decoder, which neither tower includes. ``image_size``
     is the longer side in pixels.
@@ -33,22 +35,24 @@ class Profile:
     image_size: float
 
 
-def of_config(model_cfg: dict[str, Any]) -> Profile:
-    """The profile of an open_clip model configuration, remembered under its digest.
+def of_config(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) -> Profile:
+    """The profile of an open_clip model configuration, and that of its text tower (``tower.of``) where it has one of
+    transformers, remembered under their digest.
 
     Raises ModelError when open_clip cannot build the model.
     """
-    path = cache_dir() / "profiles" / f"{digest.of_value([_VERSION, model_cfg])}.json"
+    key = digest.of_value([_VERSION, model_cfg, tower] if tower else [_VERSION, model_cfg])
+    path = cache_dir() / "profiles" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Profile(**json.loads(path.read_text("utf-8")))
-    profile = measure(model_cfg)
-
+        known = json.loads(path.read_text("utf-8"))
+        return Profile(**{name: math.nan if value is None else float(value) for name, value in known.items()})
+    profile = measure(model_cfg, tower)
     with contextlib.suppress(StoreError):  # the memory only saves time
         write_json(path, asdict(profile))
     return profile
 
 
-def measure(model_cfg: dict[str, Any]) -> Profile:
+def measure(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) -> Profile:
     """Build the model without storage and count one pair's forward pass.
 
     torch's counter reports floating point operations, two per multiply-accumulate, of convolutions and matrix products,
@@ -57,21 +61,26 @@ def measure(model_cfg: dict[str, Any]) -> Profile:
     """
     import torch
 
-    from clipeval.models import loader
+    from clipeval.models import library
 
     with torch.device("meta"):
-        model = loader.build(model_cfg).eval()
-        height, width = loader.image_size(model)
+        model = library.build(model_cfg, tower).eval()
+        height, width = library.image_size(model)
         image = torch.zeros(1, 3, height, width)
         text = torch.zeros(1, model_cfg["text_cfg"].get("context_length", 77), dtype=torch.long)
-    gmacs_image = _gmacs(lambda: model.encode_image(image))
-    gmacs_text = _gmacs(lambda: model.encode_text(text))
     towers_only = "multimodal_cfg" not in model_cfg
+    try:
+        gmacs_image = _gmacs(lambda: model.encode_image(image))
+        # towers of transformers look at values, and tensors without storage have none
+        gmacs_text = math.nan if tower else _gmacs(lambda: model.encode_text(text))
+        gmacs = gmacs_image + gmacs_text if towers_only else _gmacs(lambda: model(image, text))
+    except Exception as error:  # its parts do not fit each other
+        raise ModelError(f"open_clip cannot run this model configuration: {first_line(error):.300}") from error
     return Profile(
         params=_count(model),
         params_image=_count(model.visual),
         params_text=_params_text(model),
-        gmacs=gmacs_image + gmacs_text if towers_only else _gmacs(lambda: model(image, text)),
+        gmacs=gmacs,
         gmacs_image=gmacs_image,
         gmacs_text=gmacs_text,
         image_size=max(height, width),

@@ -12,12 +12,14 @@ from typing import Any, Literal
 
 from clipeval.config import Config, ModelEntry
 from clipeval.errors import UsageError, suggest
+from clipeval.files import read_regular
 from clipeval.models import zoo
 
 Kind = Literal["tag", "file", "hf", "hub", "local-dir", "trained"]
 
 HUB_PREFIX, LOCAL_PREFIX, HF_PREFIX = "hf-hub:", "local-dir:", "hf://"
 _OVERRIDES = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
+_LATEST_BYTES = 4096
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy")
 
 
@@ -100,6 +102,14 @@ class _Resolver:
             return self.entry(*self._models[word])
         if word in zoo.ZOOS:
             return [_of_zoo(row) for row in zoo.members(word)]
+        if "\0" in word:
+            raise UsageError(f"{where}{word!r:.200} holds a NUL character, which no name of a file or model does.")
+        try:
+            return self._address(word, where)
+        except OSError as error:  # too long for a name, or in a folder that may not be looked into
+            raise UsageError(f"{where}'{word:.200}' cannot be looked up: {error.strerror or error}.") from error
+
+    def _address(self, word: str, where: str) -> list[ModelSpec]:
         if word.startswith(HUB_PREFIX):
             return [_of_hub(word, where)]
         if word.startswith(LOCAL_PREFIX):
@@ -183,9 +193,9 @@ def _newer_open_clip_has(arch: str, tag: str = "") -> bool:
     built_from = next(iter(zoo.architectures().values())).open_clip
     if metadata.version("open_clip_torch") == built_from:
         return False
-    from clipeval.models import loader
+    from clipeval.models import library
 
-    return loader.is_known(arch, tag)
+    return library.is_known(arch, tag)
 
 
 def _of_hub(word: str, where: str) -> ModelSpec:
@@ -230,8 +240,12 @@ def _of_trained(path: Path, where: str) -> ModelSpec:
         if not latest.is_file():
             hint = f" Use {LOCAL_PREFIX}{name}" if (path / "open_clip_config.json").is_file() else ""
             raise UsageError(f"{where}'{name}' holds no run of clipeval-train: it has no file 'latest'.{hint}")
-        path = path / latest.read_text("utf-8").strip()
-        if not path.is_file():
+        try:
+            path = path / read_regular(latest, _LATEST_BYTES).decode("utf-8").strip()
+            found = path.is_file()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{where}'{name}/latest' does not hold the path of a checkpoint: {error}.") from error
+        if not found:
             raise UsageError(f"{where}'{name}/latest' points to '{path.as_posix()}', which does not exist.")
     elif path.suffix != ".pt":
         raise UsageError(

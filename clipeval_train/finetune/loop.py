@@ -14,7 +14,8 @@ from clipeval import config as configuration
 from clipeval import machine, models
 from clipeval.console import say
 from clipeval.errors import DataError, ModelError, UsageError
-from clipeval.models import Encoder, ModelSpec, loader
+from clipeval.models import Encoder, ModelSpec
+from clipeval.models.checkpoint import Checkpoint
 from clipeval.models.encoder import OpenClipEncoder
 from clipeval.results.provenance import git_commit, packages
 from clipeval.tasks.base import TaskResult
@@ -54,8 +55,8 @@ def _finetune(config: FinetuneConfig, world: World) -> Path:
         if world.is_main:
             say(f"{out}: already finished.")
         return checkpoint.newest(out) or out
-    spec = one_checkpoint(config.model, "model")
-    encoder = models.load(spec, device=str(world.device), precision=config.precision, offline=False)
+    start = models.open_checkpoint(one_checkpoint(config.model, "model"), offline=False)
+    encoder = models.load(start, device=str(world.device), precision=config.precision, offline=False)
     if encoder.device == "cpu":
         machine.set_threads(encoder.info.gmacs_image)
     workers = max(1, machine.default_workers() // world.size) if config.workers is None else config.workers
@@ -69,7 +70,7 @@ def _finetune(config: FinetuneConfig, world: World) -> Path:
     tuner = Finetuner(
         encoder, classifiers, config, iterations, seed=config.seed, precision=config.precision, world=world
     )
-    run = _Run(config, spec, encoder, sets, tuner, iterations, world, workers)
+    run = _Run(config, start, encoder, sets, tuner, iterations, world, workers)
     if saved:
         run.go_on_from(saved)
     return run.to_the_end()
@@ -80,7 +81,7 @@ class _Run:
     """A fine-tuning run with its log, evaluations and checkpoints."""
 
     config: FinetuneConfig
-    spec: ModelSpec
+    start: Checkpoint
     encoder: OpenClipEncoder
     sets: list[LabelledSet]
     tuner: Finetuner
@@ -145,13 +146,12 @@ class _Run:
     def _save(self, last: bool) -> None:
         if not self.world.is_main:
             return
-        model_cfg, preprocess_cfg = loader.configuration(self.spec, offline=False)
         resume = None if last else self.tuner.state()
         with self.tuner.averaged():
             content = {
                 "arch": self.encoder.info.arch,
-                "model_cfg": model_cfg,
-                "preprocess_cfg": preprocess_cfg,
+                "model_cfg": self.start.description.model_cfg,
+                "preprocess_cfg": self.start.description.preprocess_cfg,
                 "state_dict": {name: tensor.cpu() for name, tensor in self.encoder.model.state_dict().items()},
                 "heads": {one.name: head.content() for one, head in zip(self.sets, self.tuner.heads, strict=True)},
                 "metadata": self._metadata(),

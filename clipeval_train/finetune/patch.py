@@ -22,7 +22,6 @@ from clipeval.datasets.base import Dataset
 from clipeval.datasets.subset import Subset
 from clipeval.errors import MetricError, ModelError
 from clipeval.files import write_atomically, write_json
-from clipeval.models import loader
 from clipeval.models.encoder import OpenClipEncoder
 from clipeval.results.table import write_csv
 from clipeval.tasks import zeroshot_classification
@@ -80,15 +79,17 @@ def patch(config: PatchConfig) -> Patched:
     a checkpoint that was not fine-tuned from ``model``, and StoreError.
     """
     out = Path(config.out)
-    spec = one_checkpoint(config.model, "model")
-    tuned_spec = one_checkpoint(config.finetuned, "finetuned")
+    first, second = (
+        models.open_checkpoint(one_checkpoint(getattr(config, key), key), offline=False)
+        for key in ("model", "finetuned")
+    )
     device = machine.resolve_device("auto")
     encoder, tuned = (
-        models.load(each, device=device, precision=config.precision, offline=False) for each in (spec, tuned_spec)
+        models.load(each, device=device, precision=config.precision, offline=False) for each in (first, second)
     )
     if encoder.device == "cpu":
         machine.set_threads(encoder.info.gmacs_image)
-    content = checkpoint.load(Path(tuned_spec.path)) if tuned_spec.kind == "trained" else {"metadata": {}}
+    content = checkpoint.load(second.path) if second.spec.kind == "trained" else {"metadata": {}}
     start, end = encoder.model.state_dict(), tuned.model.state_dict()
     start = {name: tensor.clone() for name, tensor in start.items()}
     _check_lineage(encoder, tuned, content, start, end)
@@ -109,9 +110,12 @@ def patch(config: PatchConfig) -> Patched:
         "finetuned_sha256": tuned.info.checkpoint_sha256,
         "config": config.model_dump(mode="json"),
     }
-    model_cfg, preprocess_cfg = loader.configuration(spec, offline=False)
     state_dict = {name: tensor.cpu() for name, tensor in interpolated(start, end, alpha).items()}
-    described = {"arch": encoder.info.arch, "model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
+    described = {
+        "arch": encoder.info.arch,
+        "model_cfg": first.description.model_cfg,
+        "preprocess_cfg": first.description.preprocess_cfg,
+    }
     checkpoint.write(out, path, described | {"state_dict": state_dict, "metadata": facts, "resume": None})
     _write_curve(out, points, alpha, config)
     return Patched(alpha, points, path)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clipeval.errors import MeasureError
+from clipeval.machine import autocast_dtype
 from clipeval.models.encoder import OpenClipEncoder
 from clipeval.tasks.base import TaskResult
 from clipeval_train import optim
@@ -25,7 +26,6 @@ from clipeval_train.finetune.layers import add_drop_path, parameter_groups
 from clipeval_train.schedule import cosine
 
 _BETAS = (0.9, 0.999)
-_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Finetuner:
@@ -51,7 +51,7 @@ class Finetuner:
         self.heads = [head.to(world.device) for head in heads]
         self._encoder, self._tower = encoder, encoder.model.visual.requires_grad_(True)
         self._recipe, self._iterations, self._seed, self._world = recipe, iterations, seed, world
-        self._autocast = _AUTOCAST[precision]
+        self._autocast = autocast_dtype(precision)
         if recipe.drop_path:
             add_drop_path(self._tower, recipe.drop_path)
         self._trained = nn.ModuleDict({"tower": self._tower, "heads": nn.ModuleList(self.heads)})

@@ -94,11 +94,10 @@ def _budget(ladder: Ladder, request: Request) -> int:
 
 
 def _train(ladder: Ladder, request: Request) -> int:
-    from clipeval.models import profile
 
     states = {run.name: state(run) for run in ladder.runs}
     left = [run for run in ladder.runs if states[run.name] != FINISHED]
-    left.sort(key=lambda run: -profile.of_config(run.architecture.config).gmacs * run.config.samples)
+    left.sort(key=lambda run: -run.architecture.profile.gmacs * run.config.samples)
     processes = slots(request.jobs) if request.ray_address is None else []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler interrupts
     if done := len(ladder.runs) - len(left):

@@ -81,7 +81,7 @@ def plan(ladder: Ladder, slots: Sequence[Slot]) -> Plan:
     measured = measure(ladder.runs, ladder.out, slots[0])
     costs = []
     for run, found in zip(ladder.runs, measured, strict=True):
-        size = profile.of_config(run.architecture.config)
+        size = run.architecture.profile
         cost = cost_of(run.name, state(run), size, run.config.samples, found, ladder.price_per_hour)
         costs.append(cost)
     return Plan(tuple(costs), len(slots))

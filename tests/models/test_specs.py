@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from clipeval import config as configuration
-from clipeval.errors import UsageError
+from clipeval import models
+from clipeval.errors import ModelError, UsageError
 from clipeval.models import zoo
 from clipeval.models.specs import ModelSpec, resolve
 
@@ -166,6 +167,44 @@ def test_messages_for_wrong_run_folders(tmp_path: Path, run: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe\x00", b"x" * 300, b"a/" * 3000, b"x" * 10_000_000, b"a\0b", b"\n", b"../../.."],
+)
+def test_a_pointer_that_is_none(run: Path, content: bytes) -> None:
+    """Binary, too long for a name, for a path or for a pointer, with a NUL, empty, or a folder."""
+    (run / "latest").write_bytes(content)
+    assert "/latest' " in message([str(run)])
+    assert len(message([str(run)])) < 8000
+
+
+ODD_NAMES = ["x" * 256, "é" * 200, "a/" * 4000, "{", "[", "a\0b", "*" * 300, "\udcff", "x" * 5000 + ".pt"]
+
+
+@pytest.mark.parametrize("start", ["", "ViT-B-32,", "local-dir:", "runs/"])
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_that_no_file_can_have(start: str, name: str) -> None:
+    assert message([start + name])
+
+
+@pytest.mark.parametrize("start", ["hf-hub:a/", "ViT-B-32,hf://org/repo/"])
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("offline", [True, False])
+def test_names_that_no_repository_can_have(start: str, name: str, offline: bool) -> None:
+    with pytest.raises((UsageError, ModelError)):
+        models.describe(*resolve([start + name], EMPTY), offline=offline)
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for others than root: the far end, the system, says no."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert "cannot be looked up: Permission denied" in message([f"{tmp_path}/secret.pt"])
+
+
+@pytest.mark.parametrize(
     ("document", "place"),
     [
         (
@@ -194,10 +233,10 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_tag_of_a_newer_open_clip_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clipeval.models import loader, specs
+    from clipeval.models import library, specs
 
     monkeypatch.setattr(specs.metadata, "version", lambda package: "99.0")
-    monkeypatch.setattr(loader, "is_known", lambda arch, tag="": (arch, tag) in {("ViT-Z", ""), ("ViT-Z", "new_tag")})
+    monkeypatch.setattr(library, "is_known", lambda arch, tag="": (arch, tag) in {("ViT-Z", ""), ("ViT-Z", "new_tag")})
     assert resolve(["ViT-Z,new-tag"], EMPTY) == [ModelSpec("ViT-Z,new_tag", "tag", "ViT-Z", "new_tag")]
     assert "is not a tag of ViT-Z" in message(["ViT-Z,old"])
 

@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from clipeval.models import loader, profile, zoo
+from clipeval.models import library, profile, zoo
 
 _FOLDER = Path(__file__).parent
 _UNITS = {"b": 1e9, "m": 1e6}
@@ -32,13 +32,13 @@ _UNITS = {"b": 1e9, "m": 1e6}
 
 def main() -> None:
     """Write both tables beside this file."""
-    architectures = [_architecture_row(arch) for arch in loader.list_architectures()]
+    architectures = [_architecture_row(arch) for arch in library.list_architectures()]
     _write("architectures.csv", [field.name for field in fields(zoo.Architecture)], architectures)
     _write("pretrained.csv", [field.name for field in fields(zoo.Checkpoint)], _checkpoint_rows())
 
 
 def _architecture_row(arch: str) -> dict[str, Any]:
-    config = loader.architecture_config(arch)
+    config = library.architecture_config(arch)
     if "hf_model_name" in config["text_cfg"]:
         row = asdict(zoo.architectures()[arch])
     else:
@@ -52,13 +52,13 @@ def _architecture_row(arch: str) -> dict[str, Any]:
 def _checkpoint_rows() -> list[dict[str, Any]]:
     with (_FOLDER / "zoo_facts.csv").open(encoding="utf-8", newline="") as file:
         facts = list(csv.DictReader(file))
-    rows, names = [], loader.list_architectures()
-    for arch, tag in loader.list_tags():
-        settings = loader.tag_settings(arch, tag)
+    rows, names = [], library.list_architectures()
+    for arch, tag in library.list_tags():
+        settings = library.tag_settings(arch, tag)
         fact = _first_match(facts, arch.removesuffix("-quickgelu"), tag)
         quick_gelu = settings.get("quick_gelu", False)
         if zoo.other_activation(arch) not in names:  # one activation only, whatever the tag's missing flag suggests
-            quick_gelu = loader.architecture_config(arch).get("quick_gelu", False)
+            quick_gelu = library.architecture_config(arch).get("quick_gelu", False)
         rows.append(_checkpoint_row(fact, arch, tag, settings["hub"], quick_gelu))
     files = [fact for fact in facts if fact["pretrained"].startswith("hf://")]
     for fact in files:
