@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import typer
@@ -18,22 +20,25 @@ from clipeval.streams import guarded_streams
 _Misuse: Any = typer.BadParameter.__base__
 """The error of all wrong command lines; typer keeps its name to itself."""
 
+atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first to register is the last to be called
 
-def guarded(command: typer.Typer | Callable[..., None], name: str) -> None:
+
+def guarded(command: typer.Typer | Callable[..., int | None], name: str) -> None:
     """Run a command; exits with its own code or that of the error that ends it.
 
     typer's own way to end is not taken: it makes exit 1, which says that a check failed, of a closed pipe and of an
     end of input, and shows the words of a command line as they are.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     with guarded_streams():
         code = _code_of(command, name)
-        signal.signal(signal.SIGINT, _leave)
     sys.exit(code)
 
 
-def _code_of(command: typer.Typer | Callable[..., None], name: str) -> int:
+def _code_of(command: typer.Typer | Callable[..., int | None], name: str) -> int:
     try:
-        code = _typed(command, name) if isinstance(command, typer.Typer) else command(prog_name=name)
+        code = _call(command, name)
         sys.stdout.flush()
         return code or EXIT_OK
     except ClipevalError as error:
@@ -60,13 +65,15 @@ def _code_of(command: typer.Typer | Callable[..., None], name: str) -> int:
         return _bug(name)
 
 
-def _typed(app: typer.Typer, name: str) -> int:
+def _call(command: typer.Typer | Callable[..., int | None], name: str) -> int | None:
+    if not isinstance(command, typer.Typer):
+        return command(prog_name=name)
     if f"_{name}_complete".replace("-", "_").upper() in os.environ:  # a shell asks what may follow
-        app(prog_name=name)
-    command = typer.main.get_command(app)
+        command(prog_name=name)
+    parsed = typer.main.get_command(command)
     try:
-        with command.make_context(name, sys.argv[1:]) as context:
-            command.invoke(context)
+        with parsed.make_context(name, sys.argv[1:]) as context:
+            parsed.invoke(context)
     except typer.Exit as end:
         return end.exit_code
     return EXIT_OK
@@ -79,6 +86,10 @@ def _bug(name: str) -> int:
     return EXIT_BUG
 
 
-def _leave(*_: Any) -> None:
-    """Another interrupt while the interpreter ends: there is nothing left to save."""
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """SIGINT: it interrupts the command. Where that has ended, by an interrupt before, nothing is left to save."""
+    while frame is not None:
+        if frame.f_code is _call.__code__:
+            raise KeyboardInterrupt
+        frame = frame.f_back
     os._exit(EXIT_INTERRUPTED)

@@ -37,7 +37,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         sync_folder(path.parent)
     except OSError as error:
         advice = "Free space or choose another -o" if error.errno in _FULL else "Choose another -o"
-        raise StoreError(f"{path}: cannot write: {error.strerror or error}. {advice}.") from error
+        reason = f"{path.parent} is a file" if isinstance(error, FileExistsError) else error.strerror or error
+        raise StoreError(f"{path}: cannot write: {reason}. {advice}.") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

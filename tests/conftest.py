@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,8 +32,10 @@ def command(capsys, monkeypatch):
     def call(*words):
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
         capsys.readouterr()
+        on_interrupt = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as stop:
             programs[words[0]]()
+        signal.signal(signal.SIGINT, on_interrupt)
         captured = capsys.readouterr()
         assert stop.value.code == 70 or "Traceback" not in captured.err, captured.err  # 70: a bug, on purpose
         return stop.value.code, captured.out, captured.err

@@ -57,3 +57,37 @@ def test_missing_file():
 def test_no_file_gives_the_packaged_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "vtab+" in config.load().suites
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 0x" + "f" * 5000, "a number of too many digits"),
+        ("a: " + "9" * 5000, "a number of too many digits"),
+        ("a: " + ":".join(["1"] * 200_000), "a number of too many digits"),
+        ("a: " + ":".join(["1"] * 400) + ".5", "a number of too many digits"),
+        ("? 0x" + "f" * 5000 + "\n: 1", "a number of too many digits"),
+        ("!!int ''", "'' is not of the type int"),
+        ("a: !!timestamp 'x'", "1:4: not valid YAML: 'x' is not of the type timestamp"),
+        ("a: !!bool 'x'", "'x' is not of the type bool"),
+        ("a: 2001-99-99", "'2001-99-99' is not of the type timestamp"),
+        ("models: []\nmodels: [x]", "2:1: not valid YAML: the key 'models' stands here a second time"),
+        ("datasets: {a: {spec: x, spec: y}}", "the key 'spec' stands here a second time"),
+    ],
+)
+def test_what_yaml_makes_of_odd_scalars_and_double_keys(text, said):
+    with pytest.raises(UsageError) as error:
+        config.parse_yaml(text, "c.yaml")
+    assert str(error.value).startswith("c.yaml:")
+    assert said in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+def test_long_keys_are_shortened():
+    with pytest.raises(UsageError) as error:
+        config._parse({"datasets": {"x": {"k" * 100_000: 1}}}, "c.yaml")
+    assert len(str(error.value)) < 1000
+
+
+def test_numbers_of_any_use_stay():
+    assert config.parse_yaml("[0x10, 1:30, 1e400, .inf, 12345678901234567890]", "c.yaml")[:2] == [16, 90]

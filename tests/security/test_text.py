@@ -90,7 +90,7 @@ def everywhere(zoo):
     entry = {"spec": f"folder:{zoo}/colours", "tasks": ["classification"], "prompts": "default"}
     document = {
         "models": [{"name": name, "spec": f"{zoo}/good.pt"} for name in NAMES[:3]],
-        "datasets": {name: dict(entry) for name in NAMES},
+        "datasets": json.loads(json.dumps(dict.fromkeys(NAMES, entry))),
         "suites": {f"suite {name}": [name] for name in NAMES},
     }
     (zoo / "b.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), "utf-8")
