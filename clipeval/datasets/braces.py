@@ -18,7 +18,7 @@ def expand(pattern: str) -> list[str]:
     """
     from braceexpand import braceexpand
 
-    if "{" not in pattern and "}" not in pattern:
+    if not set(pattern) & set("{}\\"):
         return [pattern]
     try:
         names = _Count(pattern).names()
