@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -139,8 +140,8 @@ def _icons_of_fonts(name: str, split: str, reference: str) -> LoadedDataset:
     fonts, at, count = reference.partition("@")
     glyphs = [glyph for glyph in load_glyphs(tuple(fonts.split("+"))) if is_held_out(glyph.name) == (split == "test")]
     if at:
-        if not count.isdecimal() or int(count) < 1:
-            raise UsageError(f"builtin:icons/{reference}: expected a number of glyphs after @, not '{count}'.")
+        if not re.fullmatch("[0-9]{1,9}", count) or int(count) < 1:
+            raise UsageError(f"builtin:icons/{reference:.80}: expected a number of glyphs after @, not '{count:.40}'.")
         glyphs = _distinct(glyphs, int(count), lambda glyph: "")
         if len(glyphs) < int(count):
             have = f"the split {split} has {len(glyphs)} different glyphs"
