@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -49,6 +49,8 @@ class DatasetEntry(_Frozen):
     main_metric: str | None = None
     n: int | None = Field(None, gt=0)
     """Expected number of samples in ``split``; another count is an error."""
+    fingerprint: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """Known content of ``split``, as the results table has it (``dataset_fingerprint``); other content is an error."""
     chance: float | None = Field(None, ge=0, le=1)
     prompts: str | None = None
     """Prompt set: ``default``, ``clip_benchmark``, or a path to a JSON file {"classes": [...], "templates": [...]}."""
@@ -197,46 +199,58 @@ def packaged() -> Config:
     return _parse(yaml.load(file.read_text("utf-8"), Loader=_Loader), PACKAGED)
 
 
-_LONGEST_NUMBER = 300  # characters; a double has at most 309 digits before its point
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_YAML_LIMIT = 8 << 20
+"""Characters of a configuration. YAML takes a second for some hundred thousand."""
+_NUMBER_LIMIT = 100
+"""Characters of a number. Longer ones take long to read, and Python refuses to print them."""
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, ValueError)  # what PyYAML lets through of wrong scalars
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without what a small file grows large by, aliases and numbers of any length (1:1:1:... is one), and
-    without what is lost in silence: of two equal keys the first."""
+    """Safe YAML without aliases, which make a small file expand to gigabytes, and without a key that is there twice, of
+    which one would be dropped."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not supported here", mark)
+            self._refuse("aliases (*name) are not supported here", self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
-            raise yaml.constructor.ConstructorError(None, None, "a number of too many digits", node.start_mark)
         try:
             return super().construct_object(node, deep)
-        except _UNREADABLE as error:
-            reason = f"'{node.value!s:.80}' is not of the type {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
+        except _UNREADABLE:
+            self._refuse(f"'{node.value!s:.80}' is not of the type {node.tag.rpartition(':')[2]}", node.start_mark)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
-            if name in seen:
-                reason = f"the key '{key.value!s:.80}' stands here a second time"
-                raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
-            seen.add(name)
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    self._refuse(f"the key '{key.value:.80}' is there twice", key.start_mark)
+                seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: Any) -> int | float:
+        """A number of a length that a number has."""
+        if len(node.value) > _NUMBER_LIMIT:
+            self._refuse(f"a number of {len(node.value):,} characters", node.start_mark)
+        is_whole = node.tag == "tag:yaml.org,2002:int"
+        return self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
+
+    def _refuse(self, problem: str, mark: Any) -> NoReturn:
+        raise yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
 
 
 def read_yaml(path: Path) -> Any:
     """A YAML file's value, read safely. Raises UsageError that names the file, line and column."""
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            text = file.read(4 * _YAML_LIMIT + 1).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"{path}: cannot read the configuration: {reason}. Give a YAML file.") from error
     return parse_yaml(text, str(path))
@@ -244,9 +258,11 @@ def read_yaml(path: Path) -> Any:
 
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of YAML text, read safely. ``origin`` names it in the UsageError raised for invalid text."""
+    if len(text) > _YAML_LIMIT:
+        raise UsageError(f"{origin}: not a configuration: more than {_YAML_LIMIT:,} characters. Give a YAML file.")
     try:
         return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin
         reason = getattr(error, "problem", None) or str(error) or "nested too deeply"

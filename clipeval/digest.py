@@ -1,17 +1,23 @@
-"""SHA-256 of files and values, with file digests remembered between runs."""
+"""SHA-256 of files and values, and a memory for what takes long to find out about files."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
-import sqlite3
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from clipeval.paths import cache_dir
+from clipeval.regular import open_regular
 
-_CHUNK_BYTES = 1 << 22
+_SETTLED_NS = 2_000_000_000
+"""A file that changed less than this ago may change again without another time: clocks of file systems are coarse."""
 
 
 def of_value(value: Any) -> str:
@@ -20,39 +26,79 @@ def of_value(value: Any) -> str:
 
 
 def of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes. Remembered under the file's path, size, modification time and inode.
+    """Hex SHA-256 of a regular file's bytes, remembered as long as it is unchanged.
 
-    Raises OSError when the file cannot be read.
+    Raises OSError when the file cannot be read, is no regular file, or changes meanwhile.
     """
-    path = path.resolve()
-    stat = path.stat()
-    key = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
-    with contextlib.suppress(sqlite3.Error, OSError), _memory() as memory:
-        if row := memory.execute("SELECT digest FROM digests WHERE key = ?", (key,)).fetchone():
-            return str(row[0])
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    with contextlib.suppress(sqlite3.Error, OSError), _memory() as memory:  # the memory only saves time
-        memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?)", (key, digest.hexdigest()))
-        memory.commit()
-    return digest.hexdigest()
+    return of_files([path])[0]
 
 
-def stamp(path: Path) -> tuple[int, int, int, int]:
-    """(size, mtime_ns, ctime_ns, inode): as long as it stays, so does the file. Nobody can set the third. OSError."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+def of_files(paths: Sequence[Path], limit: int | None = None) -> list[str]:
+    """``of_file`` of each, remembered as a whole. Raises OSError as there, and for a file larger than ``limit``."""
+    return list(remembered("sha256", paths, lambda: [_hashed(path, limit) for path in paths]))
 
 
-@contextlib.contextmanager
-def _memory():  # type: ignore[no-untyped-def]
-    folder = cache_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(folder / "digests.sqlite", timeout=10)
-    try:
-        connection.execute("CREATE TABLE IF NOT EXISTS digests (key TEXT PRIMARY KEY, digest TEXT NOT NULL)")
-        yield connection
-    finally:
-        connection.close()
+Stamp = tuple[int, int, int, int]
+
+
+def stamp(path: Path) -> Stamp:
+    """Size, modification time, change time (both in ns) and inode: while they stay, so do the bytes.
+
+    The change time is the one that nobody can set. Raises OSError.
+    """
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def is_settled(known: Stamp, now_ns: int | None = None) -> bool:
+    """Whether a file's last change is long enough ago for the next one to get another stamp."""
+    return max(known[1], known[2]) < (time.time_ns() if now_ns is None else now_ns) - _SETTLED_NS
+
+
+def remembered(question: Any, paths: Sequence[Path], find_out: Callable[[], Any]) -> Any:
+    """``find_out()``, a JSON value that is a function of ``question`` and of what the files at ``paths`` hold, or what
+    it was the last time, if the files have the same stamps.
+
+    What is found out about files that changed just now is not kept, as git does with its index. The memory only saves
+    time: a damaged or unwritable one is the same as none. Raises OSError for a file that changes meanwhile.
+    """
+    started = time.time_ns()
+    stamps = [stamp(path) for path in paths]
+    key = of_value([question, [[os.path.abspath(path), *known] for path, known in zip(paths, stamps, strict=True)]])  # noqa: PTH100
+    place = cache_dir() / "indexes" / f"{key}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return _unsealed(place.read_bytes(), key)
+    value = find_out()
+    for path, known in zip(paths, stamps, strict=True):
+        if stamp(path) != known:
+            raise OSError(errno.EBUSY, "it changed while it was read", str(path))
+    if all(is_settled(known, started) for known in stamps):
+        with contextlib.suppress(OSError):
+            _keep(place, _sealed(value, key))
+    return value
+
+
+def _hashed(path: Path, limit: int | None) -> str:
+    with open_regular(path, limit) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sealed(value: Any, key: str) -> bytes:
+    body = json.dumps(value).encode()
+    return hashlib.sha256(key.encode() + body).hexdigest().encode() + b"\n" + body
+
+
+def _unsealed(data: bytes, key: str) -> Any:
+    """Raises ValueError for anything but what ``_sealed`` made for this ``key``."""
+    seal, _, body = data.partition(b"\n")
+    if seal != hashlib.sha256(key.encode() + body).hexdigest().encode():
+        raise ValueError("damaged")
+    return json.loads(body)
+
+
+def _keep(place: Path, data: bytes) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".new-") as folder:
+        written = Path(folder, "value")
+        written.write_bytes(data)
+        written.replace(place)

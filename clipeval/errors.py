@@ -71,3 +71,9 @@ def suggest(word: str, choices: Iterable[str]) -> str:
     lowered = {choice.lower(): choice for choice in islice(names, _MOST_NAMES)}
     close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f" Did you mean '{lowered[close[0]]}'?" if close else ""
+
+
+def few(words: Iterable[object], most: int = 10) -> str:
+    """``a, b, c``, and of more than ``most`` how many there are: a message is to be read."""
+    listed = [str(word) for word in words]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import stat
 import time
 import uuid
 from collections.abc import Callable
@@ -81,19 +80,3 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def read_regular(path: Path, limit: int) -> bytes:
-    """A file's bytes. Raises OSError where there is none, where it is a folder, a pipe or a device (whose bytes may
-    never come or never end), and where it has more than ``limit`` bytes."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # or the opening of a pipe waits for a writer
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        with open(handle, "rb", closefd=False) as file:
-            data = file.read(limit + 1)
-    finally:
-        os.close(handle)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes")
-    return data

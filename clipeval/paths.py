@@ -1,4 +1,4 @@
-"""Where clipeval keeps what it computes once: pixels, embeddings, downloaded shards, file digests."""
+"""Where clipeval keeps what it computes once (pixels, embeddings, downloaded shards, digests), and names of files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def cache_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("clipeval", appauthor=False))
+
+
+def readable(name: str) -> str:
+    """A file's name as text: bytes of it that are no UTF-8 are written ``\\xNN``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def expand(text: str) -> Path:

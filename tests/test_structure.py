@@ -18,7 +18,7 @@ from imports import ROOT, circles, imports, modules
 import clipeval
 
 FLOORS = (
-    ("version", "errors", "paths", "plain"),
+    ("version", "errors", "paths", "plain", "regular"),
     ("console", "streams", "digest", "config", "machine"),
     ("files", "exits", "metrics", "tables"),
     ("vocabulary", "stats", "identity"),

@@ -1,22 +1,38 @@
-"""Remote files, downloaded once into the cache folder and then treated as local ones."""
+"""Remote files, kept in the cache folder and treated as local ones; whether they changed is asked once per process."""
 
 from __future__ import annotations
 
-import errno
-import tempfile
+import contextlib
+import json
+import os
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import Any
 from urllib.parse import urlsplit
 
 from clipeval import digest
 from clipeval.console import say
-from clipeval.errors import DataError, StoreError
+from clipeval.datasets import tar
+from clipeval.datasets.transfer import Version, from_server, public
+from clipeval.errors import DataError, StoreError, UsageError
+from clipeval.files import write_atomically, write_json
 from clipeval.paths import cache_dir
 
-_CHUNK_BYTES = 1 << 20
-_TIMEOUT_SECONDS = 60
+_TEXT_LIMIT = 64 << 20
+"""Bytes of an optional file: those are small texts."""
+_RESERVE = 1 << 28
+"""Bytes of a disk that a file of unknown size leaves free."""
+_NAME_LIMIT = 150
+_ABSENT = {"absent": True}
+"""What is noted of an optional file that the server does not have."""
+
+_checked: set[str] = set()
+"""What was fetched or asked for in this process."""
+_away: set[str] = set()
+"""Servers that could not be asked, and are not asked again in this process for what is here."""
 
 
 def is_remote(reference: str) -> bool:
@@ -24,100 +40,159 @@ def is_remote(reference: str) -> bool:
     return "://" in reference
 
 
-def fetch(url: str, *, offline: bool, optional: bool = False) -> Path | None:
-    """The local copy of ``url``, downloaded when there is none yet.
+def ask(url: str) -> Version:
+    """What the server says of a file now. Raises FileNotFoundError when there is none, DataError, UsageError."""
+    with contextlib.closing(from_server(url, None, body=False)) as items:
+        version: Version = next(items)
+        return version
 
-    A copy is complete or absent: it is written beside its place, its size is compared with what the server said, and
-    then it is renamed. None when ``optional`` and the server has no such file, or offline and it is not here. Raises
-    DataError when the file cannot be had and StoreError when it cannot be written.
+
+def fetch(url: str, *, offline: bool, optional: bool = False) -> Path | None:
+    """The local copy of ``url``: what the server has now, asked once per process. Offline what was fetched before.
+
+    A copy is whole or absent: it is written beside its place, compared with the size that the server said, and then
+    renamed. Beside it lies what the server said and the digest, so that a changed or damaged copy is fetched anew.
+    Where the server cannot be asked, the copy is used, and that is said.
+
+    None when ``optional`` and the server has no such file, or offline and it is not here. Raises UsageError for what is
+    no URL, DataError when the file cannot be had and StoreError when it cannot be written.
     """
-    target = local_path(url)
-    if target.exists():
-        return target
-    if offline:
-        if optional:
+    target, host = local_path(url), _host(url)
+    copy = _copy(target)
+    if offline and copy is None and not optional:
+        damaged = f"damaged in the cache ({target})" if target.exists() else f"not in the cache ({target})"
+        raise DataError(f"{public(url)} is {damaged} and nothing is downloaded now (--offline or --plan).")
+    known = copy is not None or (optional and _is_known_to_be_absent(target))
+    if not offline and not (known and (url in _checked or host in _away)):
+        try:
+            _refresh(url, target, copy, optional)
+            _checked.add(url)
+            return target
+        except FileNotFoundError as error:
+            if not optional:
+                raise DataError(f"{public(url)}: there is no such file. Check the spelling.") from error
+            target.unlink(missing_ok=True)
+            write_json(_origin(target), _ABSENT)
+            _checked.add(url)
             return None
-        raise DataError(f"{url} is not in the cache ({target}) and nothing is downloaded now (--offline or --plan).")
-    if not optional:
-        say(f"downloading {url}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-            part = Path(folder) / "part"
-            expected = _copy(url, part)
-            size = part.stat().st_size
-            if expected is not None and size != expected:
-                raise DataError(f"{url}: received {size:,} of {expected:,} bytes: the connection broke. Run it again.")
-            part.replace(target)
-    except FileNotFoundError as error:
-        if optional:
-            return None
-        raise DataError(f"{url}: there is no such file. Check the spelling.") from error
-    except OSError as error:
-        raise StoreError(f"{target}: cannot keep {url}: {error.strerror or error}.") from error
-    return target
+        except DataError as error:
+            if not known:
+                raise
+            _away.add(host)
+            say(f"{error} What is here of {host} is used; whether it has changed is unknown.")
+    return None if copy is None else target
 
 
 def local_path(url: str) -> Path:
     """Where the copy of ``url`` belongs. Files of one remote folder lie in one local folder."""
-    folder, _, name = url.rpartition("/")
-    return cache_dir() / "shards" / digest.of_value(folder)[:32] / (name or "index")
+    address, *secrets = re.split(r"[?#]", url, maxsplit=1)
+    folder, _, name = address.rpartition("/")
+    if name.startswith(".") or len(os.fsencode(name)) > _NAME_LIMIT or "\0" in name:
+        name = digest.of_value(name)[:32] + Path(name[-8:]).suffix
+    key = digest.of_value([folder, *secrets] if secrets else folder)
+    return cache_dir() / "shards" / key[:32] / (name or "index")
 
 
-def _copy(url: str, target: Path) -> int | None:
-    """Write the content of ``url`` to ``target`` and return its size as the server states it.
-
-    Raises FileNotFoundError when there is no such file and DataError when the server cannot be reached or refuses.
-    """
-    with target.open("wb") as file:
-        return _copy_http(url, file) if urlsplit(url).scheme.startswith("http") else _copy_filesystem(url, file)
-
-
-def _copy_http(url: str, file: IO[bytes]) -> int | None:
-    import requests
-
-    with _unreachable(url, requests.RequestException):
-        response = requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS, headers=_headers(url))
-        with response:
-            if response.status_code in (404, 410):
-                raise FileNotFoundError(url)
-            response.raise_for_status()
-            for chunk in response.iter_content(_CHUNK_BYTES):
-                file.write(chunk)
-            encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-            length = response.headers.get("Content-Length")
-            return int(length) if length and not encoded else None
-
-
-def _copy_filesystem(url: str, file: IO[bytes]) -> int | None:
-    import fsspec
-
-    with _unreachable(url, Exception):
-        filesystem, path = fsspec.core.url_to_fs(url)
-        with filesystem.open(path, "rb") as source:
-            while chunk := source.read(_CHUNK_BYTES):
-                file.write(chunk)
-        size = filesystem.info(path).get("size")
-        return None if size is None else int(size)
-
-
-def _headers(url: str) -> dict[str, str]:
-    if urlsplit(url).hostname != "huggingface.co":
-        return {}
-    from huggingface_hub.utils import build_hf_headers
-
-    return dict(build_hf_headers())
-
-
-@contextmanager
-def _unreachable(url: str, kind: type[Exception]) -> Iterator[None]:
+def _copy(target: Path) -> Version | None:
+    """What the server said of the copy at ``target``; None when there is none, or a damaged one."""
     try:
-        yield
+        size = target.stat().st_size
+    except OSError:
+        return None
+    try:
+        origin = json.loads(_origin(target).read_bytes())
+        if origin.pop("sha256") == digest.of_file(target):
+            return Version(**origin)
     except FileNotFoundError:
-        raise
-    except kind as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DataError(
-            f"{url}: the download failed: {type(error).__name__}: {error}. What is complete is kept: run it again."
-        ) from error
+        return Version(size, None, None)  # of an older version of clipeval
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        pass
+    return None
+
+
+def _is_known_to_be_absent(target: Path) -> bool:
+    try:
+        return bool(json.loads(_origin(target).read_bytes()) == _ABSENT)
+    except (OSError, ValueError):
+        return False
+
+
+def _origin(target: Path) -> Path:
+    return target.with_name(f".{target.name}.origin.json")
+
+
+def _refresh(url: str, target: Path, copy: Version | None, optional: bool) -> None:
+    """Have at ``target`` what the server has. Raises FileNotFoundError, DataError and StoreError."""
+    with contextlib.closing(from_server(url, copy)) as items:
+        version: Version = next(items)
+        if copy is not None and version.is_as(copy):
+            if not _origin(target).exists():
+                _note(target, version)
+            return
+        if not optional:
+            say(f"downloading {public(url)}{'' if copy is None else ': it changed on the server'}")
+
+        def fill(temporary: Path) -> None:
+            limit = version.size if version.size is not None else _room(temporary.parent)
+            _write(url, items, temporary, min(limit, _TEXT_LIMIT) if optional else limit)
+            _check(url, temporary, version.size)
+
+        try:
+            _origin(target).unlink(missing_ok=True)
+            write_atomically(target, fill)
+            _note(target, version)
+        except (OSError, StoreError) as error:
+            reason = getattr(error.__cause__ or error, "strerror", None) or error
+            raise StoreError(f"{target}: cannot keep {public(url)}: {reason}.") from error
+
+
+def _note(target: Path, version: Version) -> None:
+    write_json(_origin(target), asdict(version) | {"sha256": digest.of_file(target)})
+
+
+def _room(folder: Path) -> int:
+    return max(0, shutil.disk_usage(folder).free - _RESERVE)
+
+
+def _write(url: str, pieces: Iterator[Any], path: Path, limit: int) -> None:
+    written = 0
+    with path.open("wb") as file:
+        for piece in pieces:
+            if not written and re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype )?html", piece[:1000], re.IGNORECASE):
+                raise DataError(f"{public(url)}: the server sent a web page and not the file. Is a login needed?")
+            written += len(piece)
+            if written > limit:
+                raise DataError(f"{public(url)}: the server sends more than {limit:,} bytes. Check the address.")
+            file.write(piece)
+
+
+def _check(url: str, path: Path, expected: int | None) -> None:
+    """Raise DataError unless the body is whole: as long as was said, or, where nothing was said, as its format ends."""
+    size = path.stat().st_size
+    broke = "the connection broke. Run it again."
+    if expected is not None and size != expected:
+        raise DataError(f"{public(url)}: received {size:,} of {expected:,} bytes: {broke}")
+    if expected is None and _path(url).endswith(".tar"):
+        try:
+            for _ in tar.members(path):
+                pass
+        except tar.Damaged as error:
+            raise DataError(f"{public(url)}: received {size:,} bytes, truncated {error}: {broke}") from error
+    if expected is None and _path(url).endswith(".parquet"):
+        with path.open("rb") as file:
+            file.seek(-min(4, size), os.SEEK_END)
+            if file.read() != b"PAR1":
+                raise DataError(f"{public(url)}: received {size:,} bytes, which do not end as a table does: {broke}")
+
+
+def _path(url: str) -> str:
+    return re.split(r"[?#]", url)[0]
+
+
+def _host(url: str) -> str:
+    """The server of a URL, without user and password. Raises UsageError for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    except ValueError as error:
+        raise UsageError(f"'{public(url)}' is not a URL: {error}.") from error

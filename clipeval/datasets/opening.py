@@ -10,7 +10,9 @@ from typing import cast
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.selection import split_spec
-from clipeval.errors import DataError, UsageError
+from clipeval.datasets.transfer import public
+from clipeval.errors import ClipevalError, DataError, UsageError
+from clipeval.paths import readable
 
 ADAPTERS = {
     "wds": "clipeval.datasets.adapters.wds:open_wds",
@@ -35,20 +37,33 @@ def open_dataset(name: str, entry: DatasetEntry, split: str | None = None, *, of
     """Open one split of a data set (None: ``entry.split``) and check that it is what it says.
 
     Raises DataError when data is missing (offline: not on this machine), empty or broken, when the number of samples is
-    not ``entry.n``, when ids repeat, when class list and labels disagree, or an image has no caption; UsageError for a
-    spec that cannot be read and a key of the entry that would have no effect.
+    not ``entry.n`` or the content not that of ``entry.fingerprint``, when ids repeat, when class list and labels
+    disagree, or an image has no caption; UsageError for a spec that cannot be read and a key of the entry that would
+    have no effect. No message holds a secret of a URL.
     """
+    try:
+        dataset = _adapted(name, entry, split or entry.split, offline)
+        _check_size(dataset, entry)
+        _check_content(dataset, entry)
+        _check_ids(dataset)
+        _check_labels(dataset)
+        _check_captions(dataset)
+    except ClipevalError as error:
+        raise type(error)(public(str(error))) from error
+    except OSError as error:
+        where = readable(public(str(error.filename or entry.spec)))
+        raise DataError(f"{name}: cannot read {where:.300}: {error.strerror or error}.") from error
+    return dataset
+
+
+def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> Dataset:
     scheme, reference = split_spec(entry.spec)
+    if "\0" in split:
+        raise UsageError(f"{name}: '{split:.80}' is no name of a split.")
     _check_keys(name, scheme, entry)
     module, _, function = ADAPTERS[scheme].partition(":")
     adapter = cast(Adapter, getattr(importlib.import_module(module), function))
-    split = split or entry.split
-    dataset = adapter(name, reference, split, entry, offline)
-    _check_size(dataset, entry)
-    _check_ids(dataset)
-    _check_labels(dataset)
-    _check_captions(dataset)
-    return dataset
+    return adapter(name, reference, split, entry, offline)
 
 
 def capabilities(dataset: Dataset) -> set[str]:
@@ -77,6 +92,15 @@ def _check_size(dataset: Dataset, entry: DatasetEntry) -> None:
         raise DataError(
             f"{dataset.name}: found {found:,} samples in {entry.spec}, split '{dataset.split}', expected {entry.n:,}: "
             f"probably {reason}. Where {found:,} is right, set n: {found} in benchmarks.yaml."
+        )
+
+
+def _check_content(dataset: Dataset, entry: DatasetEntry) -> None:
+    if dataset.split == entry.split and entry.fingerprint not in (None, dataset.fingerprint):
+        raise DataError(
+            f"{dataset.name}: the content of {entry.spec}, split '{dataset.split}', is not the known one: its "
+            f"fingerprint is {dataset.fingerprint}, expected {entry.fingerprint}. Where what is here is right, set "
+            f"fingerprint: {dataset.fingerprint} in benchmarks.yaml."
         )
 
 

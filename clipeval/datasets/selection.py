@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from clipeval import digest
 from clipeval.config import Config, DatasetEntry
+from clipeval.datasets.transfer import public
 from clipeval.errors import UsageError, suggest
 
 SCHEMES = {
@@ -18,6 +21,9 @@ SCHEMES = {
     "builtin": "builtin:NAME",
 }
 """Scheme -> the form of its DATASET specs."""
+
+_SPEC_LIMIT = 100_000
+_NAME_LIMIT = 120
 
 REMOTE_SCHEMES = ("http", "https", "hf", "s3", "gs")
 
@@ -56,8 +62,15 @@ def resolve(words: Sequence[str], config: Config) -> Selection:
     """The data sets that ``words`` name; each word is a data set or suite of ``config``, or a DATASET spec.
 
     Raises UsageError for an unknown word, for two different data sets with one name, and for a path or URL that would
-    run a command.
+    run a command. No message holds a secret of a URL.
     """
+    try:
+        return _resolve(words, config)
+    except UsageError as error:
+        raise UsageError(public(str(error))) from error
+
+
+def _resolve(words: Sequence[str], config: Config) -> Selection:
     chosen: dict[str, DatasetEntry] = {}
     suites: list[str] = []
     for word in words:
@@ -81,6 +94,8 @@ def resolve(words: Sequence[str], config: Config) -> Selection:
 def split_spec(spec: str) -> tuple[str, str]:
     """A DATASET spec as its scheme and the rest. Raises UsageError for another form or one that runs a command."""
     scheme, colon, reference = spec.partition(":")
+    if "\0" in spec or len(spec) > _SPEC_LIMIT:
+        raise UsageError(f"'{spec:.80}' is not a DATASET spec: it is too long, or holds a character of code 0.")
     if not colon or scheme not in SCHEMES or not reference:
         raise UsageError(
             f"'{spec}' is not a DATASET spec.{suggest(scheme, SCHEMES)} Forms: {', '.join(SCHEMES.values())}."
@@ -96,7 +111,7 @@ def refuse_commands(text: str, where: str) -> None:
             f"refused '{where}': pipe: runs a command, and a data set may not; nothing was executed. "
             f"Download the files and give their path, or give an https URL."
         )
-    for scheme in re.findall(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
+    for scheme in re.findall(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://", text):
         if scheme.lower() not in REMOTE_SCHEMES:
             raise UsageError(
                 f"refused '{where}': '{scheme}://' is not a URL scheme that clipeval reads; nothing was executed. "
@@ -129,6 +144,8 @@ def _from_spec(word: str, config: Config) -> dict[str, DatasetEntry]:
     facts: dict[str, object] = {"spec": word}
     if scheme in ("clip_benchmark", "builtin") and name in config.datasets:  # the same data by another way
         facts |= config.datasets[name].model_dump(include=_FACTS_OF_THE_DATA)
+    if scheme == "builtin" and name in config.datasets:
+        facts["fingerprint"] = config.datasets[name].fingerprint
     if scheme == "clip_benchmark":
         facts |= _NATIVE_SPLITS.get(reference, {})
     return {name: DatasetEntry.model_validate(facts)}
@@ -142,7 +159,9 @@ def _name(scheme: str, reference: str, config: Config) -> str:
     if scheme in ("clip_benchmark", "builtin"):
         parts = PurePosixPath(reference.removeprefix("wds/").removesuffix("@en")).parts
         return "/".join(safe_name(part) for part in parts)
-    if scheme == "hf" and not Path(reference).exists():
+    if "://" in reference:
+        reference = re.split(r"[?#]", public(reference))[0]
+    if scheme == "hf" and not os.path.exists(reference):  # noqa: PTH110  never raises, whatever the name is
         reference = reference.split("@")[0]
     reference = re.sub(r"/(tree|resolve|raw|blob)/[^/]+/?$", "", reference.split("::")[0])  # a branch of a repository
     path = PurePosixPath(reference) if "://" in reference else Path(reference).absolute()
@@ -153,5 +172,6 @@ def _name(scheme: str, reference: str, config: Config) -> str:
 
 
 def safe_name(part: str) -> str:
-    """One component of a name, without characters that mean something in a path or a shell."""
-    return re.sub(r"[^A-Za-z0-9_.+@-]+", "_", part).strip(".") or "unnamed"
+    """One component of a name, short and without characters that mean something in a path or a shell."""
+    cleaned = re.sub(r"[^A-Za-z0-9_.+@-]+", "_", part).strip(".") or "unnamed"
+    return cleaned if len(cleaned) <= _NAME_LIMIT else f"{cleaned[:_NAME_LIMIT]}-{digest.of_value(part)[:8]}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clipeval.errors import ModelError, first_line
-from clipeval.files import read_regular
+from clipeval.regular import read_regular
 
 _CONFIG_BYTES = 1 << 24
 _MOST_NODES, _DEEPEST = 1_000_000, 64

@@ -13,8 +13,8 @@ from typing import Any
 
 from clipeval import digest
 from clipeval.errors import ModelError, first_line
-from clipeval.files import read_regular
 from clipeval.models import hub, library, schema
+from clipeval.regular import read_regular
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
 _SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

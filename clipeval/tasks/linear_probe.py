@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from clipeval import digest
+from clipeval.datasets.draws import hold_out, shot_indices
 from clipeval.errors import DataError, MetricError
 from clipeval.metrics import normalise, require_finite
 from clipeval.tasks import accuracy, adam_probe
@@ -31,8 +32,6 @@ C_PATH = np.logspace(-2, 6, 17)
 """Inverse regularisation strengths that are tried, strongest regularisation first."""
 C_ONE_SHOT = 100.0
 """What a 1-shot probe uses: nothing is left to choose it on."""
-VALIDATION_SHARE = 0.2
-_HOLD_OUT_SEED = 0
 _TOLERANCE = 1e-4
 _ONE_THREAD_BELOW = 2e8
 """Multiply-adds per L-BFGS iteration."""
@@ -86,42 +85,6 @@ def _labels(inputs: Inputs) -> np.ndarray:
     if dataset.labels is None or dataset.labels.ndim != 1:
         raise MetricError(f"{dataset.name} ({dataset.split}): a linear probe needs one label per image.")
     return dataset.labels
-
-
-def shot_indices(labels: np.ndarray, k: int, seed: int, class_names: Sequence[str] = ()) -> np.ndarray:
-    """``k`` rows of each class, ascending: a function of the labels, ``k`` and ``seed`` alone.
-
-    The rows of a smaller ``k`` are among those of a larger one. Raises DataError for a class with fewer than ``k``.
-    """
-    classes, counts = np.unique(labels, return_counts=True)
-    if len(short := np.flatnonzero(counts < k)):
-        label = int(classes[short[0]])
-        name = f" ('{class_names[label]}')" if 0 <= label < len(class_names) else ""
-        raise DataError(
-            f"class {label}{name} has {counts[short[0]]} training images, fewer than the {k} of a {k}-shot probe "
-            f"({len(short)} of {len(classes)} classes have too few). Choose at most {counts.min()} shots."
-        )
-    return np.flatnonzero(_place_in_class(labels, seed) < k)
-
-
-def hold_out(labels: np.ndarray, share: float = VALIDATION_SHARE) -> np.ndarray:
-    """Which rows to make choices on, ``[n]`` bool: this share of each class, at least one, none of a class of one.
-
-    A function of the labels alone, so that it is the same for every checkpoint.
-    """
-    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    held = np.where(counts > 1, np.maximum(np.round(counts * share), 1), 0)
-    return _place_in_class(labels, _HOLD_OUT_SEED) < held[index]
-
-
-def _place_in_class(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The place of each row among the rows of its class, in an order drawn by ``seed``: ``[n]``."""
-    drawn = np.random.RandomState(seed).permutation(len(labels))  # this generator's numbers never change
-    by_class = drawn[np.argsort(labels[drawn], kind="stable")]
-    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    place = np.empty(len(labels), dtype=np.int64)
-    place[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
-    return place
 
 
 def evaluate(

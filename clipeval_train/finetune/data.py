@@ -13,10 +13,10 @@ from torchvision import transforms
 from clipeval import datasets
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
+from clipeval.datasets.draws import hold_out
 from clipeval.datasets.subset import Subset
 from clipeval.errors import ClipevalError, DataError
 from clipeval.models.base import Preprocessing
-from clipeval.tasks.linear_probe import hold_out
 from clipeval_train.finetune.config import Recipe
 
 

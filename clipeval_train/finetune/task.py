@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clipeval.datasets.draws import shot_indices
 from clipeval.datasets.subset import Subset
 from clipeval.errors import DataError, MetricError
-from clipeval.tasks import linear_probe, zeroshot_classification
+from clipeval.tasks import zeroshot_classification
 from clipeval.tasks.base import Inputs, TaskResult
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(inputs: Inputs) -> TaskResult:
         if samples.labels is None or samples.labels.ndim != 1:
             raise MetricError(f"{name} ({samples.split}): fine-tuning needs one label per image.")
         classes = samples.prompts.classes if samples.prompts else ()
-        samples = Subset(samples, linear_probe.shot_indices(samples.labels, inputs.shots, inputs.seed, classes))
+        samples = Subset(samples, shot_indices(samples.labels, inputs.shots, inputs.seed, classes))
     recipe = parse_recipe(inputs.protocol, _WHERE)
     labelled = LabelledSet(name, samples, inputs.dataset)
     before, after = finetune_copy(inputs.encoder, labelled, recipe, seed=inputs.seed, workers=inputs.workers)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import warnings
 
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from clipeval.datasets.images import PIXEL_LIMIT
+from clipeval.datasets.images import TooLarge, opened
 from clipeval_train.input.bad import BadSample
 
 
@@ -22,18 +20,12 @@ def decode_image(data: bytes) -> torch.Tensor:
     BadSample for what is damaged, truncated, too large or no image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about sizes, which are checked here, and odd metadata
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > PIXEL_LIMIT:
-                    raise BadSample("image too large")
-                if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-                    return decode_jpeg(encoded, mode=ImageReadMode.RGB)
-                return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except BadSample:
-        raise
-    except Image.DecompressionBombError:
+        with opened(data) as image:
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                return decode_jpeg(encoded, mode=ImageReadMode.RGB)
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (TooLarge, Image.DecompressionBombError):
         raise BadSample("image too large") from None
     except Exception:  # decoders raise errors of many kinds on damaged data
         raise BadSample("undecodable image") from None
@@ -52,7 +44,7 @@ def decode_captions(data: bytes, is_json: bool) -> list[str]:
     if is_json:
         try:
             found = json.loads(text)["caption"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise BadSample("no caption in the JSON") from None
         captions = found if isinstance(found, list) else [found]
     usable = [caption for caption in captions if isinstance(caption, str) and caption.strip()]

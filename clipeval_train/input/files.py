@@ -13,19 +13,19 @@ import shutil
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from clipeval.datasets.download import fetch, is_remote, local_path
+from clipeval import digest
+from clipeval.datasets import braces
+from clipeval.datasets.download import ask, fetch, is_remote, local_path
 from clipeval.datasets.selection import refuse_commands
+from clipeval.datasets.transfer import public
 from clipeval.errors import DataError
 from clipeval_train.input.bad import BadSample
 
 _OPEN_FILES = 64
 _REQUESTS_AT_ONCE = 32
-_TIMEOUT_SECONDS = 60
-_VERSION_KEYS = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-"""What the file systems of fsspec call things that change with a file's content."""
 
 
 def expand(source: str, reference: str) -> list[str]:
@@ -33,13 +33,11 @@ def expand(source: str, reference: str) -> list[str]:
 
     Raises UsageError for commands and unknown schemes, DataError naming the pattern that matches nothing.
     """
-    from braceexpand import braceexpand
-
     refuse_commands(reference, f"data: {source}: {reference}")
     try:
-        patterns = [pattern for part in reference.split("::") for pattern in braceexpand(part)]
+        patterns = [pattern for part in reference.split("::") for pattern in braces.expand(part)]
     except ValueError as error:
-        raise DataError(f"data: {source}: '{reference}': {error}. Write {{00000..00099}}.") from error
+        raise DataError(f"data: {source}: '{public(reference):.200}': {error}. Write {{00000..00099}}.") from error
     paths = []
     for pattern in patterns:
         is_pattern = not is_remote(pattern) and glob.has_magic(pattern)
@@ -74,7 +72,7 @@ def local(path: str) -> Path:
             if not copy.exists():
                 _make_room(copy.parent.parent)
                 if fetch(path, offline=False, optional=True) is None:
-                    raise DataError(f"{path}: there is no such file. It was there when this run began.")
+                    raise DataError(f"{public(path)}: there is no such file. It was there when this run began.")
     return copy
 
 
@@ -127,30 +125,19 @@ def forget(path: str) -> None:
 
 def _identity(source: str, path: str) -> list[object]:
     try:
-        if not is_remote(path):
-            stat = Path(path).stat()
-            return [os.path.realpath(path), stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        if urlsplit(path).scheme.startswith("http"):
-            return [path, *_http_version(path)]
-        import fsspec
-
-        filesystem, inner = fsspec.core.url_to_fs(path)
-        info = filesystem.info(inner)
-        return [path, *(str(info[key]) for key in _VERSION_KEYS if key in info)]
+        if is_remote(path):
+            return [path, *astuple(ask(path))]
+        known = digest.stamp(Path(path))
+        # The content of a file that changed just now is asked for: it may change again under the same stamp.
+        return [os.path.realpath(path), *known, *([] if digest.is_settled(known) else [digest.of_file(Path(path))])]
     except FileNotFoundError as error:
-        raise DataError(f"data: {source}: the file {path} is missing. Check the path, or download it again.") from error
-    except Exception as error:  # every file system of fsspec has errors of its own
-        raise DataError(f"data: {source}: {path} cannot be asked for: {type(error).__name__}: {error}.") from error
-
-
-def _http_version(url: str) -> list[object]:
-    import requests
-
-    response = requests.head(url, allow_redirects=True, timeout=_TIMEOUT_SECONDS)
-    if response.status_code in (404, 410):
-        raise FileNotFoundError(url)
-    response.raise_for_status()
-    return [response.headers.get(name) for name in ("Content-Length", "ETag", "Last-Modified")]
+        where = f"data: {source}: the file {public(path)}"
+        raise DataError(f"{where} is missing. Check the path, or download it again.") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"data: {source}: {public(path)}: cannot read the shard: {reason}.") from error
+    except DataError as error:
+        raise DataError(f"data: {source}: {public(path)} cannot be asked for: {error}") from error
 
 
 @contextlib.contextmanager

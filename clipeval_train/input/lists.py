@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,10 @@ import torch
 
 from clipeval import digest
 from clipeval.datasets.download import is_remote
+from clipeval.datasets.images import BYTE_LIMIT
 from clipeval.errors import DataError, UsageError
+from clipeval.paths import readable
+from clipeval.regular import read_regular
 from clipeval_train.config import SourceEntry
 from clipeval_train.input import files
 from clipeval_train.input.bad import BadSample, Tally
@@ -56,15 +60,17 @@ class ListSource:
         """Image ``[3, height, width]`` uint8 and caption of a sample. Raises BadSample."""
         captions = decode_captions(self._cell("caption", index), is_json=False)
         try:
-            data = Path(self.where(index)).read_bytes()
+            data = read_regular(self._path(index), BYTE_LIMIT)
         except (OSError, ValueError):
             raise BadSample("image file cannot be read") from None
         return decode_image(data), captions
 
     def where(self, index: int) -> str:
         """How messages call a sample: its image file."""
-        name = self._cell("image", index).decode(errors="surrogateescape")
-        return str(Path(self._cell("list", index).decode()).parent / name)
+        return readable(str(self._path(index)))
+
+    def _path(self, index: int) -> Path:
+        return Path(os.fsdecode(self._cell("list", index))).parent / os.fsdecode(self._cell("image", index))
 
     @cached_property
     def _table(self) -> pyarrow.Table:
@@ -113,7 +119,7 @@ def _read(source: str, path: str) -> pyarrow.Table:
         columns = [table[name].cast(pyarrow.binary()) for name in names]
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{where}: cannot read the list: {error}. Check the path and the format.") from error
-    origin = pyarrow.array([path.encode()]).dictionary_encode().take(pyarrow.array(np.zeros(len(table), np.int32)))
+    origin = pyarrow.array([os.fsencode(path)]).dictionary_encode().take(pyarrow.array(np.zeros(len(table), np.int32)))
     return pyarrow.table([*columns, origin], names=[*_COLUMNS, "list"])
 
 

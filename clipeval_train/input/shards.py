@@ -23,7 +23,7 @@ from clipeval_train.config import SourceEntry
 from clipeval_train.input import files
 from clipeval_train.input.bad import BadSample, Tally
 from clipeval_train.input.decode import decode_captions, decode_image
-from clipeval_train.input.tar_index import ROW, build_index, index_path, load_index
+from clipeval_train.input.shard_index import ROW, build_index, index_path, load_index
 
 _FEW = 8
 """So many shards are indexed without starting processes for it."""
@@ -86,9 +86,9 @@ class ShardSource:
 def _summary(source: str, paths: Sequence[str], indexes: Sequence[Path], table: Path) -> tuple[list[int], Tally]:
     """Usable samples per shard and what is wrong with others; ``table`` holds the rows of all shards afterwards."""
     summary = table.with_suffix(".json")
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         saved = json.loads(summary.read_text("utf-8"))
-        if len(np.load(table, mmap_mode="r")) == sum(saved["counts"]):
+        if saved["seal"] == digest.of_value([digest.of_file(table), saved["counts"], saved["tally"]]):
             return saved["counts"], Tally.of(saved["tally"])
     _index_missing(source, paths, indexes)
     counts, tally = [], Tally()
@@ -105,7 +105,8 @@ def _summary(source: str, paths: Sequence[str], indexes: Sequence[Path], table: 
                 file.write(_indexed(path, index)[0].tobytes())
 
     write_atomically(table, write_table)
-    write_json(summary, {"counts": counts, "tally": tally.facts()}, indent=None)
+    seal = digest.of_value([digest.of_file(table), counts, tally.facts()])
+    write_json(summary, {"counts": counts, "tally": tally.facts(), "seal": seal}, indent=None)
     return counts, tally
 
 

@@ -138,3 +138,43 @@ def test_one_registry_line_adds_an_adapter_and_its_contents_are_checked(monkeypa
         datasets.open_dataset("fake", DatasetEntry(spec="folder:wide"))
     with pytest.raises(UsageError, match=r"datasets\.fake\.label_key: means nothing for folder: .* only for hf:"):
         datasets.open_dataset("fake", DatasetEntry(spec="folder:wide", label_key="label"))
+
+
+def test_known_content_is_compared() -> None:
+    known = CATALOGUE.datasets["digits"].fingerprint
+    assert known is not None
+    assert datasets.open_dataset("digits", CATALOGUE.datasets["digits"]).fingerprint == known
+    wrong = CATALOGUE.datasets["digits"].model_copy(update={"fingerprint": "0" * 64})
+    with pytest.raises(DataError, match=rf"digits: the content of builtin:digits, .* is {known}, expected 0000"):
+        datasets.open_dataset("digits", wrong)
+    assert len(datasets.open_dataset("digits", wrong, "train")) == 1442  # it is that of the test split
+    named = datasets.resolve(["builtin:digits"], CATALOGUE).datasets
+    assert named["digits"].fingerprint == known
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "folder:a\x00b",
+        "hf:a\x00b",
+        "wds:" + "a" * 200000,
+        "folder:" + "a" * 300,
+        "hf:" + "a" * 300,
+        "hf:./" + "a" * 300,
+        f"wds:{'a' * 300}",
+        f"wds:{'a' * 300}.tar",
+        f"wds:{'a' * 300}.txt",
+        "wds:a{0.tar",
+        "wds:a}0.tar",
+        "wds:a{0.txt",
+        "clip_benchmark:" + "a" * 300,
+        "builtin:icons/" + "a" * 300,
+        "builtin:icons/codicon@" + "9" * 5000,
+    ],
+)
+def test_odd_words_are_messages(word: str) -> None:
+    with pytest.raises((DataError, UsageError)) as caught:  # noqa: PT012 either of the two may refuse it
+        for name, entry in datasets.resolve([word], CATALOGUE).datasets.items():
+            assert len(name) < 200
+            datasets.open_dataset(name, entry, offline=True)
+    assert len(str(caught.value)) < 2000

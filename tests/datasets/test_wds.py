@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import pickle
 import shutil
+import tarfile
 import warnings
 from pathlib import Path
 
@@ -310,3 +312,116 @@ def test_commands_are_refused_and_not_run(tmp_path: Path, form: str) -> None:
     with pytest.raises(UsageError, match=r"refused .* nothing was executed"):
         datasets.open_dataset("x", DatasetEntry(spec=spec))
     assert not marker.exists()
+
+
+def npy(values: object, **keywords: object) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(values, **keywords))  # type: ignore[call-overload]
+    return buffer.getvalue()
+
+
+def npz() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=[0, 1])
+    return buffer.getvalue()
+
+
+def huge_npy(shape: str) -> bytes:
+    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}}}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
+
+
+WRONG_LABELS = {
+    "digits": ("cls", b"1" * 4000, r"\.cls has 4,000 bytes, more than the limit of 100"),
+    "large": ("cls", str(2**63).encode(), "expected a class index in .cls"),
+    "negative large": ("cls", str(-(2**70)).encode(), "expected a class index in .cls"),
+    "long": ("cls", b"1" + b" " * 200, r"\.cls has 201 bytes, more than the limit of 100"),
+    "underscore": ("cls", b"1_0", "expected a class index in .cls, found '1_0'"),
+    "float": ("cls", b"1.0", "expected a class index in .cls"),
+    "no text": ("cls", b"\xff\x00", "expected a class index in .cls"),
+    "empty": ("npy", b"", "the .npy file is damaged or none"),
+    "npz": ("npy", npz(), "the .npy file is damaged or none"),
+    "no magic": ("npy", b"1" * 100, "the .npy file is damaged or none"),
+    "complex": ("npy", npy([1j, 0]), "the .npy file holds complex128 and not numbers"),
+    "text": ("npy", npy(["0", "1"]), "the .npy file holds <U1 and not numbers"),
+    "struct": ("npy", npy([(0, 1)], dtype=[("a", int), ("b", int)]), "the .npy file holds .* and not numbers"),
+    "object": ("npy", b"\x93NUMPY\x01\x00" + npy([0])[8:].replace(b"<i8", b"|O "), "the .npy file (is dam|holds obj)"),
+    "huge": ("npy", huge_npy("(1000000000,)"), r"says it has the shape \(1000000000,\), which is not what it holds"),
+    "huger": ("npy", huge_npy("(10**3,)"), "the .npy file is damaged or none"),
+    "negative": ("npy", huge_npy("(-2,)"), "says it has the shape"),
+    "nested": ("npy", huge_npy("(" * 200 + "1," + ")" * 200), "the .npy file is damaged or none"),
+    "deep": ("npy", huge_npy("(" * 4000), "the .npy file is damaged or none"),
+    "no number": ("npy", npy([]), "the .npy file holds no number"),
+    "5 is not yes": ("npy", npy([0, 5]), r"sample 0/0: a label \(\.npy\) is 5; 0 is no and 1 is yes"),
+    "-3 is not yes": ("npy", npy([0, -3]), r"sample 0/0: a label \(\.npy\) is -3"),
+    "half is not yes": ("npy", npy([0, 0.5]), r"sample 0/0: a label \(\.npy\) is 0\.5"),
+    "NaN is not yes": ("npy", npy([0, np.nan]), r"sample 0/0: a label \(\.npy\) is nan"),
+    "large file": ("npy", npy(np.zeros(200_000)), r"\.npy has 1,600,128 bytes, more than the limit"),
+    "long caption": ("txt", b"a" * (1 << 21), r"\.txt has 2,097,152 bytes, more than the limit"),
+    "caption of bytes": ("txt", b"caf\xe9", "its label or caption cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_LABELS)
+def test_labels_and_captions_that_are_none_are_named(tmp_path: Path, kind: str) -> None:
+    extension, data, message = WRONG_LABELS[kind]
+    writer.write_split(tmp_path / "wds", "test", [[("0.png", b"x"), (f"0.{extension}", data)]])
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path / "wds")
+
+
+@pytest.mark.parametrize(
+    "values", [[[0, 1]], np.array([False, True]), np.array([0.0, 1.0]), np.array([0, 1], np.uint8)]
+)
+def test_any_array_of_noughts_and_ones_is_labels(tmp_path: Path, values: object) -> None:
+    writer.write_split(tmp_path / "wds", "test", [[("0.png", b"x"), ("0.npy", npy(values))]])
+    labels = opened(tmp_path / "wds").labels
+    assert labels is not None
+    assert labels.tolist() == [[False, True]]
+
+
+def test_text_files_beside_the_data_are_bounded_and_without_a_byte_order_mark(tmp_path: Path) -> None:
+    root = tmp_path / "wds"
+    writer.classification(root)
+    expected = opened(root).prompts
+    for name in ("classnames.txt", "zeroshot_classification_templates.txt", "test/nshards.txt"):
+        (root / name).write_bytes(b"\xef\xbb\xbf" + (root / name).read_bytes())
+    assert opened(root).prompts == expected
+    (root / "dataset_type.txt").write_bytes(b"\xef\xbb\xbfclassification\n")
+    assert opened(root).prompts == expected
+    (root / "classnames.txt").write_text("a\n" + "b" * 20_000)
+    with pytest.raises(DataError, match=r"classnames\.txt:2: 20,000 characters are more than the limit of 10,000"):
+        opened(root)
+    with (root / "classnames.txt").open("wb") as file:
+        file.truncate(100 << 30)
+    with pytest.raises(DataError, match=r"classnames\.txt: cannot read it: its 107,374,182,400 bytes are more than"):
+        opened(root)
+    (root / "classnames.txt").unlink()
+    os.mkfifo(root / "classnames.txt")
+    with pytest.raises(DataError, match=r"classnames\.txt: cannot read it: it is not a regular file"):
+        opened(root)
+
+
+def test_a_flip_of_a_bit_in_an_index_changes_nothing(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipeval.digest._SETTLED_NS", -(10**18))
+    monkeypatch.setenv("CLIPEVAL_CACHE", str(cache))
+    writer.write_split(tmp_path / "wds", "test", [members()[:4]])
+    expected = opened(tmp_path / "wds")
+    [kept] = (cache / "indexes").glob("*.json")
+    data = kept.read_bytes()
+    for place in range(len(data)):
+        kept.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+        found = opened(tmp_path / "wds")
+        assert (found.fingerprint, list(found.ids)) == (expected.fingerprint, list(expected.ids))
+        assert np.array_equal(found.labels, expected.labels)  # type: ignore[arg-type]
+
+
+def test_a_name_of_300_000_characters_ends_at_once(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name in ("/" * 300_000 + "x", "a/" * 150_000 + "x.png"):
+            info = tarfile.TarInfo(name)
+            tar.addfile(info)
+    with pytest.raises(DataError, match=r"truncated or damaged after its start: a name of 300,00\d bytes"):
+        datasets.open_dataset("x", DatasetEntry(spec=f"wds:{tmp_path}/0.tar"))

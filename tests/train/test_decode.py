@@ -79,7 +79,7 @@ def test_what_cannot_be_decoded_has_a_reason(data, reason):
 
 
 def test_an_image_just_over_the_limit_is_refused_before_it_is_decoded(monkeypatch):
-    monkeypatch.setattr("clipeval_train.input.decode.PIXEL_LIMIT", 53 * 71 - 1)
+    monkeypatch.setattr("clipeval.datasets.images.PIXEL_LIMIT", 53 * 71 - 1)
     with pytest.raises(BadSample, match="image too large"):
         decode_image(KINDS["JPEG"]())
 

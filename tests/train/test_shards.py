@@ -13,7 +13,7 @@ from shard_files import bomb, image, sound, truncated_jpeg, write
 
 from clipeval.errors import DataError, UsageError
 from clipeval_train.config import SourceEntry
-from clipeval_train.input import files, tar_index
+from clipeval_train.input import files, shard_index
 from clipeval_train.input.bad import BadSample
 from clipeval_train.input.decode import decode_image
 from clipeval_train.input.shards import ShardSource
@@ -115,11 +115,11 @@ def test_two_files_of_one_kind_are_counted_and_the_first_is_read(tmp_path):
 def test_a_truncated_tar_gives_what_it_holds_whole(tmp_path, cut):
     path = write(tmp_path / "0.tar", {str(i): good(i) for i in range(9)})
     data = path.read_bytes()
-    sound_rows = tar_index.build_index(path, "", tmp_path / "whole.npz")[0]
+    sound_rows = shard_index.build_index(path, "", tmp_path / "whole.npz")[0]
     path.write_bytes(data[: cut if cut > 0 else len(data) + cut])
     size = path.stat().st_size
     whole = sum((row["text"] + row["text_size"]) <= size for row in sound_rows)
-    rows, tally = tar_index.build_index(path, "cut", tmp_path / "cut.npz")
+    rows, tally = shard_index.build_index(path, "cut", tmp_path / "cut.npz")
     if cut == -1024:  # a part of the padding is gone, and nothing else
         assert len(rows) == 9
         assert not tally.bad
@@ -132,7 +132,7 @@ def test_a_truncated_tar_gives_what_it_holds_whole(tmp_path, cut):
 def test_a_damaged_header_ends_a_shard_and_is_counted(tmp_path):
     path = write(tmp_path / "0.tar", {str(i): good(i) for i in range(9)})
     data = bytearray(path.read_bytes())
-    rows = tar_index.build_index(path, "", tmp_path / "a.npz")[0]
+    rows = shard_index.build_index(path, "", tmp_path / "a.npz")[0]
     data[int(rows[4]["image"]) - 512 + 150] ^= 0x3F  # in its checksum
     path.write_bytes(data)
     source = opened(path)
@@ -194,7 +194,7 @@ def test_a_shard_that_shrinks_or_goes_while_training_is_a_bad_sample(tmp_path):
 
 def test_the_index_is_made_once_and_anew_for_a_changed_shard(tmp_path, monkeypatch):
     built = []
-    original = tar_index.build_index
+    original = shard_index.build_index
 
     def counted(shard, name, path):
         built.append(shard.name)

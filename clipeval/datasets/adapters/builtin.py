@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from clipeval.config import DatasetEntry
 from clipeval.datasets import fingerprint
 from clipeval.datasets.adapters.icons import Glyph, is_held_out, load_glyphs, render
 from clipeval.datasets.base import Prompts
+from clipeval.datasets.images import require_unchanged
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
 from clipeval.errors import DataError, UsageError, suggest
@@ -138,8 +140,8 @@ def _icons_of_fonts(name: str, split: str, reference: str) -> LoadedDataset:
     fonts, at, count = reference.partition("@")
     glyphs = [glyph for glyph in load_glyphs(tuple(fonts.split("+"))) if is_held_out(glyph.name) == (split == "test")]
     if at:
-        if not count.isdecimal() or int(count) < 1:
-            raise UsageError(f"builtin:icons/{reference}: expected a number of glyphs after @, not '{count}'.")
+        if not re.fullmatch("[0-9]{1,9}", count) or int(count) < 1:
+            raise UsageError(f"builtin:icons/{reference:.80}: expected a number of glyphs after @, not '{count:.40}'.")
         glyphs = _distinct(glyphs, int(count), lambda glyph: "")
         if len(glyphs) < int(count):
             have = f"the split {split} has {len(glyphs)} different glyphs"
@@ -150,15 +152,14 @@ def _icons_of_fonts(name: str, split: str, reference: str) -> LoadedDataset:
 def _icon_dataset(
     name: str, split: str, glyphs: Sequence[Glyph], labels: np.ndarray | None, prompts: Prompts | None
 ) -> LoadedDataset:
-    read = _Icons(glyphs)
     captions = [(glyph.caption,) for glyph in glyphs]
-    digests = [hashlib.sha256(read(index).tobytes()).hexdigest() for index in range(len(glyphs))]
+    digests = [_drawn(glyph)[1] for glyph in glyphs]
     return LoadedDataset(
         name=name,
         split=split,
         fingerprint=fingerprint.of_contents(digests, labels, captions),
         ids=[f"{glyph.font}/{glyph.name}" for glyph in glyphs],
-        read=read,
+        read=_Icons(name, glyphs, digests),
         labels=labels,
         prompts=prompts,
         captions=captions,
@@ -184,7 +185,17 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class _Icons:
+    name: str
     glyphs: Sequence[Glyph]
+    digests: Sequence[str]
 
     def __call__(self, index: int) -> Image.Image:
-        return render(self.glyphs[index], ICON_SIZE)
+        glyph = self.glyphs[index]
+        image, sha256 = _drawn(glyph)
+        require_unchanged(sha256, self.digests[index], f"{self.name}: sample {glyph.font}/{glyph.name}")
+        return image
+
+
+def _drawn(glyph: Glyph) -> tuple[Image.Image, str]:
+    image = render(glyph, ICON_SIZE)
+    return image, hashlib.sha256(image.tobytes()).hexdigest()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,10 @@ import numpy as np
 from clipeval.config import DatasetEntry
 from clipeval.datasets import fingerprint
 from clipeval.datasets.adapters.restraint import restrained
-from clipeval.datasets.adapters.walk import Walk, walk
+from clipeval.datasets.adapters.walk import Walk, read, walk
 from clipeval.datasets.adapters.wds import open_wds
 from clipeval.datasets.adapters.winoground import open_winoground
-from clipeval.datasets.images import check_size, naming
+from clipeval.datasets.images import naming
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
 from clipeval.errors import DataError, UsageError, suggest
@@ -72,11 +72,12 @@ def open_clip_benchmark(name: str, reference: str, split: str, entry: DatasetEnt
     root = _data_folder() / _FOLDERS.get(native, native.split("/")[0])
     source = _build(name, native, split, language or entry.language, root, offline)
     if native == "winoground":
-        return open_winoground(name, split, source.ds)
+        return open_winoground(name, split, source.ds, root)
     found = _walked(name, source, root)
     order = np.argsort(found.ids, kind="stable") if native in _UNSORTED else np.arange(len(found.ids))
     ids = [found.ids[index] for index in order]
     targets = [found.targets[index] for index in order]
+    digests = [found.image_digests[index] for index in order]
     labels = _labels(targets) if native in CLASSIFICATION else None
     captions = [tuple(texts) for texts in targets] if native in RETRIEVAL else None
     choices = [tuple(texts) for texts in targets] if native in CHOICES else None
@@ -87,9 +88,9 @@ def open_clip_benchmark(name: str, reference: str, split: str, entry: DatasetEnt
     return LoadedDataset(
         name=name,
         split=split,
-        fingerprint=fingerprint.of_contents(_digests(found, order), labels, captions or choices),
+        fingerprint=fingerprint.of_contents(digests, labels, captions or choices),
         ids=ids,
-        read=_SourceImages(name, source, order, ids),
+        read=_SourceImages(name, source, order, digests, ids),
         labels=labels,
         prompts=prompts,
         captions=captions,
@@ -104,15 +105,13 @@ class _SourceImages:
     name: str
     source: Any
     order: np.ndarray
+    digests: Sequence[str]
     ids: Sequence[str]
 
     def __call__(self, index: int) -> Image.Image:
         sample = f"{self.name}: sample {self.ids[index]}"
         with naming(sample):
-            image = self.source[int(self.order[index])][0]
-            check_size(image, sample)
-            image.load()
-        return image  # type: ignore[no-any-return]
+            return read(self.source, int(self.order[index]), self.digests[index], sample)
 
 
 def _open_hub_copy(name: str, hub_name: str, split: str, entry: DatasetEntry, offline: bool) -> LoadedDataset:
@@ -190,7 +189,3 @@ def _walked(name: str, source: Any, root: Path) -> Walk:
 def _labels(targets: Sequence[Any]) -> np.ndarray:
     stacked = np.stack([np.asarray(target) for target in targets]) if targets else np.zeros(0)
     return stacked.astype(np.int64) if stacked.ndim == 1 else stacked.astype(bool)
-
-
-def _digests(found: Walk, order: np.ndarray) -> Iterator[str]:
-    return (found.image_digests[index] for index in order)

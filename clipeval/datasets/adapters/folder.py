@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipeval import digest
 from clipeval.config import DatasetEntry
 from clipeval.datasets import fingerprint
-from clipeval.datasets.images import decode
+from clipeval.datasets.images import BYTE_LIMIT, decode
+from clipeval.datasets.lines import read_lines
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
-from clipeval.errors import DataError
-from clipeval.paths import expand
+from clipeval.errors import DataError, few
+from clipeval.paths import expand, readable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +39,7 @@ def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offl
     root = expand(reference)
     if not (root / split).is_dir():
         splits = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-        there = f"folders there: {', '.join(splits)}" if splits else "it is not a folder with splits"
+        there = f"folders there: {few(splits)}" if splits else "it is not a folder with splits"
         raise DataError(f"{name}: {root} has no split '{split}' ({there}). Layout: ROOT/SPLIT/CLASS/*.jpg")
     folders = _class_folders(root, entry)
     paths = [
@@ -46,26 +48,29 @@ def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offl
         for path in sorted((root / split / folder).rglob("*"))
         if path.suffix.lower() in SUFFIXES
     ]
-    ids = [path.relative_to(root / split).as_posix() for path in paths]
+    folder_of = [path.relative_to(root / split).parts[0] for path in paths]
+    ids = [readable(path.relative_to(root / split).as_posix()) for path in paths]
     index = {folder: position for position, folder in enumerate(folders)}
-    labels = np.array([index[sample.split("/")[0]] for sample in ids], dtype=np.int64)
+    labels = np.array([index[folder] for folder in folder_of], dtype=np.int64)
     try:
-        digests = fingerprint.of_files(paths)
+        digests = digest.of_files(paths, BYTE_LIMIT)
     except OSError as error:
-        raise DataError(f"{name}: cannot read {error.filename}: {error.strerror}.") from error
-    classes, templates = _lines(root / "classnames.txt"), _lines(root / "templates.txt")
+        raise DataError(f"{name}: cannot read {readable(str(error.filename))}: {error.strerror}.") from error
+    classes, templates = read_lines(root / "classnames.txt"), read_lines(root / "templates.txt")
     if classes is not None and len(classes) != len(folders):
         raise DataError(
             f"{name}: class list and labels disagree: {root / 'classnames.txt'} has {len(classes)} lines, "
             f"there are {len(folders)} class folders."
         )
+    if classes is None and (odd := [folder for folder in folders if folder != readable(folder)]):
+        raise DataError(f"{name}: the folder {readable(odd[0])} is no class name: it is not UTF-8. Rename it.")
     classes = classes or [folder.replace("_", " ") for folder in folders]
     return LoadedDataset(
         name=name,
         split=split,
         fingerprint=fingerprint.of_contents(digests, labels),
         ids=ids,
-        read=_Files(name, paths, ids),
+        read=_Files(name, paths, digests, ids),
         labels=labels,
         prompts=load_prompts(name, entry.prompts, entry.language, classes, templates),
     )
@@ -75,17 +80,14 @@ def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offl
 class _Files:
     name: str
     paths: Sequence[Path]
+    digests: Sequence[str]
     ids: Sequence[str]
 
     def __call__(self, index: int) -> Image.Image:
-        return decode(self.paths[index], f"{self.name}: sample {self.ids[index]}")
+        return decode(self.paths[index], f"{self.name}: sample {self.ids[index]}", self.digests[index])
 
 
 def _class_folders(root: Path, entry: DatasetEntry) -> list[str]:
     splits = {entry.split, entry.train_split, entry.val_split} - {None}
     present = [root / str(split) for split in splits if (root / str(split)).is_dir()]
     return sorted({path.name for split in present for path in split.iterdir() if path.is_dir() and path.name[0] != "."})
-
-
-def _lines(path: Path) -> list[str] | None:
-    return [line.strip() for line in path.read_text("utf-8").splitlines()] if path.is_file() else None

@@ -4,46 +4,57 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval.config import DatasetEntry
+from clipeval import digest
+from clipeval.config import DatasetEntry, parse_yaml
 from clipeval.datasets import fingerprint
-from clipeval.datasets.images import decode
+from clipeval.datasets.adapters.folder import SUFFIXES
+from clipeval.datasets.images import BYTE_LIMIT, decode
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
-from clipeval.errors import DataError, UsageError
-from clipeval.paths import cache_dir, expand
+from clipeval.errors import DataError, UsageError, few, first_line
+from clipeval.paths import cache_dir, expand, readable
+from clipeval.regular import read_regular
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _LABEL_NAMES = ("label", "labels", "cls")
 _CAPTION_NAMES = ("caption", "captions", "text", "txt")
+_KINDS = ("parquet", "imagefolder", "arrow", "webdataset", "json", "csv", "text")
+"""The readers of ``datasets`` that are used. Others unpickle, or read formats that no test of ours covers."""
+_FORMAT = 2
+_DESCRIPTION_LIMIT = 16 << 20
 
 
 def open_hf(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> LoadedDataset:
     """Open NAME[@REVISION] of the hub, a Parquet file or folder, or an image folder. Ids are row numbers.
 
     The image, label and caption columns are those of ``entry``, else those that their types and names give away. Code
-    of a repository is never run. Raises DataError for a missing data set or split and for columns that cannot be told.
+    of a repository is never run, and image files that a table names lie in its own folder or in that of the hub's
+    downloads. Raises DataError for a missing data set or split and for columns that cannot be told.
     """
-    rows = _load(name, reference, split, entry, offline)
-    images = image_column(name, rows, _chosen(name, rows, "image_key", entry.image_key) or _image_key(name, rows))
+    rows, root = _load(name, reference, split, entry, offline)
+    image_key = _chosen(name, rows, "image_key", entry.image_key) or _image_key(name, rows)
     label_key = _chosen(name, rows, "label_key", entry.label_key) or _label_key(name, rows)
     caption_key = _chosen(name, rows, "caption_key", entry.caption_key) or _caption_key(name, rows, label_key)
+    images = image_column(name, rows, image_key, root)
     labels, classes = (None, None) if label_key is None else _labels(name, rows, label_key)
-    captions = None if caption_key is None else [_captions(value) for value in rows[caption_key]]
+    captions = None if caption_key is None else _captions(name, rows, caption_key)
     if labels is None and captions is None:
         raise _unclear(name, rows, "label or caption column", "label_key or caption_key")
     return LoadedDataset(
         name=name,
         split=split,
-        fingerprint=fingerprint.of_contents(images.digests(), labels, captions),
+        fingerprint=fingerprint.of_contents(images.digests, labels, captions),
         ids=[str(index) for index in range(len(rows))],
         read=images,
         labels=labels,
@@ -59,47 +70,87 @@ class ImageColumn:
     name: str
     cells: Any
     key: str
+    root: Path
+    """Where image files lie that a cell names by a relative path."""
+    digests: Sequence[str]
+    """Hex SHA-256 of every image's bytes."""
 
     def __call__(self, index: int) -> Image.Image:
         sample = f"{self.name}: sample {index}"
-        source = _source(self.cells[index][self.key])
-        if source is None:
+        cell = self.cells[index][self.key]
+        if _embedded(cell) is None and not _path(cell):
             raise DataError(f"{sample} has no image.")
-        return decode(source, sample)
-
-    def digests(self) -> list[str]:
-        """Hex SHA-256 of every image's bytes, remembered for the table or the image files they come from."""
-        paths = [source for source in self._sources() if isinstance(source, Path)] if self._in_files() else []
-        if paths:
-            try:
-                return fingerprint.of_files(paths)
-            except OSError as error:
-                raise DataError(f"{self.name}: the image file {error.filename} cannot be read.") from error
-        tables = [Path(file["filename"]) for file in self.cells.cache_files]
-        key = ["hf", self.key, *([str(table), table.stat().st_size, table.stat().st_mtime_ns] for table in tables)]
-        return list(fingerprint.remembered(key, self._hash_all) if tables else self._hash_all())
-
-    def _in_files(self) -> bool:
-        return len(self.cells) > 0 and isinstance(_source(self.cells[0][self.key]), Path)
-
-    def _sources(self) -> Iterator[bytes | Path | None]:
-        return (_source(cell[self.key]) for cell in self.cells)
-
-    def _hash_all(self) -> list[str]:
-        return [hashlib.sha256(source if isinstance(source, bytes) else b"").hexdigest() for source in self._sources()]
+        data = _embedded(cell)
+        return decode(self.root / _path(cell) if data is None else data, sample, self.digests[index])
 
 
-def image_column(name: str, rows: Any, key: str) -> ImageColumn:
-    """The images of column ``key`` of a ``datasets.Dataset``."""
+def image_column(name: str, rows: Any, key: str, root: Path) -> ImageColumn:
+    """The images of column ``key`` of a ``datasets.Dataset``, hashed: by what each cell holds, its bytes or the file
+    that it names. Files may lie below ``root`` and where the hub's downloads are. Raises DataError."""
     from datasets import Image as ImageFeature
 
-    return ImageColumn(name, rows.select_columns([key]).cast_column(key, ImageFeature(decode=False)), key)
+    def described() -> list[list[str]]:
+        """Per cell the digest of its bytes, or else the path it names."""
+        cells_of_column = (cell[key] for cell in cells)
+        return [
+            ["", _path(cell)]
+            if _embedded(cell) is None and _path(cell)
+            else [hashlib.sha256(_embedded(cell) or b"").hexdigest(), ""]
+            for cell in cells_of_column
+        ]
+
+    with _reading(name, key):
+        cells = rows.select_columns([key]).cast_column(key, ImageFeature(decode=False))
+        tables = [Path(file["filename"]) for file in cells.cache_files]
+        question = ["hf", _FORMAT, key, rows._fingerprint, len(rows)]
+        found = digest.remembered(question, tables, described) if tables else described()
+    roots = _roots(root)
+    files = [_inside(name, index, root / path, roots) for index, (_, path) in enumerate(found) if path]
+    try:
+        of_files = iter(digest.of_files(files, BYTE_LIMIT))
+    except OSError as error:
+        raise DataError(f"{name}: the image file {error.filename} cannot be read: {error.strerror}.") from error
+    return ImageColumn(name, cells, key, root, [next(of_files) if path else sha256 for sha256, path in found])
 
 
-def _source(cell: dict[str, Any] | None) -> bytes | Path | None:
-    if cell is None or (cell["bytes"] is None and not cell["path"]):
-        return None
-    return Path(cell["path"]) if cell["bytes"] is None else bytes(cell["bytes"])
+def _embedded(cell: dict[str, Any] | None) -> bytes | None:
+    return None if cell is None or cell["bytes"] is None else bytes(cell["bytes"])
+
+
+def _path(cell: dict[str, Any] | None) -> str:
+    return str((cell or {}).get("path") or "")
+
+
+def _roots(root: Path) -> list[Path]:
+    """The folders in which image files of a data set may lie, as they are written and as they are."""
+    import datasets
+    import huggingface_hub.constants as hub
+
+    downloads = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, hub.HF_HUB_CACHE)
+    folders = [root, *(Path(folder) for folder in downloads), cache_dir() / "huggingface"]
+    return [place for folder in folders for place in (folder.absolute(), folder.resolve())]
+
+
+def _inside(name: str, index: int, path: Path, roots: Sequence[Path]) -> Path:
+    """``path``, if it is below one of ``roots``. A link that was put there may lead elsewhere: it is the owner's."""
+    place = Path(os.path.normpath(path.absolute()))
+    if not any(place.is_relative_to(root) for root in roots):
+        raise DataError(
+            f"{name}: sample {index}: its image is the file {readable(str(path))}, outside the folder of the data set; "
+            f"a table may not name others. Put the images beside it, or embed them."
+        )
+    return place
+
+
+@contextlib.contextmanager
+def _reading(name: str, key: str) -> Iterator[None]:
+    """The libraries underneath raise errors of a dozen kinds on tables that are damaged or odd."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name}: cannot read column '{key}' of the table: {first_line(error)}.") from error
 
 
 @contextlib.contextmanager
@@ -119,10 +170,12 @@ def offline_hub() -> Iterator[None]:
             switch.HF_HUB_OFFLINE = value
 
 
-def _load(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> Any:
+def _load(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> tuple[Any, Path]:
+    """The rows, and the folder of the data set."""
     import datasets
 
     path = expand(reference)
+    root = path.parent if path.is_file() else path
     arguments: dict[str, Any]
     if path.exists() and entry.revision:
         raise UsageError(f"{name}: revision: {path} is on this machine; only data sets of the hub have revisions.")
@@ -131,9 +184,10 @@ def _load(name: str, reference: str, split: str, entry: DatasetEntry, offline: b
             raise DataError(f"{name}: {path}: expected a folder, a .parquet file or a name on the hub.")
         if split != entry.split:
             raise DataError(f"{name}: {path} is the split '{entry.split}'; it has no split '{split}'.")
-        arguments = {"path": "parquet", "data_files": {split: str(path)}, "cache_dir": str(cache_dir() / "huggingface")}
+        arguments = {"path": "parquet", "data_files": {split: str(path)}, "cache_dir": _cache(name, path)}
     elif path.is_dir():
-        arguments = {"path": str(path), "cache_dir": str(cache_dir() / "huggingface")}
+        _require_own_files(name, path)
+        arguments = {"path": str(path), "cache_dir": _cache(name, path)}
     else:
         repository, _, pinned = reference.partition("@")
         if repository.count("/") > 1 or repository.startswith((".", "/", "~")):
@@ -141,12 +195,55 @@ def _load(name: str, reference: str, split: str, entry: DatasetEntry, offline: b
         arguments = {"path": repository, "revision": pinned or entry.revision}
     try:
         with offline_hub() if offline else contextlib.nullcontext():
-            return datasets.load_dataset(split=split, **arguments)
+            builder = datasets.load_dataset_builder(**arguments)
+            if (kind := type(builder).__module__.rpartition(".")[2]) not in _KINDS:
+                raise DataError(f"{name}: hf:{reference} holds files of the kind {kind}; read are {', '.join(_KINDS)}.")
+            builder.download_and_prepare()
+            return builder.as_dataset(split=split), root
+    except DataError:
+        raise
     except Exception as error:  # the libraries underneath raise errors of a dozen kinds
         absent = offline and not path.exists()
         why = " It is not in the cache, and nothing is downloaded now (--offline or --plan)." if absent else ""
         reason = str(error).rstrip(".")
         raise DataError(f"{name}: hf:{reference}: cannot load the split '{split}': {reason}.{why}") from error
+
+
+def _cache(name: str, path: Path) -> str:
+    """Where ``datasets`` keeps its copy of a local table or folder: another place when its content changes, of which it
+    only sees the modification time."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    tables = [file for file in files if file.suffix.lower() not in SUFFIXES]  # images are read where they are
+    try:
+        contents = dict(zip(tables, digest.of_files(tables), strict=True))
+    except OSError as error:
+        raise DataError(f"{name}: cannot read {error.filename}: {error.strerror}.") from error
+    key = digest.of_value([[str(file), contents.get(file)] for file in files])
+    return str(cache_dir() / "huggingface" / key[:32])
+
+
+def _require_own_files(name: str, folder: Path) -> None:
+    """Raise DataError where the description of a local data set names files that lie elsewhere."""
+    for described in (folder / "README.md", folder / ".huggingface.yaml"):
+        try:
+            text = read_regular(described, _DESCRIPTION_LIMIT).decode("utf-8-sig")
+            front = re.match(r"---[ ]*\r?\n(.*?)\n---", text, re.DOTALL) if described.suffix == ".md" else [text] * 2
+            document = parse_yaml(front[1], str(described)) if front else None
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError, UsageError) as error:
+            raise DataError(f"{name}: {described}: cannot read it: {error}") from error
+        for word in _texts_in(document.get("configs") if isinstance(document, dict) else None):
+            if "://" in word or word.startswith(("/", "~")) or ".." in word.split("/"):
+                raise DataError(f"{name}: {described}: '{word}' is not in the folder of the data set. Put it there.")
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(inner)
 
 
 def _chosen(name: str, rows: Any, option: str, key: str | None) -> str | None:
@@ -195,10 +292,18 @@ def _labels(name: str, rows: Any, key: str) -> tuple[np.ndarray, list[str] | Non
     """Labels and class names. A column of lists of classes is multi-label: ``[n, K]`` bool."""
     feature = _class_label(rows.features[key])
     classes = None if feature is None else [str(label).replace("_", " ") for label in feature.names]
-    values = list(rows[key])
+    with _reading(name, key):
+        values = list(rows[key])
     if None in values:
         raise DataError(f"{name}: sample {values.index(None)} has no label in column '{key}'.")
-    if classes is None or not isinstance(rows[0][key] if values else 0, list):
+    many = classes is not None and any(isinstance(value, list) for value in values)
+    for sample, value in enumerate(values):
+        for member in value if many and isinstance(value, list) else [value]:
+            if not isinstance(member, int | float) or member != member // 1 or abs(member) >= 1 << 62:
+                raise DataError(f"{name}: sample {sample}: {member!r:.40} in column '{key}' is no class index.")
+            if many and not 0 <= member < len(classes or ()):
+                raise DataError(f"{name}: class list and labels disagree: sample {sample} has the label {member}.")
+    if classes is None or not many:
         return np.array(values, dtype=np.int64), classes
     hot = np.zeros((len(values), len(classes)), dtype=bool)
     for row, members in zip(hot, values, strict=True):
@@ -206,8 +311,14 @@ def _labels(name: str, rows: Any, key: str) -> tuple[np.ndarray, list[str] | Non
     return hot, classes
 
 
-def _captions(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+def _captions(name: str, rows: Any, key: str) -> list[tuple[str, ...]]:
+    with _reading(name, key):
+        values = list(rows[key])
+    captions = [(value,) if isinstance(value, str) else tuple(value or ()) for value in values]
+    for sample, texts in enumerate(captions):
+        if not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{name}: sample {sample}: column '{key}' holds no text.")
+    return captions
 
 
 def _unclear(name: str, rows: Any, what: str, option: str) -> DataError:
@@ -217,4 +328,4 @@ def _unclear(name: str, rows: Any, what: str, option: str) -> DataError:
 
 
 def _described(rows: Any) -> str:
-    return ", ".join(f"{key} ({type(feature).__name__})" for key, feature in rows.features.items())
+    return few(f"{key} ({type(feature).__name__})" for key, feature in rows.features.items())

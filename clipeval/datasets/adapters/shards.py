@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipeval.config import DatasetEntry
-from clipeval.datasets.download import fetch, is_remote, local_path
+from clipeval.datasets import braces
+from clipeval.datasets.braces import MOST_NAMES
+from clipeval.datasets.download import fetch, is_remote
+from clipeval.datasets.lines import read_lines
 from clipeval.datasets.selection import refuse_commands
-from clipeval.errors import DataError, UsageError
+from clipeval.errors import DataError, UsageError, few
 
-_MOST_SHARDS = 1_000_000
-"""More are taken for a file that means harm: names of so many would fill the memory."""
+_AT_ONCE = 8
+"""Remote shards that are fetched, or asked about, at a time."""
 HUB = "https://huggingface.co/datasets/"
 
 
@@ -40,17 +46,16 @@ def find_shards(name: str, reference: str, split: str, entry: DatasetEntry, offl
         raise DataError(f"{name}: {reference} is the split '{entry.split}'; it has no split '{split}'.")
     urls = _expand(reference) if listed else []
     root = (urls[0].rpartition("/")[0] or ".") if listed else _hub_root(reference.rstrip("/"), entry.revision)
-    # The text files are fetched first: where what follows is in the cache, they are too, or do not exist.
-    following = urls[0] if listed else f"{root}/{split}/nshards.txt"
-    known = offline or (is_remote(root) and local_path(following).exists())
-    kind = (_text(f"{root}/dataset_type.txt", known) or "").strip().lower()
-    classes = _lines(f"{root}/classnames.txt", known)
-    templates = _lines(f"{root}/zeroshot_classification_templates.txt", known)
+    kind = "\n".join(_lines(f"{root}/dataset_type.txt", offline) or ()).strip().lower()
+    classes = _lines(f"{root}/classnames.txt", offline)
+    templates = _lines(f"{root}/zeroshot_classification_templates.txt", offline)
     if kind not in ("", "classification", "multilabel", "retrieval"):
         raise DataError(f"{name}: {root}/dataset_type.txt: expected multilabel or retrieval, found '{kind}'.")
     if not listed:
         urls = _shards_of_split(name, root, split, offline)
-    return Shards([_local(name, url, offline) for url in urls], _stems(urls), kind, classes, templates)
+    with ThreadPoolExecutor(_AT_ONCE if is_remote(urls[0]) else 1) as pool:
+        paths = list(pool.map(lambda url: _local(name, url, offline), urls))
+    return Shards(paths, _stems(urls), kind, classes, templates)
 
 
 def _hub_root(reference: str, revision: str | None) -> str:
@@ -70,36 +75,39 @@ def _hub_root(reference: str, revision: str | None) -> str:
 def _shards_of_split(name: str, root: str, split: str, offline: bool) -> list[str]:
     if not is_remote(root) and not Path(root, split).is_dir():
         splits = sorted(path.parent.name for path in Path(root).glob("*/nshards.txt"))
-        found = f"splits there: {', '.join(splits)}" if splits else "no folder there holds an nshards.txt"
+        found = f"splits there: {few(splits)}" if splits else "no folder there holds an nshards.txt"
         raise DataError(f"{name}: {root} has no split '{split}' ({found}).")
-    text = _text(f"{root}/{split}/nshards.txt", offline)
-    if text is None:
+    lines = _lines(f"{root}/{split}/nshards.txt", offline)
+    if lines is None:
         not_now = "not in the cache, and nothing is downloaded now (--offline or --plan)"
         uncached = not_now if offline and is_remote(root) else "missing"
         raise DataError(f"{name}: {root}/{split}/nshards.txt is {uncached}: the number of shards is unknown.")
-    if not text.strip().isdecimal() or not 1 <= int(text.strip()[:20]) <= _MOST_SHARDS:
-        raise DataError(f"{name}: {root}/{split}/nshards.txt: expected the number of shards, found {text.strip()!r}.")
+    text = "\n".join(lines).strip()
+    if not re.fullmatch("[0-9]{1,20}", text) or not 1 <= int(text) <= MOST_NAMES:
+        raise DataError(f"{name}: {root}/{split}/nshards.txt: expected the number of shards, found {text!r:.40}.")
     count = int(text)
     if not is_remote(root):
         stems = [path.stem for path in Path(root, split).glob("*.tar")]
         if beyond := sorted(stem for stem in stems if stem.isdecimal() and int(stem) >= count):
-            raise DataError(
-                f"{name}: {root}/{split}/nshards.txt says {count}, but there is {', '.join(beyond)}.tar too."
-            )
+            raise DataError(f"{name}: {root}/{split}/nshards.txt says {count}, but there is {few(beyond)}.tar too.")
     return [f"{root}/{split}/{index}.tar" for index in range(count)]
 
 
 def _expand(reference: str) -> list[str]:
     """The tar files of a list ``A::B`` with brace patterns, or of a text file with one such list per line."""
-    from braceexpand import braceexpand
-
     lines = [reference]
     if reference.endswith(".txt"):
+        lines = read_lines(Path(reference)) or []
+        if not lines:
+            raise DataError(f"{reference}: there is no such list of shards, or it is empty.")
+    urls: list[str] = []
+    for part in (part for line in lines if line for part in line.split("::")):
         try:
-            lines = [line.strip() for line in Path(reference).read_text("utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{reference}: cannot read the list of shards: {error}.") from error
-    urls = [url for line in lines if line for part in line.split("::") for url in braceexpand(part)]
+            urls += braces.expand(part)
+        except ValueError as error:
+            raise DataError(f"{reference}: '{part:.200}': {error}. Write {{00000..00099}}.") from error
+        if len(urls) > MOST_NAMES:
+            raise DataError(f"{reference}: the list names more than {MOST_NAMES:,} shards.")
     for url in urls:
         refuse_commands(url, reference)
     if not urls:
@@ -117,21 +125,11 @@ def _local(name: str, url: str, offline: bool) -> Path:
         path = fetch(url, offline=offline)
         assert path is not None
         return path
-    if not Path(url).is_file():
+    if not os.path.isfile(url):  # noqa: PTH113  never raises, whatever the name is
         raise DataError(f"{name}: the shard {url} is missing. Download or export the data set again.")
     return Path(url)
 
 
-def _text(url: str, offline: bool) -> str | None:
-    path = fetch(url, offline=offline, optional=True) if is_remote(url) else Path(url)
-    if path is None or not path.is_file():
-        return None
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{url}: cannot read it: {error}.") from error
-
-
 def _lines(url: str, offline: bool) -> list[str] | None:
-    text = _text(url, offline)
-    return None if text is None else [line.strip() for line in text.splitlines()]
+    path = fetch(url, offline=offline, optional=True) if is_remote(url) else Path(url)
+    return None if path is None else read_lines(path, url)

@@ -1,32 +1,32 @@
 """Where every sample of a webdataset shard lies in its tar file, so that images can be read in any order.
 
 A sample is the files of one key: ``KEY.jpg`` with ``KEY.cls``, ``KEY.npy`` or ``KEY.txt``, as webdataset groups them.
-Member names are only ever keys: nothing is extracted to disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 
 from clipeval import digest
-from clipeval.datasets.fingerprint import remembered
-from clipeval.errors import DataError
+from clipeval.datasets import tar
+from clipeval.datasets.images import BYTE_LIMIT
+from clipeval.errors import DataError, few
+from clipeval.regular import open_regular
 
 IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")
 """In the order in which CLIP_benchmark looks for a sample's image."""
 
-_LABEL_EXTENSIONS = ("cls", "npy", "txt")
-_KEY_AND_EXTENSION = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
-_META_NAME = re.compile(r"(^|/)__[^/]*__($|/)")
-_BLOCK_BYTES = 512
+_LABEL_LIMITS = {"cls": 100, "npy": 1 << 20, "txt": 1 << 20}
+"""Bytes of a label or caption file; more are no label and no caption."""
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -36,96 +36,108 @@ class TarSample:
     key: str
     offset: int
     size: int
+    sha256: str
+    """The digest of the image's bytes."""
     cls: int | None
-    npy: list[int] | None
+    npy: list[float] | None
     txt: list[str] | None
 
 
 @dataclass(frozen=True)
 class TarIndex:
-    """All samples of a shard in its order, and the digest of their images."""
+    """All samples of a shard in its order."""
 
     samples: tuple[TarSample, ...]
-    images_digest: str
+
+    @property
+    def images_digest(self) -> str:
+        """Hex SHA-256 of the images' digests in their order."""
+        return hashlib.sha256(b"".join(bytes.fromhex(sample.sha256) for sample in self.samples)).hexdigest()
 
 
 def index_tar(path: Path) -> TarIndex:
-    """Read a shard once; what was found is remembered under the file's digest.
+    """Read a shard once; what was found is remembered as long as the file is unchanged.
 
-    Raises DataError naming the shard, and the key where there is one, when the tar is missing, truncated or damaged,
-    or a sample has no image, no label and no caption, or a label that cannot be read.
+    Raises DataError naming the shard, and the key where there is one, when the tar is missing, truncated, damaged or
+    changes meanwhile, or a sample has no image, no label and no caption, or a label that cannot be read.
     """
     try:
-        file_digest = digest.of_file(path)
+        stored = digest.remembered(["tar", _FORMAT], [path], lambda: [[*vars(found).values()] for found in _read(path)])
     except OSError as error:
         raise DataError(f"{path}: cannot read the shard: {error.strerror}. Download it again.") from error
-    stored = remembered(["tar", 1, file_digest], lambda: _read(path))
-    return TarIndex(tuple(TarSample(*values) for values in stored["samples"]), stored["images"])
+    return TarIndex(tuple(TarSample(*values) for values in stored))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    for key, extension, offset, size in _members(path):
-        files = found.setdefault(key, {})
-        if extension in files:
-            raise DataError(f"{path}: sample {key} has two files .{extension}.")
-        files[extension] = (offset, size)
-    images = hashlib.sha256()
-    samples = []
-    with path.open("rb") as file:
-        for key, files in found.items():
-            image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
-            where = f"{path}: sample {key}"
-            if image is None:
-                raise DataError(f"{where} has no image (.{', .'.join(IMAGE_EXTENSIONS)}), only {_listed(files)}.")
-            images.update(hashlib.sha256(_bytes(file, *image)).digest())
-            values = {name: _bytes(file, *files[name]) for name in _LABEL_EXTENSIONS if name in files}
-            if not values:
-                raise DataError(f"{where} has no label (.cls, .npy) and no caption (.txt), only {_listed(files)}.")
-            samples.append((key, *image, *_decoded(values, where)))
-    return {"samples": samples, "images": images.hexdigest()}
-
-
-def _members(path: Path) -> list[tuple[str, str, int, int]]:
-    """Key, extension, data offset and size of every file of a tar, in its order."""
-    members = []
+def _read(path: Path) -> list[TarSample]:
+    found: dict[str, dict[str, tar.Member]] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                match = _KEY_AND_EXTENSION.fullmatch(member.name)
-                if member.isfile() and match and not _META_NAME.search(member.name):
-                    members.append((match[1], match[2].lower(), member.offset_data, member.size))
-            end = tar.offset
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(f"{path}: the tar is truncated or damaged: {error}. Download it again.") from error
-    with path.open("rb") as file:  # tarfile takes a damaged or missing header for the end of the archive
-        file.seek(end)
-        if file.read(_BLOCK_BYTES) != bytes(_BLOCK_BYTES):
-            last = members[-1][0] if members else "its start"
-            raise DataError(f"{path}: the tar is truncated or damaged after {last}. Download it again.")
-    return members
+        for member in tar.members(path):
+            where = f"{path}: sample {member.key}"
+            files = found.setdefault(member.key, {})
+            if member.extension in files:
+                raise DataError(f"{where} has two files .{member.extension}.")
+            if member.is_sparse:
+                raise DataError(f"{where}: .{member.extension} is a sparse file. Write the tar without the option -S.")
+            files[member.extension] = member
+    except tar.Damaged as error:
+        raise DataError(f"{path}: the tar is truncated or damaged {error}. Download it again.") from error
+    with open_regular(path) as file:
+        return [_sample(file, key, files, f"{path}: sample {key}") for key, files in found.items()]
 
 
-def _bytes(file: io.BufferedReader, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return file.read(size)
-
-
-def _decoded(values: dict[str, bytes], where: str) -> tuple[int | None, list[int] | None, list[str] | None]:
-    label: int | None = None
-    labels: list[int] | None = None
-    captions: list[str] | None = None
+def _sample(file: BinaryIO, key: str, files: dict[str, tar.Member], where: str) -> TarSample:
+    image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
+    if image is None:
+        raise DataError(f"{where} has no image (.{', .'.join(IMAGE_EXTENSIONS)}), only {_listed(files)}.")
+    sha256 = hashlib.sha256(_bytes(file, image, BYTE_LIMIT, where)).hexdigest()
+    values = {name: _bytes(file, files[name], most, where) for name, most in _LABEL_LIMITS.items() if name in files}
+    if not values:
+        raise DataError(f"{where} has no label (.cls, .npy) and no caption (.txt), only {_listed(files)}.")
     try:
-        if "cls" in values:
-            label = int(values["cls"])
-        if "npy" in values:
-            labels = np.load(io.BytesIO(values["npy"]), allow_pickle=False).astype(int).ravel().tolist()
-        if "txt" in values:
-            captions = values["txt"].decode("utf-8").splitlines()
+        return TarSample(
+            key,
+            image.offset,
+            image.size,
+            sha256,
+            cls=_whole_number(values["cls"]) if "cls" in values else None,
+            npy=_numbers(values["npy"]) if "npy" in values else None,
+            txt=values["txt"].decode("utf-8").splitlines() if "txt" in values else None,
+        )
     except ValueError as error:
         raise DataError(f"{where}: its label or caption cannot be read: {error}.") from error
-    return label, labels, captions
 
 
-def _listed(files: dict[str, tuple[int, int]]) -> str:
-    return ", ".join(f".{name}" for name in files)
+def _bytes(file: BinaryIO, member: tar.Member, limit: int, where: str) -> bytes:
+    if member.size > limit:
+        raise DataError(f"{where}: .{member.extension} has {member.size:,} bytes, more than the limit of {limit:,}.")
+    file.seek(member.offset)
+    return file.read(member.size)
+
+
+def _whole_number(data: bytes) -> int:
+    if not re.fullmatch(rb"\s*[+-]?[0-9]{1,18}\s*", data):
+        raise ValueError(f"expected a class index in .cls, found {data.decode(errors='backslashreplace')!r:.40}")
+    return int(data)
+
+
+def _numbers(data: bytes) -> list[float]:
+    """The numbers of a ``.npy`` file of any shape, in their order. Raises ValueError for anything else."""
+    stream = io.BytesIO(data)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        version = np.lib.format.read_magic(stream)
+        shape, _, dtype = headers[version](stream)
+    except Exception as error:  # NumPy reads the header as Python text, which fails in many ways
+        raise ValueError("the .npy file is damaged or none") from error
+    if dtype.kind not in "biuf":
+        raise ValueError(f"the .npy file holds {dtype} and not numbers")
+    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"the .npy file says it has the shape {shape!s:.40}, which is not what it holds")
+    if math.prod(shape) == 0:
+        raise ValueError("the .npy file holds no number")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False).ravel().tolist()  # type: ignore[no-any-return]
+
+
+def _listed(files: dict[str, tar.Member]) -> str:
+    return few([f".{name}" for name in files])

@@ -6,14 +6,17 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from clipeval.datasets.fingerprint import of_files
+from clipeval import digest
+from clipeval.datasets.images import BYTE_LIMIT, FORMATS, opened, require_unchanged
+from clipeval.paths import readable
+from clipeval.regular import read_regular
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,13 @@ def walk(source: Any, root: Path) -> Walk:
     """
     images: list[_Unread | str] = []
     targets = []
-    with _images_unread():
+    with _opening(lambda path: _Unread(path)):
         for index in range(len(source)):
             image, target = source[index]
             images.append(image if isinstance(image, _Unread) else _pixels_digest(image))
             targets.append(target)
     paths = list(dict.fromkeys(image.path for image in images if isinstance(image, _Unread)))
-    file_digests = dict(zip(paths, of_files([Path(path) for path in paths]), strict=True))
+    file_digests = dict(zip(paths, digest.of_files([Path(path) for path in paths], BYTE_LIMIT), strict=True))
     ids, digests = [], []
     seen: Counter[str] = Counter()
     for index, found in enumerate(images):
@@ -69,12 +72,39 @@ class _Unread:
         return _Unread(self.path, box)
 
 
+def read(source: Any, index: int, image_digest: str, sample: str) -> Image.Image:
+    """The image of an item, decoded from the bytes that ``image_digest`` of the walk is of.
+
+    Raises DataError when they changed, TooLarge, and whatever the data set or Pillow raises.
+    """
+    files: list[str] = []
+    with contextlib.ExitStack() as open_images:
+
+        def from_bytes(path: str) -> Image.Image:
+            data = read_regular(Path(path), BYTE_LIMIT)
+            files.append(hashlib.sha256(data).hexdigest())
+            return open_images.enter_context(opened(data))
+
+        with _opening(from_bytes):
+            image: Image.Image = source[index][0]
+        image.load()
+    if not files:
+        require_unchanged(_pixels_digest(image), image_digest, sample)
+    for file_digest in files:
+        require_unchanged(file_digest, image_digest[: len(file_digest)], sample)
+    return image
+
+
 @contextlib.contextmanager
-def _images_unread() -> Iterator[None]:
+def _opening(open_path: Callable[[str], Any]) -> Iterator[None]:
+    """Inside, whoever lets Pillow open an image file gets what ``open_path`` makes of its path.
+
+    What has no path is opened, as one of the formats that are decoded."""
     original = Image.open
 
-    def stand_in(file: Any, *arguments: Any, **keywords: Any) -> _Unread:
-        return _Unread(os.fspath(getattr(file, "name", file)))
+    def stand_in(file: Any, *arguments: Any, **keywords: Any) -> Any:
+        path = getattr(file, "name", file)
+        return open_path(os.fspath(path)) if isinstance(path, str | os.PathLike) else original(path, formats=FORMATS)
 
     Image.open = stand_in  # type: ignore[assignment]
     try:
@@ -85,7 +115,7 @@ def _images_unread() -> Iterator[None]:
 
 def _relative(path: str, root: Path) -> str:
     absolute, base = Path(path).absolute(), root.absolute()
-    return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else absolute.name
+    return readable(absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else absolute.name)
 
 
 def _pixels_digest(image: Image.Image) -> str:

@@ -21,6 +21,7 @@ from clipeval.datasets.images import decode
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
 from clipeval.errors import DataError
+from clipeval.regular import open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,11 +38,11 @@ def open_wds(name: str, reference: str, split: str, entry: DatasetEntry, offline
     indexes = [index_tar(path) for path in shards.paths]
     samples: list[TarSample] = []
     ids: list[str] = []
-    places: list[tuple[Path, int, int]] = []
+    paths: list[Path] = []
     for path, stem, index in zip(shards.paths, shards.stems, indexes, strict=True):
         samples += index.samples
         ids += [f"{stem}/{sample.key}" for sample in index.samples]
-        places += [(path, sample.offset, sample.size) for sample in index.samples]
+        paths += [path] * len(index.samples)
     labels = None if shards.kind == "retrieval" else _labels(name, ids, samples, shards.kind)
     captions = _captions(name, ids, samples, shards.kind)
     prompts = None
@@ -52,7 +53,7 @@ def open_wds(name: str, reference: str, split: str, entry: DatasetEntry, offline
         split=split,
         fingerprint=fingerprint.of_contents([index.images_digest for index in indexes], labels, captions),
         ids=ids,
-        read=_TarImages(name, places, ids),
+        read=_TarImages(name, paths, samples, ids),
         labels=labels,
         prompts=prompts,
         captions=captions,
@@ -64,19 +65,20 @@ class _TarImages:
     """Reads one image at its place in its shard; opens the file each time, so that loader workers share nothing."""
 
     name: str
-    places: Sequence[tuple[Path, int, int]]
+    paths: Sequence[Path]
+    samples: Sequence[TarSample]
     ids: Sequence[str]
 
     def __call__(self, index: int) -> Image.Image:
-        path, offset, size = self.places[index]
+        path, place = self.paths[index], self.samples[index]
         sample = f"{self.name}: sample {self.ids[index]}"
         try:
-            with path.open("rb") as file:
-                file.seek(offset)
-                data = file.read(size)
+            with open_regular(path) as file:
+                file.seek(place.offset)
+                data = file.read(place.size)
         except OSError as error:
             raise DataError(f"{sample}: cannot read {path}: {error.strerror}.") from error
-        return decode(data, sample)
+        return decode(data, sample, place.sha256)
 
 
 def _labels(name: str, ids: Sequence[str], samples: Sequence[TarSample], kind: str) -> np.ndarray | None:
@@ -88,6 +90,10 @@ def _labels(name: str, ids: Sequence[str], samples: Sequence[TarSample], kind: s
     _check_complete(name, ids, values, "label (.npy)" if multilabel else "label (.cls)")
     if multilabel and len({len(sample.npy or ()) for sample in samples}) > 1:
         raise DataError(f"{name}: class list and labels disagree: the .npy labels have different lengths.")
+    if multilabel:
+        for sample, row in zip(ids, samples, strict=True):
+            if wrong := [value for value in row.npy or () if value not in (0, 1)]:
+                raise DataError(f"{name}: sample {sample}: a label (.npy) is {wrong[0]}; 0 is no and 1 is yes.")
     return np.array(values, dtype=bool if multilabel else np.int64)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def open_winoground(name: str, split: str, rows: Any) -> LoadedDataset:
-    """Two samples per row of the table, ``ROW/0`` and ``ROW/1``; ``groups`` is the row, the own caption comes first."""
-    columns = tuple(image_column(name, rows, f"image_{side}") for side in (0, 1))
+def open_winoground(name: str, split: str, rows: Any, root: Path) -> LoadedDataset:
+    """Two samples per row of the table, ``ROW/0`` and ``ROW/1``; ``groups`` is the row, the own caption comes first.
+
+    Image files lie below ``root``, where they are not of the hub. Raises DataError for a cell that names others."""
+    columns = tuple(image_column(name, rows, f"image_{side}", root) for side in (0, 1))
     captions = list(zip(rows["caption_0"], rows["caption_1"], strict=True))
     choices = [pair for first, second in captions for pair in ((first, second), (second, first))]
     groups = np.repeat(np.arange(len(rows)), 2)
-    digests = [digest for pair in zip(*(column.digests() for column in columns), strict=True) for digest in pair]
+    digests = [digest for pair in zip(*(column.digests for column in columns), strict=True) for digest in pair]
     return LoadedDataset(
         name=name,
         split=split,
