@@ -34,6 +34,7 @@ class LoaderSettings:
 
     batch_size: int = 64
     workers: int = 0
+    fresh: str | None = None
 
 
 def embedding_file(encoder_key: dict[str, object], embed_dim: int, dataset: Dataset) -> RecordFile | BucketRecords:

@@ -32,7 +32,7 @@ class TextStore:
     Every writer appends to a segment of its own, so writers never meet; readers merge the segments.
     """
 
-    def __init__(self, encoder_key: dict[str, object], embed_dim: int) -> None:
+    def __init__(self, encoder_key: dict[str, object], embed_dim: int, fresh: str | None = None) -> None:
         key = {"version": _VERSION, "encoder": encoder_key}
         body_bytes = _DIGEST_BYTES + 4 * embed_dim
         url = store_url()
