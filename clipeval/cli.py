@@ -113,9 +113,11 @@ def run(
     from clipeval import config as configuration
     from clipeval.evaluation import run as runner
     from clipeval.evaluation import show
+    from clipeval.evaluation.here import leave_removed_folder
     from clipeval.evaluation.interrupt import interruptible
     from clipeval.evaluation.request import Options, Request
 
+    leave_removed_folder(out)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     options = Options(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from types import FrameType
 from clipeval.errors import EXIT_INTERRUPTED
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_received = False
 
 
 @contextmanager
@@ -26,27 +28,38 @@ def interruptible() -> Iterator[None]:
         return
     before = {kind: signal.getsignal(kind) for kind in _SIGNALS}
     taken = [kind for kind in _SIGNALS if before[kind] != signal.SIG_IGN]
-
-    interrupted = False
+    owner = os.getpid()
 
     def first(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
-        _take(taken, _at_once)
+        global _received
+        if os.getpid() != owner:  # a decoder: they are told too where the whole group is
+            os._exit(EXIT_INTERRUPTED)
+        _received = True
+        for kind in taken:
+            signal.signal(kind, _at_once)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error of its own for every decoder
+        sys.unraisablehook = _ignore  # what finalisers of half-made objects say
         raise KeyboardInterrupt
 
-    _take(taken, first)
+    for kind in taken:
+        signal.signal(kind, first)
     try:
         yield
     finally:
-        if not interrupted:  # after one, a second signal may come until the process has ended
+        if not _received:  # after one, a second signal may come until the process has ended
             for kind in taken:
                 signal.signal(kind, before[kind])
 
 
-def _take(kinds: list[signal.Signals], handler: object) -> None:
-    for kind in kinds:
-        signal.signal(kind, handler)  # type: ignore[arg-type]
+def look() -> None:
+    """Raises KeyboardInterrupt where a signal has come. Python swallows what a handler raises in the middle of a fork
+    or of a finaliser, so a long piece of work looks now and then."""
+    if _received:
+        raise KeyboardInterrupt
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 def _at_once(number: int, frame: FrameType | None) -> None:

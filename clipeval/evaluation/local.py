@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from clipeval.errors import ClipevalError
+from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.plan import Cell
 from clipeval.evaluation.workbench import Workbench
@@ -22,6 +23,7 @@ def execute(cells: list[Cell], bench: Workbench, journal: Journal) -> None:
                 journal.fail(cell, error)
             continue
         for cell in same_model:
+            look()
             try:
                 measured = bench.measure(cell)
             except ClipevalError as error:

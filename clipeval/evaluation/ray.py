@@ -23,6 +23,7 @@ from clipeval.console import RunProgress, say
 from clipeval.datasets.base import Dataset
 from clipeval.errors import ClipevalError, MeasureError, ModelError, UsageError
 from clipeval.evaluation.failures import OutOfMemory
+from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.plan import Cell, Plan
 from clipeval.evaluation.request import Options
@@ -133,6 +134,7 @@ class RayExecutor:
         for _ in range(min(self._workers, schedule.widest)):
             self._hire()
         while schedule.unfinished:
+            look()
             self._hand_out(schedule)
             ended, _ = ray.wait(list(self._pending), num_returns=1, timeout=_SECONDS_TO_START)
             if not ended and not self._idle and not any(seat.unit for seat in self._pending.values()):

@@ -21,6 +21,7 @@ from clipeval.embeddings.images import LoaderSettings
 from clipeval.embeddings.inputs import EmbeddedInputs
 from clipeval.errors import ClipevalError, DataError, ModelError
 from clipeval.evaluation.failures import InternalError, as_clipeval_errors
+from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.plan import Cell, dataset_identity, identity_of, training_splits
 from clipeval.evaluation.request import Options
 from clipeval.tasks import load_task
@@ -99,7 +100,7 @@ class Workbench:
         with as_clipeval_errors():
             if missing := self._store.missing(wanted):
                 self._progress.start(f"{label} · texts", len(missing))
-                texts.embed(self._encoder, self._store, missing, self._options.batch_size, self._progress.advance)
+                texts.embed(self._encoder, self._store, missing, self._options.batch_size, self._advance)
 
     def scored(self, cell: Cell) -> Dataset:
         """The samples of the cell's data set that are scored. Raises DataError."""
@@ -146,6 +147,10 @@ class Workbench:
         }
         return Measured(result, timing)
 
+    def _advance(self, items: int, stored: int) -> None:
+        look()
+        self._progress.advance(items, stored)
+
     def _load(self, cell: Cell) -> Encoder:
         if self._encoder is None or self._held != cell.model.name:
             self._encoder, self._held, self._store, self._inputs = None, "", None, None  # free it before the next
@@ -170,9 +175,7 @@ class Workbench:
                 split = names[kind]
                 return None if split is None else self._open(cell, split)
 
-            inputs = EmbeddedInputs(
-                encoder, self.scored(cell), store, open_split, self._settings, self._progress.advance
-            )
+            inputs = EmbeddedInputs(encoder, self.scored(cell), store, open_split, self._settings, self._advance)
             self._inputs = cell.dataset, inputs
         return self._inputs[1]
 
