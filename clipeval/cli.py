@@ -109,39 +109,47 @@ def run(
 ) -> None:
     """Evaluate checkpoints on data sets into one tidy results table. The same command again continues."""
     from clipeval import config as configuration
-    from clipeval import tables
     from clipeval.evaluation import run as runner
+    from clipeval.evaluation import show
+    from clipeval.evaluation.here import leave_removed_folder
+    from clipeval.evaluation.interrupt import interruptible
+    from clipeval.evaluation.request import Options, Request
 
+    leave_removed_folder(out)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-    options = runner.make_options(
-        out,
-        limit,
-        seed,
-        _parse_shots(shots),
-        device,
-        precision,
-        batch_size,
-        workers,
-        executor,
-        ray_address,
-        rerun,
-        offline,
+    options = Options(
+        out=out,
+        limit=limit,
+        seed=seed,
+        shots=_parse_shots(shots),
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        executor=executor,
+        ray_address=ray_address,
+        rerun=rerun,
+        offline=offline,
     )
-    request = configuration.load(config), model or [], dataset or [], task or [], options
+    asked = {"models": model or [], "datasets": dataset or [], "tasks": task or []}
+    request = Request(config=configuration.load(config), options=options, **asked)
     if plan:
-        cells = runner.dry_run(*request)
-        show_json(cells) if as_json else tables.print_plan(cells)
-        return
+        cells, bugs = runner.dry_run(request)
+        show_json(cells) if as_json else show.print_plan(cells)
+        for cell, error in bugs:
+            say(f"cannot be planned: {cell.label}: {error}")
+        raise typer.Exit(runner.Outcome([], (), bugs).exit_code)
     try:
-        outcome = runner.execute(*request, quiet=as_json and not sys.stderr.isatty())
+        with interruptible():
+            outcome = runner.execute(request, quiet=as_json and not sys.stderr.isatty())
     except KeyboardInterrupt:
         say(f"Interrupted. What was finished is in {out}. The same command continues.")
         raise
     if as_json:
         show_json({"rows": outcome.rows, "exit_code": outcome.exit_code})
     else:
-        tables.print_results(outcome.rows, outcome.cells, out)
+        show.print_results(outcome.rows, outcome.cells, out)
     for cell, error in outcome.failures:
         say(f"not measured: {cell.label}: {error}")
     raise typer.Exit(outcome.exit_code)

@@ -78,6 +78,18 @@ def cell_id(checkpoint: CheckpointIdentity, dataset: DatasetIdentity, measure: M
     return digest.of_value([asdict(checkpoint), asdict(dataset), asdict(measure)])[:32]
 
 
+def unidentified_cell_id(
+    names: Sequence[str | None],
+    checkpoint: CheckpointIdentity | None,
+    dataset: DatasetIdentity | None,
+    measure: Measure,
+) -> str:
+    """The id of a cell that cannot be measured because its checkpoint or its data are unknown; ``names`` stand for what
+    is not known. It is never that of a measured cell."""
+    known = [None if part is None else asdict(part) for part in (checkpoint, dataset)]
+    return digest.of_value(["unidentified", list(names), *known, asdict(measure)])[:32]
+
+
 def prompts_digest(classes: Sequence[str], templates: Sequence[str]) -> str:
     """The digest of class names and templates in their order."""
     return digest.of_value([list(classes), list(templates)])

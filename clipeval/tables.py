@@ -1,11 +1,9 @@
-"""Tables on the terminal."""
+"""Building blocks of tables on the terminal."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -20,7 +18,8 @@ def table(title: str | None = None) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
-def _number(value: Any, digits: int = 4) -> str:
+def number(value: Any, digits: int = 4) -> str:
+    """A number with so many digits behind the point; a dash when unknown."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
@@ -34,92 +33,6 @@ def human(value: Any, unit: str = "") -> str:
         if abs(value) >= size:
             return f"{value / size:.4g}{suffix}{unit}"
     return f"{value:.4g}{unit}"
-
-
-def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Path) -> None:
-    """What this run's checkpoints reached: a table per task, a line per measurement, percent with 95 % intervals."""
-    models = {cell.model.name for cell in cells}
-    datasets = {cell.dataset for cell in cells}
-    shown = [row for row in rows if row["model"] in models and (row["dataset"] in datasets or row.get("reference"))]
-    for task in dict.fromkeys(row["task"] for row in shown):
-        of_task = [row for row in shown if row["task"] == task and row["status"] in ("ok", "limited")]
-        if of_task:
-            console.out().print(_task_table(task, of_task))
-    troubles: dict[tuple[str, ...], list[str]] = {}
-    for row in shown:
-        if row["status"] not in ("ok", "limited"):
-            what = row["status"], row["dataset"], row["task"], row.get("metric") or "", str(row.get("error"))
-            troubles.setdefault(what, []).append(row["model"])
-    for (status, dataset, task, metric, error), names in troubles.items():
-        who = names[0] if len(names) == 1 else f"{len(names)} checkpoints"
-        show(f"{status}: {dataset} · {task} · {metric} · {who}: {error}")
-    show(f"{len(rows)} rows in {out / 'results.parquet'} and {out / 'results.csv'}")
-
-
-def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    few_shot = any(row.get("shots") is not None for row in rows)
-    shown = table(f"{task}: % (95 % interval)")
-    for column in ("model", "data set"):
-        shown.add_column(column, overflow="fold")
-    for column in ("GMACs", "samples seen", *(["shots"] if few_shot else []), "n", *map(_short_metric, metrics)):
-        shown.add_column(column, justify="right", no_wrap=True)
-    lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        key = tuple(row.get(name) for name in ("model", "dataset", "shots", "seed", "limit", "protocol"))
-        lines.setdefault(key, {})[row["metric"]] = row
-    for (model, dataset, shots, seed, _, protocol), values in lines.items():
-        row = next(iter(values.values()))
-        if protocol == "cherti2023":
-            dataset = f"{dataset} (cherti2023: best of 9 on test)"
-        elif protocol not in (None, "default"):
-            dataset = f"{dataset} ({protocol})"
-        drawn = "full" if shots is None else f"{shots} (seed {seed})"
-        n = f"{max(r['n'] for r in values.values())}{' of a limited run' if row['status'] == 'limited' else ''}"
-        facts = [human(row.get("gmacs")), human(row.get("samples_seen")), *([drawn] if few_shot else []), n]
-        shown.add_row(model, dataset, *facts, *(_percent(values.get(metric)) for metric in metrics))
-    return shown
-
-
-def _short_metric(metric: str) -> str:
-    return (
-        metric.replace("image_retrieval_recall", "text→image R")
-        .replace("text_retrieval_recall", "image→text R")
-        .replace("mean_per_class_recall", "mean per class")
-        .replace("mean_average_precision", "mAP")
-    )
-
-
-def _percent(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    return f"{100 * row['value']:.1f} ({100 * row['ci_low']:.1f}–{100 * row['ci_high']:.1f})"
-
-
-def print_plan(cells: Sequence[dict[str, Any]]) -> None:
-    """One line per cell, and the totals."""
-    shown = table()
-    for column in ("model", "data set", "task", "shots", "state"):
-        shown.add_column(column, overflow="fold")
-    for column in ("images", "seconds"):
-        shown.add_column(column, justify="right")
-    for cell in cells:
-        seconds = cell["estimated_seconds"]
-        shown.add_row(
-            cell["model"],
-            cell["dataset"],
-            cell["task"],
-            "" if cell["shots"] is None else f"{cell['shots']} (seed {cell['seed']})",
-            cell["state"],
-            _number(cell["images"]),
-            "unknown" if seconds is None and cell["state"] == "to do" else _number(seconds, 1),
-        )
-    console.out().print(shown)
-    reasons = Counter((cell["state"], cell["reason"]) for cell in cells if cell["reason"])
-    for (state, reason), count in reasons.items():
-        show(f"{count} {state}: {reason}")
-    states = Counter(cell["state"] for cell in cells)
-    show(f"{len(cells)} cells: " + ", ".join(f"{count} {state}" for state, count in states.items()))
 
 
 _LIST_COLUMNS = {
@@ -144,4 +57,4 @@ def print_list(what: str, rows: Sequence[dict[str, Any]]) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
-    return human(value) if isinstance(value, float) else _number(value)
+    return human(value) if isinstance(value, float) else number(value)

@@ -16,9 +16,10 @@ from clipeval.config import Config
 from clipeval.console import say
 from clipeval.errors import ClipevalError
 from clipeval.evaluation import run as runner
-from clipeval.evaluation.plan import Options
+from clipeval.evaluation.request import Options, Request
 from clipeval.files import write_atomically
 from clipeval.results.ledger import Ledger
+from clipeval.results.table import measurement, standing
 from clipeval.tasks import canonical_name
 from clipeval_train.config import EvaluateEntry
 from clipeval_train.distributed import World
@@ -65,19 +66,22 @@ def _run(
     settings: Config, checkpoint: Path, names: Sequence[str], tasks: Sequence[str], out: Path, world: World
 ) -> runner.Outcome:
     workers = max(1, machine.default_workers() // world.size)
-    options = Options(out, device=str(world.device), workers=workers)
-    return runner.execute(settings, [checkpoint.as_posix()], names, tasks, options, quiet=True)
+    options = Options(out=out, device=str(world.device), workers=workers)
+    asked = {"models": [checkpoint.as_posix()], "datasets": names, "tasks": tasks}
+    return runner.execute(Request(config=settings, options=options, **asked), quiet=True)
 
 
 def _take_over(source: Path, target: Path) -> None:
     """Copy what is finished from one results folder to another."""
     theirs, ours = Ledger(source), Ledger(target)
-    for cell, rows in theirs.cells.items():
-        if theirs.finished(cell) and not ours.finished(cell):
-            outcomes = Path("samples") / f"{cell}.parquet"
+    there = {(measurement(record.rows[0]), record.cell) for record in ours.records if record.finished}
+    for key, record in standing(theirs).items():
+        if record.finished and (key, record.cell) not in there:
+            outcomes = Path("samples") / f"{record.cell}.parquet"
             if (source / outcomes).exists():
                 write_atomically(target / outcomes, partial(shutil.copyfile, source / outcomes))
-            ours.add_cell(cell, rows)
+            ours.add_checkpoint(theirs.described(record.rows[0]))
+            ours.add_cell(record.cell, record.rows)
 
 
 def _report(outcome: runner.Outcome, checkpoint: Path) -> None:

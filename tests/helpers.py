@@ -40,6 +40,37 @@ def tiny_checkpoint(path: Path, seed: int = 0, cfg: dict | None = None, **metada
     return path
 
 
+def trained_checkpoint(path: Path, folder: Path, steps: int = 60) -> Path:
+    """A checkpoint of the same architecture and size that has learnt the colours of ``folder`` (``image_folder``)."""
+    from clipeval import config, datasets, models
+
+    tiny_checkpoint(path, 3)
+    selection = datasets.resolve([f"folder:{folder}"], config.packaged())
+    [(name, entry)] = selection.datasets.items()
+    dataset = datasets.open_dataset(name, entry)
+    [spec] = models.resolve([str(path)], config.packaged())
+    encoder = models.load(spec, device="cpu", precision="fp32", offline=True)
+    pixels = np.stack([encoder.pixels(dataset.image(index)) for index in range(len(dataset))])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1) for values in (encoder.preprocessing.mean, encoder.preprocessing.std)
+    )
+    images, labels = (images - mean) / std, torch.from_numpy(dataset.labels)
+    tokens = encoder.tokenize([prompts[0] for prompts in dataset.prompts.texts()])
+    model = encoder.model.train().requires_grad_(True)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(steps):
+        logits = model.encode_image(images, normalize=True) @ model.encode_text(tokens, normalize=True).T
+        torch.nn.functional.cross_entropy(20 * logits, labels).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    content = torch.load(path, weights_only=True)
+    for name, value in model.state_dict().items():
+        content["state_dict"][name].copy_(value)
+    torch.save(content, path)
+    return path
+
+
 def picture(seed: int, label: int = 0, size: tuple[int, int] = (41, 37)) -> Image.Image:
     """A picture whose colours depend on ``label``, with noise from ``seed``."""
     rng = np.random.default_rng(seed)

@@ -29,7 +29,6 @@ def request_words(tmp_path):
 DRIVER = """
 import os, random, signal, sys, time
 import clipeval, pandas, sklearn.linear_model, faiss
-from clipeval import runner
 from clipeval.evaluation import local
 from clipeval.models import loader
 

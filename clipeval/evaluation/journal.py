@@ -2,60 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from clipeval.console import RunProgress
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, StoreError
-from clipeval.evaluation.plan import Cell, Options, Plan
+from clipeval.errors import ClipevalError, ModelError
+from clipeval.evaluation.failures import as_clipeval_errors
+from clipeval.evaluation.plan import Cell, Plan
 from clipeval.evaluation.rows import failed_row, metric_rows
 from clipeval.evaluation.workbench import Measured
 from clipeval.results import samples
 from clipeval.results.ledger import Ledger
+from clipeval.results.schema import Status
 
 
 class Journal:
     """The one writer of a run's results. ``failures`` holds an error per cell that could not be measured."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, options: Options, progress: RunProgress) -> None:
+    def __init__(self, plan: Plan, ledger: Ledger, progress: RunProgress) -> None:
         self.failures: list[tuple[Cell, ClipevalError]] = []
-        self._plan, self._ledger, self._options, self._progress = plan, ledger, options, progress
+        self._plan, self._ledger, self._progress = plan, ledger, progress
 
     def open(self) -> list[Cell]:
-        """Record the suites and every cell that cannot or need not be tried; the cells to measure, in order."""
+        """Record the suites, what is known of the checkpoints, and every cell that cannot or need not be tried; the
+        cells to measure, in order. Raises StoreError."""
         for suite in self._plan.suites:
             self._ledger.add_suite(suite.to_json())
+        for info in self._plan.infos():
+            self._ledger.add_checkpoint(asdict(info))
         ready = []
         for cell in self._plan.to_do():
             if cell.state == "to do":
                 ready.append(cell)
             elif cell.state == "skipped":
-                self._skip(cell)
+                self._add_row(cell, cell.reason, "skipped")
+                self._progress.finish_cell(f"{cell.label}: skipped: {cell.reason}")
             else:
-                self.fail(cell, ModelError(cell.reason))
+                self.fail(cell, cell.bug or ModelError(cell.reason))
         return ready
 
     def finish(self, cell: Cell, dataset: Dataset, measured: Measured) -> None:
         """A cell is measured on ``dataset``, the samples that were scored. Raises StoreError for a full disk."""
+        result = measured.result
         try:
-            samples.write(self._options.out, cell.id, measured.result.samples)
-        except StoreError as error:
+            with as_clipeval_errors():
+                samples.write(self._plan.request.options.out, cell.id, result.samples)
+                rows = metric_rows(cell, self._plan.info(cell.model), dataset, result, measured.timing)
+                shown = ", ".join(f"{m.name} {m.value:.4f}" for m in result.metrics if m.status == "ok")
+                self._ledger.add_cell(cell.id, rows)
+        except ClipevalError as error:
             self.fail(cell, error)
             return
-        info = self._plan.infos[cell.model.name]
-        rows = metric_rows(cell, info, dataset, measured.result, self._options, measured.timing)
-        self._ledger.add_cell(cell.id, rows)
         for row in rows:
             if row["status"] == "failed":
                 self.failures.append((cell, ModelError(str(row["error"]))))
-        shown = ", ".join(f"{m.name} {m.value:.4f}" for m in measured.result.metrics if m.status == "ok")
         self._progress.finish_cell(f"{cell.label}: {shown} ({measured.timing['seconds']:.1f} s)")
 
     def fail(self, cell: Cell, error: ClipevalError) -> None:
         """A cell could not be measured. Raises StoreError."""
         self.failures.append((cell, error))
         self._progress.finish_cell(f"{cell.label}: FAILED: {error}")
-        self._ledger.add_cell(cell.id, [failed_row(cell, self._plan, self._options, str(error), status="failed")])
+        self._add_row(cell, str(error), "failed")
 
-    def _skip(self, cell: Cell) -> None:
-        row = failed_row(cell, self._plan, self._options, cell.reason, status="skipped")
-        self._ledger.add_cell(cell.id, [row])
-        self._progress.finish_cell(f"{cell.label}: skipped: {cell.reason}")
+    def _add_row(self, cell: Cell, reason: str, status: Status) -> None:
+        info, dataset = self._plan.info(cell.model), self._plan.datasets.get(cell.dataset)
+        self._ledger.add_cell(cell.id, [failed_row(cell, info, dataset, reason, status)])

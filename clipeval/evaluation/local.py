@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-from clipeval.errors import ClipevalError, ModelError, StoreError
+from clipeval.errors import ClipevalError
+from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.plan import Cell
-from clipeval.evaluation.workbench import InternalError, Workbench
+from clipeval.evaluation.workbench import Workbench
 
 
 def execute(cells: list[Cell], bench: Workbench, journal: Journal) -> None:
@@ -17,11 +18,12 @@ def execute(cells: list[Cell], bench: Workbench, journal: Journal) -> None:
         same_model = list(group)
         try:
             bench.take(same_model)
-        except (StoreError, ModelError, InternalError) as error:
+        except ClipevalError as error:
             for cell in same_model:
                 journal.fail(cell, error)
             continue
         for cell in same_model:
+            look()
             try:
                 measured = bench.measure(cell)
             except ClipevalError as error:

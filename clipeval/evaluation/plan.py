@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from clipeval import datasets, digest, models
-from clipeval.config import Config, DatasetEntry
+from clipeval import datasets, digest, identity, models
+from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, UsageError
+from clipeval.errors import ClipevalError, ModelError, UsageError
+from clipeval.evaluation.failures import InternalError, attempt
+from clipeval.evaluation.request import Request
+from clipeval.identity import CheckpointIdentity, DatasetIdentity, Measure
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
-from clipeval.results.ledger import Ledger
-from clipeval.results.suites import COMPOUND_METRICS, SuiteRequest
+from clipeval.results import suites, table
+from clipeval.results.ledger import Ledger, Record
+from clipeval.results.schema import COLUMNS, misfit
 from clipeval.tasks import TASKS, TaskSpec, canonical_name, load_task
 
+if TYPE_CHECKING:
+    from clipeval.models.checkpoint import Checkpoint
+
 State = Literal["done", "to do", "skipped", "missing", "failed"]
-RERUN_CHOICES = ("missing", "always", "never")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run; none of it says what to run."""
-
-    out: Path
-    limit: int | None = None
-    seed: int = 0
-    shots: tuple[int | None, ...] | None = None
-    """Shots of few-shot tasks; None inside means the full training set. None: what the configuration says."""
-    device: str = "cpu"
-    precision: str = "fp32"
-    batch_size: int = 64
-    workers: int = 0
-    """Image decoding processes; of a Ray run the workers, 0 for as many as the cluster has GPUs or cores."""
-    rerun: str = "missing"
-    offline: bool = False
-    executor: str = "local"
-    ray_address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,9 +39,34 @@ class Cell:
     protocol: str
     limit: int | None
     precision: str
-    id: str = ""
+    checkpoint: CheckpointIdentity | None = None
+    data: DatasetIdentity | None = None
+    """What is to be measured, by content; None where it cannot be read."""
     state: State = "to do"
     reason: str = ""
+    bug: InternalError | None = None
+    """Why it is ``failed``, where that is nobody's mistake but ours."""
+
+    @property
+    def measure(self) -> Measure:
+        """How it is measured."""
+        parameters = self.shots, self.seed, self.protocol, self.limit, self.precision
+        return Measure(self.task.name, self.task.version, *parameters)
+
+    @property
+    def id(self) -> str:
+        """Digest of everything that decides its values. Names are in it only where the content is not known."""
+        if self.checkpoint and self.data:
+            return identity.cell_id(self.checkpoint, self.data, self.measure)
+        names = self.model.name, self.dataset, self.entry.split
+        return identity.unidentified_cell_id(names, self.checkpoint, self.data, self.measure)
+
+    @property
+    def measurement(self) -> tuple[Any, ...]:
+        """What it is in the table (``results.table.measurement``)."""
+        named = {"model": self.model.name, "dataset": self.dataset, "split": self.entry.split, "task": self.task.name}
+        parameters = {name: getattr(self, name) for name in ("shots", "seed", "protocol", "precision", "limit")}
+        return table.measurement(named | parameters)
 
     @property
     def label(self) -> str:
@@ -69,34 +79,42 @@ class Cell:
 class Plan:
     """All cells of a run in the order of execution, and the objects they refer to."""
 
+    request: Request
     cells: tuple[Cell, ...]
-    infos: dict[str, ModelInfo]
+    checkpoints: dict[str, Checkpoint]
+    """Those that can be read, by name."""
     datasets: dict[str, Dataset]
-    suites: tuple[SuiteRequest, ...]
+    splits: dict[tuple[str, str], Dataset]
+    """The splits that are trained on, by data set and split."""
+    suites: tuple[suites.SuiteRequest, ...]
+    notes: tuple[str, ...] = ()
+    """What a person should know of it, each a line."""
+
+    def infos(self) -> list[ModelInfo]:
+        """What is known of each checkpoint."""
+        return [self.info(model) for model in {cell.model.name: cell.model for cell in self.cells}.values()]
+
+    def info(self, model: ModelSpec) -> ModelInfo:
+        """The facts of a checkpoint; of one that cannot be read only what its spec says."""
+        if found := self.checkpoints.get(model.name):
+            return found.info
+        return ModelInfo(model.name, model.arch, model.pretrained)
 
     def to_do(self) -> list[Cell]:
         """The cells a run will measure, including those that will be tried although something is missing."""
         return [cell for cell in self.cells if cell.state != "done"]
 
 
-def build(
-    config: Config,
-    model_words: Sequence[str],
-    dataset_words: Sequence[str],
-    task_words: Sequence[str],
-    options: Options,
-    ledger: Ledger,
-    *,
-    dry: bool = False,
-) -> Plan:
+def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     """Resolve every word, open every data set, identify every checkpoint, and compare with the ledger.
 
     A ``dry`` build downloads nothing; what is not on this machine gets the state ``missing``. Raises UsageError for
     words that name nothing.
     """
-    specs = models.resolve(model_words, config)
-    selection = datasets.resolve(dataset_words or config.own_datasets, config)
-    tasks = [TASKS[canonical_name(word)] for word in dict.fromkeys(task_words)]
+    config, options = request.config, request.options
+    specs = models.resolve(request.models, config)
+    selection = datasets.resolve(request.datasets or config.own_datasets, config)
+    tasks = [TASKS[canonical_name(word)] for word in dict.fromkeys(request.tasks)]
     if not specs:
         raise UsageError(
             "no model given: name one with -m, for example: -m ViT-B-32,laion2b_s34b_b79k (all: clipeval list models)"
@@ -104,47 +122,93 @@ def build(
     if not selection.datasets:
         raise UsageError("no data set given: name one with -d, for example: -d digits (all: clipeval list datasets)")
     offline = options.offline or dry
-    opened: dict[str, Dataset | ClipevalError] = {
-        name: _attempt(datasets.open_dataset, name, entry, offline=offline)
-        for name, entry in selection.datasets.items()
-    }
-    described = {spec.name: _attempt(models.describe, spec, offline=offline) for spec in specs}
-    cells = [
-        _with_state(cell, described[spec.name], opened[cell.dataset], ledger, options, dry)
-        for spec in specs
-        for cell in _cells_of(spec, selection.datasets, opened, tasks, config, options)
+    shelf = _Shelf(selection.datasets, offline)
+    checkpoints = {spec.name: attempt(_identified, spec, offline) for spec in specs}
+    asked = [
+        cell for spec in specs for name in selection.datasets for cell in _cells_of(spec, name, shelf, tasks, request)
     ]
+    cells = [_read(cell, checkpoints[cell.model.name], shelf, dry) for cell in asked]
+    history = _History(ledger, checkpoints, shelf)
+    cells = [history.compared(cell, options.rerun) for cell in cells]
     return Plan(
+        request,
         tuple(cells),
-        {name: info for name, info in described.items() if isinstance(info, ModelInfo)},
-        {name: dataset for name, dataset in opened.items() if isinstance(dataset, Dataset)},
-        tuple(_suite_requests(config, selection.suites, sorted({cell.task.name for cell in cells}))),
+        {name: found for name, found in checkpoints.items() if not isinstance(found, ClipevalError)},
+        {name: found for name in selection.datasets if isinstance(found := shelf.open(name), Dataset)},
+        shelf.trained_on(),
+        tuple(suites.requests(config, selection.suites, sorted({cell.task.name for cell in cells}))),
+        tuple(history.notes()),
     )
 
 
-def _attempt(function: Any, *arguments: Any, **keywords: Any) -> Any:
-    try:
-        return function(*arguments, **keywords)
-    except UsageError:
-        raise
-    except ClipevalError as error:
-        return error
+def _identified(spec: ModelSpec, offline: bool) -> Checkpoint:
+    """The opened checkpoint, whose identity and facts are known."""
+    checkpoint = models.open_checkpoint(spec, offline=offline)
+    if (column := misfit(vars(checkpoint.info))) is not None:
+        raise ModelError(
+            f"{spec.name}: what is written of it as {column} is not of the column's type, {COLUMNS[column]}."
+        )
+    assert checkpoint.identity
+    return checkpoint
 
 
-def _cells_of(
-    spec: ModelSpec,
-    entries: dict[str, DatasetEntry],
-    opened: dict[str, Dataset | ClipevalError],
-    tasks: list[TaskSpec],
-    config: Config,
-    options: Options,
-) -> Iterator[Cell]:
-    for name, entry in entries.items():
-        for task in tasks or _default_tasks(entry, opened[name]):
-            settings = getattr(config.tasks, task.name, None)
-            protocol = load_task(task).protocol(settings) if settings else "default"
-            for shots, seed in _variants(task, config, options):
-                yield Cell(spec, name, entry, task, shots, seed, protocol, options.limit, options.precision)
+class _Shelf:
+    """The data sets of a run, each split opened when first asked for. What cannot be opened is its error."""
+
+    def __init__(self, entries: dict[str, DatasetEntry], offline: bool) -> None:
+        self.entries = entries
+        self._offline = offline
+        self._splits: dict[tuple[str, str], Dataset | ClipevalError] = {}
+
+    def open(self, name: str, split: str | None = None) -> Dataset | ClipevalError:
+        """A split, by default the one that is scored."""
+        key = name, split or self.entries[name].split
+        if key not in self._splits:
+            self._splits[key] = attempt(datasets.open_dataset, name, self.entries[name], split, offline=self._offline)
+        return self._splits[key]
+
+    def identity(self, cell: Cell, *, trained: bool) -> DatasetIdentity | ClipevalError:
+        """What ``cell`` reads, its training splits only where they are ``trained`` on."""
+        scored = self.open(cell.dataset)
+        splits = [self.open(cell.dataset, split) for split in training_splits(cell)] if trained else []
+        if broken := [found for found in (scored, *splits) if isinstance(found, ClipevalError)]:
+            return broken[0]
+        assert isinstance(scored, Dataset)
+        return dataset_identity(scored, [found for found in splits if isinstance(found, Dataset)])
+
+    def trained_on(self) -> dict[tuple[str, str], Dataset]:
+        """The opened splits that are not scored."""
+        return {
+            (name, split): found
+            for (name, split), found in self._splits.items()
+            if isinstance(found, Dataset) and split != self.entries[name].split
+        }
+
+
+def training_splits(cell: Cell) -> list[str]:
+    """The splits that a cell's task trains on, in the order train, validation."""
+    if "train" not in cell.task.needs:
+        return []
+    return [split for split in (cell.entry.train_split, cell.entry.val_split) if split]
+
+
+def dataset_identity(scored: Dataset, trained: list[Dataset]) -> DatasetIdentity:
+    """Of opened splits: what is scored, and what is trained on."""
+    prompts = scored.prompts
+    return DatasetIdentity(
+        scored.fingerprint,
+        identity.train_fingerprint([split.fingerprint for split in trained]),
+        identity.prompts_digest(prompts.classes, prompts.templates) if prompts else None,
+    )
+
+
+def _cells_of(spec: ModelSpec, name: str, shelf: _Shelf, tasks: list[TaskSpec], request: Request) -> Iterator[Cell]:
+    entry, options = shelf.entries[name], request.options
+    for task in tasks or _default_tasks(entry, shelf.open(name)):
+        settings = getattr(request.config.tasks, task.name, None)
+        protocol = load_task(task).protocol(settings) if settings else "default"
+        for shots, seed in _variants(task, request):
+            yield Cell(spec, name, entry, task, shots, seed, protocol, options.limit, options.precision)
 
 
 def _default_tasks(entry: DatasetEntry, dataset: Dataset | ClipevalError) -> list[TaskSpec]:
@@ -157,91 +221,95 @@ def _default_tasks(entry: DatasetEntry, dataset: Dataset | ClipevalError) -> lis
     return zero_shot if entry.tasks else zero_shot[:1]
 
 
-def _variants(task: TaskSpec, config: Config, options: Options) -> Iterator[tuple[int | None, int]]:
+def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, int]]:
+    options = request.options
     if "train" not in task.needs:
         yield None, options.seed
         return
-    settings = getattr(config.tasks, task.name)
+    settings = getattr(request.config.tasks, task.name)
     all_shots = options.shots if options.shots is not None else (*((None,) if settings.full else ()), *settings.shots)
     for shots in all_shots:
         for draw in range(1 if shots is None else settings.seeds):
             yield shots, options.seed + draw
 
 
-def _with_state(
-    cell: Cell,
-    info: ModelInfo | ClipevalError,
-    dataset: Dataset | ClipevalError,
-    ledger: Ledger,
-    options: Options,
-    dry: bool,
-) -> Cell:
-    absent: State = "missing" if dry else "failed"
-    cell = replace(cell, id=_cell_id(cell, info, dataset))
-    if isinstance(dataset, ClipevalError):
-        return replace(cell, state=absent, reason=str(dataset))
-    contents = datasets.capabilities(dataset) | ({"train"} if cell.entry.train_split else set())
-    if lacking := [need for need in cell.task.needs if need not in contents]:
-        reason = f"{cell.dataset} has no {' and no '.join(_NEED_WORDS.get(need, need) for need in lacking)}"
-        return _unless_recorded(replace(cell, state="skipped", reason=reason), ledger, options)
-    if isinstance(info, ClipevalError):
-        return replace(cell, state=absent, reason=str(info))
-    return _unless_recorded(cell, ledger, options)
+def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: _Shelf, dry: bool) -> Cell:
+    """The cell with its identities, and whether they allow it to be measured."""
+    if not isinstance(checkpoint, ClipevalError):
+        cell = replace(cell, checkpoint=checkpoint.identity)
+    lacking = _lacking(cell, shelf.open(cell.dataset))
+    data = attempt(shelf.identity, cell, trained=not lacking)
+    if isinstance(data, ClipevalError):
+        return _absent(cell, data, dry)
+    cell = replace(cell, data=data)
+    if lacking:
+        return replace(cell, state="skipped", reason=f"{cell.dataset} has no {' and no '.join(lacking)}")
+    return cell if not isinstance(checkpoint, ClipevalError) else _absent(cell, checkpoint, dry)
+
+
+def _absent(cell: Cell, error: ClipevalError, dry: bool) -> Cell:
+    bug = error if isinstance(error, InternalError) else None
+    return replace(cell, state="missing" if dry and not bug else "failed", reason=str(error), bug=bug)
 
 
 _NEED_WORDS = {"prompts": "class names", "train": "training split"}
 
 
-def _unless_recorded(cell: Cell, ledger: Ledger, options: Options) -> Cell:
-    recorded = cell.id in ledger.cells
-    if options.rerun == "never" and recorded:
-        return replace(cell, state="done")
-    if options.rerun == "missing" and ledger.finished(cell.id):
-        return replace(cell, state="done")
-    return cell
+def _lacking(cell: Cell, dataset: Dataset | ClipevalError) -> list[str]:
+    """What the task needs and the data set does not have, for people."""
+    if isinstance(dataset, ClipevalError):
+        return []
+    contents = datasets.capabilities(dataset) | ({"train"} if cell.entry.train_split else set())
+    return [_NEED_WORDS.get(need, need) for need in cell.task.needs if need not in contents]
 
 
-def _cell_id(cell: Cell, info: ModelInfo | ClipevalError, dataset: Dataset | ClipevalError) -> str:
-    """Everything that decides the values of a cell. Of an unknown part only the name is in it."""
-    return digest.of_value(
-        {
+class _History:
+    """What the ledger says of the cells of a plan."""
+
+    def __init__(self, ledger: Ledger, checkpoints: dict[str, Checkpoint | ClipevalError], shelf: _Shelf) -> None:
+        self._standing = table.standing(ledger)
+        self._checkpoints, self._shelf = checkpoints, shelf
+        self._outdated = 0
+
+    def compared(self, cell: Cell, rerun: str) -> Cell:
+        """The cell with the state ``done`` where the record that stands in the table is of this very cell."""
+        record = self._standing.get(cell.measurement)
+        if record is None or rerun == "always" or cell.state not in ("to do", "skipped"):
+            return cell
+        if record.cell != cell.id and record.cell != self._earlier_id(cell):
+            self._outdated += _is_earlier(record)
+            return cell
+        return replace(cell, state="done") if record.finished or rerun == "never" else cell
+
+    def notes(self) -> Iterator[str]:
+        """Why cells of an earlier version's ledger are measured again."""
+        if self._outdated:
+            yield (
+                f"{self._outdated} cells are measured again, from the cache where it has them: an earlier clipeval "
+                "recorded them without the training data or the configuration beside the weights, or they have changed."
+            )
+
+    def _earlier_id(self, cell: Cell) -> str | None:
+        """The cell's id by the formula of version 1, where that covers everything that decides its values."""
+        checkpoint, dataset = self._checkpoints[cell.model.name], self._shelf.open(cell.dataset)
+        covered = cell.model.kind in ("tag", "file", "hf", "trained") and "train" not in cell.task.needs
+        if not covered or isinstance(checkpoint, ClipevalError) or not isinstance(dataset, Dataset):
+            return None
+        info, prompts = checkpoint.info, dataset.prompts
+        parts = {
             "model": cell.model.name,
-            "weights": info.checkpoint_sha256 if isinstance(info, ModelInfo) else None,
-            "metadata": info.samples_seen_from + repr((info.source, info.samples_seen, info.gmacs))
-            if isinstance(info, ModelInfo)
-            else None,
+            "weights": info.checkpoint_sha256,
+            "metadata": info.samples_seen_from + repr((info.source, info.samples_seen, info.gmacs)),
             "dataset": cell.dataset,
             "split": cell.entry.split,
-            "other_splits": [cell.entry.train_split, cell.entry.val_split] if "train" in cell.task.needs else None,
-            "fingerprint": dataset.fingerprint if isinstance(dataset, Dataset) else None,
-            "prompts": digest.of_value([dataset.prompts.classes, dataset.prompts.templates])
-            if isinstance(dataset, Dataset) and dataset.prompts
-            else None,
+            "other_splits": None,
+            "fingerprint": dataset.fingerprint,
+            "prompts": digest.of_value([prompts.classes, prompts.templates]) if prompts else None,
             "task": [cell.task.name, cell.task.version],
-            "shots": cell.shots,
-            "seed": cell.seed,
-            "protocol": cell.protocol,
-            "limit": cell.limit,
-            "precision": cell.precision,
+            **{name: getattr(cell, name) for name in ("shots", "seed", "protocol", "limit", "precision")},
         }
-    )[:32]
+        return digest.of_value(parts)[:32]
 
 
-def _suite_requests(config: Config, names: Sequence[str], tasks: Sequence[str]) -> Iterator[SuiteRequest]:
-    for name in names:
-        suite = config.suites[name]
-        main = tuple((member, config.datasets[member].main_metric or "acc1") for member in suite.members)
-        lists = [(metric, tuple((member, metric) for member in suite.members)) for metric in suite.metric]
-        for metric, members in lists or [("main_metric", main)]:
-            kinds = {_is_retrieval(metric) for _, metric in members}
-            if len(kinds) > 1:
-                yield SuiteRequest(name, metric, members, tuple(t for t in tasks if t.startswith("zeroshot")))
-                continue
-            for task in tasks:
-                if (task == "zeroshot_retrieval") == kinds.copy().pop():
-                    shown = members[0][1] if len({m for _, m in members}) == 1 else metric
-                    yield SuiteRequest(name, shown, members, (task,))
-
-
-def _is_retrieval(metric: str) -> bool:
-    return "retrieval" in metric or metric in COMPOUND_METRICS
+def _is_earlier(record: Record) -> bool:
+    return all("checkpoint_identity" not in row for row in record.rows)

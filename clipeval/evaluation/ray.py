@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,11 +21,14 @@ from typing import Any
 from clipeval import machine, paths
 from clipeval.console import RunProgress, say
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, DataError, MeasureError, ModelError, UsageError
+from clipeval.errors import ClipevalError, MeasureError, ModelError, UsageError
+from clipeval.evaluation.failures import OutOfMemory
+from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.journal import Journal
-from clipeval.evaluation.plan import Cell, Options, Plan
+from clipeval.evaluation.plan import Cell, Plan
+from clipeval.evaluation.request import Options
 from clipeval.evaluation.schedule import MOST_CRASHES, Schedule, Unit
-from clipeval.evaluation.workbench import Measured, OutOfMemory, Workbench, scored_samples
+from clipeval.evaluation.workbench import Measured, Workbench, scored_samples
 
 _SECONDS_TO_START = 300.0
 
@@ -40,9 +45,12 @@ def cluster(address: str | None) -> Iterator[None]:
     except ImportError as error:
         raise UsageError("a Ray cluster is asked for and ray is not installed: pip install 'clipeval[ray]'") from error
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         _require_listener(address)
         ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MeasureError(
@@ -64,17 +72,13 @@ def _require_listener(address: str) -> None:
 class RayWorker:
     """A process of the cluster. Errors are returned, not raised, so that they arrive as they are."""
 
-    def __init__(self, options: Options, fingerprints: dict[str, str], folder: str, own_threads: bool) -> None:
-        """``fingerprints`` are those of the data sets that the plan was made for; relative paths start at ``folder``.
-
-        ``own_threads`` says that the user has chosen OMP_NUM_THREADS.
-        """
+    def __init__(self, options: Options, folder: str, own_threads: bool) -> None:
+        """Relative paths start at ``folder``; ``own_threads`` says that the user has chosen OMP_NUM_THREADS."""
         os.chdir(folder)
         if not own_threads:  # Ray has set it to the worker's cores
             os.environ.pop("OMP_NUM_THREADS", None)
-        self._fingerprints = fingerprints
         options = replace(options, device=machine.resolve_device(options.device))
-        self._bench = Workbench(options, RunProgress(0, quiet=True), threads=options.workers + 1)
+        self._bench = Workbench(options, RunProgress(0, quiet=True), threads=options.decoders + 1)
 
     def host(self) -> str:
         """Answers when the worker has started."""
@@ -87,21 +91,13 @@ class RayWorker:
                 self._bench.take(unit.cells)
                 return None
             (cell,) = unit.cells
-            self._require_same_data(cell)
             if unit.kind == "cell":
                 return self._bench.measure(cell)
+            self._bench.require_same_data(cell)
             self._bench.embed(cell, unit.start, unit.stop)
         except ClipevalError as error:
             return error
         return None
-
-    def _require_same_data(self, cell: Cell) -> None:
-        found, expected = self._bench.scored(cell).fingerprint, self._fingerprints[cell.dataset]
-        if found != expected:
-            raise DataError(
-                f"{cell.dataset}: {socket.gethostname()} sees other samples than the machine that planned the run "
-                f"({found[:12]}, not {expected[:12]}). Give all machines the same files."
-            )
 
 
 @dataclass
@@ -116,8 +112,8 @@ class _Seat:
 class RayExecutor:
     """Measures cells on the connected cluster (``cluster``) and hands everything to ``journal``."""
 
-    def __init__(self, plan: Plan, journal: Journal, options: Options) -> None:
-        self._plan, self._journal = plan, journal
+    def __init__(self, plan: Plan, journal: Journal) -> None:
+        self._plan, self._journal, options = plan, journal, plan.request.options
         self._resources, self._workers = _shares(options)
         decoders = max(int(self._resources["num_cpus"]) - 1, 0)
         self._options = replace(options, workers=decoders, out=options.out.absolute())
@@ -135,10 +131,10 @@ class RayExecutor:
         scored = {cell.dataset: scored_samples(self._plan.datasets[cell.dataset], cell.limit) for cell in cells}
         sizes = {dataset: len(samples) for dataset, samples in scored.items()}
         schedule = Schedule(cells, sizes, self._options.batch_size)
-        fingerprints = {dataset: samples.fingerprint for dataset, samples in scored.items()}
         for _ in range(min(self._workers, schedule.widest)):
-            self._hire(fingerprints)
+            self._hire()
         while schedule.unfinished:
+            look()
             self._hand_out(schedule)
             ended, _ = ray.wait(list(self._pending), num_returns=1, timeout=_SECONDS_TO_START)
             if not ended and not self._idle and not any(seat.unit for seat in self._pending.values()):
@@ -151,15 +147,15 @@ class RayExecutor:
                 try:
                     answer = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    self._replace(seat, schedule, fingerprints, error)
+                    self._replace(seat, schedule, error)
                     continue
                 if isinstance(answer, OutOfMemory):
                     ray.kill(seat.actor)
-                    self._replace(seat, schedule, fingerprints, answer)
+                    self._replace(seat, schedule, answer)
                 else:
                     self._receive(seat, answer, schedule, scored)
 
-    def _hire(self, fingerprints: dict[str, str]) -> None:
+    def _hire(self) -> None:
         """Ask for a new worker; it is given work once it has answered."""
         import ray
 
@@ -169,7 +165,7 @@ class RayExecutor:
         worker: Any = ray.remote(RayWorker).options(
             max_restarts=0, runtime_env={"env_vars": environment}, **self._resources
         )
-        actor: Any = worker.remote(self._options, fingerprints, str(Path.cwd()), "OMP_NUM_THREADS" in os.environ)
+        actor: Any = worker.remote(self._options, str(Path.cwd()), "OMP_NUM_THREADS" in os.environ)
         self._pending[actor.host.remote()] = _Seat(actor)
 
     def _hand_out(self, schedule: Schedule) -> None:
@@ -195,7 +191,7 @@ class RayExecutor:
             for cell in schedule.give_up(unit.model) if unit.kind == "texts" else unit.cells:
                 self._journal.fail(cell, answer)
 
-    def _replace(self, seat: _Seat, schedule: Schedule, fingerprints: dict[str, str], error: Exception) -> None:
+    def _replace(self, seat: _Seat, schedule: Schedule, error: Exception) -> None:
         """A worker is lost: its work goes to others, and a new worker takes its place."""
         reason = str(error).strip().splitlines()[0]
         if seat.unit is None:
@@ -209,7 +205,7 @@ class RayExecutor:
             for cell in schedule.crashed(seat.unit):
                 message = f"{MOST_CRASHES} workers died at {seat.held}, the last one at: {seat.unit.label}: {reason}"
                 self._journal.fail(cell, ModelError(message))
-        self._hire(fingerprints)
+        self._hire()
 
 
 def _shares(options: Options) -> tuple[dict[str, float], int]:

@@ -1,29 +1,29 @@
-"""Rows of the results table from a finished, skipped or failed cell."""
+"""Rows of the results table from a finished, skipped or failed cell. What describes its checkpoint is not in them."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clipeval.datasets.subset import Subset
 from clipeval.models.base import ModelInfo
 from clipeval.results import provenance
 from clipeval.results.ledger import Row
+from clipeval.results.schema import Status
 from clipeval.version import __version__
 
 if TYPE_CHECKING:
     from clipeval.datasets.base import Dataset
-    from clipeval.evaluation.plan import Cell, Options, Plan
+    from clipeval.evaluation.plan import Cell
     from clipeval.tasks.base import TaskResult
 
+_LONGEST_REASON = 10_000
 
-def metric_rows(
-    cell: Cell, info: ModelInfo, dataset: Dataset, result: TaskResult, options: Options, timing: dict[str, Any]
-) -> list[Row]:
+
+def metric_rows(cell: Cell, info: ModelInfo, dataset: Dataset, result: TaskResult, timing: dict[str, Any]) -> list[Row]:
     """One row per metric of a measured cell."""
-    shared = _shared(cell, info, dataset, options) | timing
+    shared = _shared(cell, info, dataset) | timing
     if result.notes:
         shared["notes"] = json.dumps(result.notes, sort_keys=True)
     limited = isinstance(dataset, Subset)
@@ -43,34 +43,37 @@ def metric_rows(
     ]
 
 
-def failed_row(cell: Cell, plan: Plan, options: Options, reason: str, status: str) -> Row:
+def failed_row(cell: Cell, info: ModelInfo, dataset: Dataset | None, reason: str, status: Status) -> Row:
     """The one row of a cell that was not measured: which value is missing, and why."""
-    info = plan.infos.get(cell.model.name) or ModelInfo(cell.model.name, cell.model.arch, cell.model.pretrained)
-    shared = _shared(cell, info, plan.datasets.get(cell.dataset), options)
-    return shared | {
-        "device": None,
+    return _shared(cell, info, dataset) | {
         "metric": cell.entry.main_metric or cell.task.main_metric,
         "value": math.nan,
         "status": status,
-        "error": reason,
+        "error": reason[:_LONGEST_REASON],
     }
 
 
-def _shared(cell: Cell, info: ModelInfo, dataset: Dataset | None, options: Options) -> Row:
-    return asdict(info) | {
+def _shared(cell: Cell, info: ModelInfo, dataset: Dataset | None) -> Row:
+    prompts = dataset.prompts if dataset and "prompts" in cell.task.needs else None
+    return {
+        "model": cell.model.name,
+        "checkpoint_sha256": info.checkpoint_sha256,
+        "checkpoint_identity": cell.checkpoint.digest if cell.checkpoint else None,
         "dataset": cell.dataset,
         "split": cell.entry.split,
         "dataset_fingerprint": dataset.fingerprint if dataset else None,
+        "train_fingerprint": cell.data.train if cell.data else None,
         "task": cell.task.name,
         "shots": cell.shots,
         "seed": cell.seed,
         "task_version": cell.task.version,
         "precision": cell.precision,
-        "device": options.device,
+        "device": None,
         "clipeval_version": __version__,
         "git_commit": provenance.git_commit(),
         "packages": provenance.packages(),
-        "prompts": dataset.prompts.name if dataset and dataset.prompts and "prompts" in cell.task.needs else None,
+        "prompts": prompts.name if prompts else None,
+        "prompts_digest": cell.data.prompts if prompts and cell.data else None,
         "protocol": cell.protocol,
         "limit": cell.limit,
     }

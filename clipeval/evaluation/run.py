@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval import config as configuration
-from clipeval import datasets
 from clipeval.console import RunProgress, say
-from clipeval.errors import EXIT_BUG, EXIT_NOT_MEASURED, EXIT_OK, ClipevalError, MeasureError, UsageError
+from clipeval.errors import EXIT_BUG, EXIT_NOT_MEASURED, EXIT_OK, ClipevalError
 from clipeval.evaluation import plan as planning
+from clipeval.evaluation.failures import log
 from clipeval.evaluation.journal import Journal
-from clipeval.evaluation.plan import Cell, Options, Plan
+from clipeval.evaluation.plan import Cell, Plan
+from clipeval.evaluation.request import Options, Request
 from clipeval.results import table
 from clipeval.results.ledger import Ledger, Row, exclusive
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXECUTORS = ("local", "ray")
+_MOST_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -64,148 +65,95 @@ def run(
     """
     from clipeval.results.schema import to_frame
 
-    options = make_options(
-        out, limit, seed, shots, device, precision, batch_size, workers, executor, ray_address, rerun, offline
+    options = Options(
+        out=Path(out),
+        limit=limit,
+        seed=seed,
+        shots=shots,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        executor=executor,
+        ray_address=ray_address,
+        rerun=rerun,
+        offline=offline,
     )
-    asked = (_words(models), _words(datasets), _words(tasks))
-    return to_frame(execute(configuration.load(config), *asked, options, quiet=True).rows)
+    asked = {"models": _words(models), "datasets": _words(datasets), "tasks": _words(tasks)}
+    request = Request(config=configuration.load(config), options=options, **asked)
+    return to_frame(execute(request, quiet=True).rows)
 
 
 def _words(value: Sequence[str] | str) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def make_options(
-    out: str | Path,
-    limit: int | None,
-    seed: int,
-    shots: Sequence[int | None] | None,
-    device: str,
-    precision: str,
-    batch_size: int,
-    workers: int | None,
-    executor: str,
-    ray_address: str | None,
-    rerun: str,
-    offline: bool,
-) -> Options:
-    """Validated options; ``auto`` and None are filled in from this machine, or by Ray's workers from theirs.
-
-    Raises UsageError.
-    """
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}: expected a number of samples of at least 1.")
-    if batch_size < 1:
-        raise UsageError(f"--batch-size {batch_size}: expected at least 1.")
-    if shots is not None and any(k is not None and k < 1 for k in shots):
-        raise UsageError("--shots: expected numbers of images per class of at least 1, or 'full'.")
-    if precision not in ("fp32", "bf16", "fp16"):
-        raise UsageError(f"--precision {precision}: choose fp32, bf16 or fp16.")
-    if rerun not in planning.RERUN_CHOICES:
-        raise UsageError(f"--rerun {rerun}: choose {', '.join(planning.RERUN_CHOICES)}.")
-    if executor not in EXECUTORS:
-        raise UsageError(f"--executor {executor}: choose {' or '.join(EXECUTORS)}.")
-    if ray_address and executor != "ray":
-        raise UsageError(f"--ray-address {ray_address}: only --executor ray joins a cluster.")
-    from clipeval import machine
-
-    if executor == "local":
-        device, workers = machine.resolve_device(device), machine.default_workers() if workers is None else workers
-    elif device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device}: Ray chooses the GPU of each worker. Give cuda, cpu or auto.")
-    return Options(
-        out=Path(out),
-        limit=limit,
-        seed=seed,
-        shots=None if shots is None else tuple(shots),
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers or 0,
-        rerun=rerun,
-        offline=offline,
-        executor=executor,
-        ray_address=ray_address,
-    )
-
-
-def execute(
-    config: configuration.Config,
-    model_words: Sequence[str],
-    dataset_words: Sequence[str],
-    task_words: Sequence[str],
-    options: Options,
-    *,
-    quiet: bool = False,
-) -> Outcome:
+def execute(request: Request, *, quiet: bool = False) -> Outcome:
     """Build the plan and execute it. On an interrupt the table of what is finished is written before it goes on."""
+    options = request.options
     with exclusive(options.out):
         ledger = Ledger(options.out)
         if ledger.damaged_lines and not quiet:
-            numbers = ", ".join(map(str, ledger.damaged_lines))
             say(
-                f"{ledger.path}: line {numbers} cannot be read (a run was cut off there); "
+                f"{ledger.path}: line {_listed(ledger.damaged_lines)} cannot be read (a run was cut off there); "
                 "what it held is measured again."
             )
-        plan = planning.build(config, model_words, dataset_words, task_words, options, ledger)
-        if options.offline:
-            for reason in missing_offline(plan):
-                say(f"missing: {reason}")
+        plan = planning.build(request, ledger)
+        missing = [f"missing: {reason}" for reason in missing_offline(plan)] if options.offline else []
+        for line in [*missing, *plan.notes]:
+            say(line)
         failures: list[tuple[Cell, ClipevalError]] = []
         try:
-            if plan.to_do() or plan.suites:
-                with RunProgress(len(plan.to_do()), quiet) as progress:
-                    journal = Journal(plan, ledger, options, progress)
-                    failures = journal.failures
-                    _measure(journal.open(), plan, journal, options, progress)
+            with RunProgress(len(plan.to_do()), quiet) as progress:
+                journal = Journal(plan, ledger, progress)
+                failures = journal.failures
+                _measure(journal.open(), plan, journal, progress)
         finally:
             rows = table.current_rows(ledger)
-            table.write(options.out, rows)
+            table.write(options.out, rows, ledger.digest)
+        log(options.out, (error for _, error in failures))
         return Outcome(rows, plan.cells, failures)
 
 
+def _listed(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
+    return ", ".join(map(str, numbers[:_MOST_LISTED])) + more
+
+
 def missing_offline(plan: Plan) -> list[str]:
-    """What an offline run will not find on this machine: data sets, checkpoints, splits to train on. Each once."""
-    reasons = {cell.reason: None for cell in plan.cells if cell.state == "failed"}
-    training = {cell.dataset: cell.entry for cell in plan.cells if cell.state == "to do" and "train" in cell.task.needs}
-    for name, entry in training.items():
-        for split in filter(None, (entry.train_split, entry.val_split)):
-            try:
-                datasets.open_dataset(name, entry, split, offline=True)
-            except MeasureError as error:
-                reasons[str(error)] = None
-    return list(reasons)
+    """What an offline run does not find on this machine: data sets, checkpoints, splits to train on. Each once."""
+    return list(dict.fromkeys(cell.reason for cell in plan.cells if cell.state == "failed"))
 
 
-def _measure(cells: list[Cell], plan: Plan, journal: Journal, options: Options, progress: RunProgress) -> None:
+def _measure(cells: list[Cell], plan: Plan, journal: Journal, progress: RunProgress) -> None:
+    options = plan.request.options
+    if not cells:
+        return
     if options.executor == "ray":
         from clipeval.evaluation.ray import RayExecutor, cluster
 
-        if cells:
-            with cluster(options.ray_address):
-                RayExecutor(plan, journal, options).execute(cells)
+        with cluster(options.ray_address):
+            RayExecutor(plan, journal).execute(cells)
     else:
         from clipeval.evaluation import local
         from clipeval.evaluation.workbench import Workbench
 
-        local.execute(cells, Workbench(options, progress, plan.datasets), journal)
+        scored = {(name, dataset.split): dataset for name, dataset in plan.datasets.items()}
+        local.execute(cells, Workbench(options, progress, scored | plan.splits, plan.checkpoints), journal)
 
 
-def dry_run(
-    config: configuration.Config,
-    model_words: Sequence[str],
-    dataset_words: Sequence[str],
-    task_words: Sequence[str],
-    options: Options,
-) -> list[dict[str, Any]]:
-    """The plan as one record per cell, with its state and estimated cost; nothing is measured or downloaded."""
-    ledger = Ledger(options.out)
-    plan = planning.build(config, model_words, dataset_words, task_words, options, ledger, dry=True)
-    return [_planned(cell, plan, table.current_rows(ledger), options) for cell in plan.cells]
+def dry_run(request: Request) -> tuple[list[dict[str, Any]], list[tuple[Cell, ClipevalError]]]:
+    """The plan as one record per cell, with its state and estimated cost, and the bugs that were met; nothing is
+    measured or downloaded."""
+    ledger = Ledger(request.options.out)
+    plan = planning.build(request, ledger, dry=True)
+    rows = table.current_rows(ledger)
+    bugs: list[tuple[Cell, ClipevalError]] = [(cell, cell.bug) for cell in plan.cells if cell.bug]
+    return [_planned(cell, plan, rows) for cell in plan.cells], bugs
 
 
-def _planned(cell: Cell, plan: Plan, rows: list[Row], options: Options) -> dict[str, Any]:
-    dataset = plan.datasets.get(cell.dataset)
+def _planned(cell: Cell, plan: Plan, rows: list[Row]) -> dict[str, Any]:
+    dataset, options = plan.datasets.get(cell.dataset), plan.request.options
     images = None if dataset is None else min(len(dataset), cell.limit or len(dataset))
     speeds = [
         row["images_per_second"]

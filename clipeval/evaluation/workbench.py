@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,23 +19,17 @@ from clipeval.datasets.subset import Subset, evenly_spaced
 from clipeval.embeddings import images, texts
 from clipeval.embeddings.images import LoaderSettings
 from clipeval.embeddings.inputs import EmbeddedInputs
-from clipeval.errors import ClipevalError, DataError, MetricError, ModelError, StoreError
-from clipeval.evaluation.plan import Cell, Options
+from clipeval.errors import ClipevalError, DataError, ModelError
+from clipeval.evaluation.failures import InternalError, as_clipeval_errors
+from clipeval.evaluation.interrupt import look
+from clipeval.evaluation.plan import Cell, dataset_identity, training_splits
+from clipeval.evaluation.request import Options
 from clipeval.tasks import load_task
 from clipeval.tasks.base import TaskResult
 
 if TYPE_CHECKING:
     from clipeval.models.base import Encoder
-
-_LOADER_CRASHED = "DataLoader worker"
-
-
-class InternalError(ClipevalError):
-    """A bug met inside a cell: the cell becomes a failed row, the run goes on and ends in exit 70."""
-
-
-class OutOfMemory(ModelError):
-    """The device or the machine has no memory left: elsewhere, or later, the same work may succeed."""
+    from clipeval.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -59,54 +53,80 @@ class Workbench:
         self,
         options: Options,
         progress: RunProgress,
-        opened: dict[str, Dataset] | None = None,
+        opened: Mapping[tuple[str, str], Dataset] | None = None,
+        checkpoints: Mapping[str, Checkpoint] | None = None,
         threads: int | None = None,
     ) -> None:
-        """``opened`` are data sets that are open already, by name; the others are opened when first needed.
+        """``opened`` are splits that are open already, by data set and name, ``checkpoints`` those by name; the others
+        are opened when first needed.
 
         ``threads`` is the number of cores to use, None: all of the machine.
         """
         self._threads = threads or machine.cores()
         self._options = options
         self._progress = progress
-        self._settings = LoaderSettings(options.batch_size, options.workers)
-        self._whole = dict(opened or {})
-        self._splits: dict[tuple[str, str], Dataset] = {}
+        self._settings = LoaderSettings(options.batch_size, options.decoders, options.fresh)
+        self._splits = dict(opened or {})
+        self._checkpoints = dict(checkpoints or {})
         self._scored: dict[str, Dataset] = {}
         self._encoder: Encoder | None = None
         self._held = ""
         self._store: texts.TextStore | None = None
         self._inputs: tuple[str, EmbeddedInputs] | None = None
+        self._textless: dict[Cell, ClipevalError] = {}
 
     def take(self, cells: Sequence[Cell]) -> None:
         """Load the checkpoint of ``cells`` and encode every text they need, so that batches are full whatever data
-        sets they come from. Raises ModelError, StoreError or InternalError."""
-        with _as_clipeval_errors():
+        sets they come from. A cell whose texts cannot be encoded meets the error in ``measure``. Raises ClipevalError.
+        """
+        with as_clipeval_errors():
             encoder = self._load(cells[0])
-            store = self._texts_of(encoder)
-            wanted: list[str] = []
-            for cell in cells:
-                with suppress(DataError, MetricError):  # the cell itself will meet the error again and report it
-                    wanted += load_task(cell.task).texts(self.scored(cell))
-            missing = store.missing(wanted)
-            if missing:
-                self._progress.start(f"{cells[0].model.name} · texts", len(missing))
-                texts.embed(encoder, store, missing, self._options.batch_size, self._progress.advance)
-            self._store, self._inputs = store, None
+            self._store, self._inputs = self._texts_of(encoder), None
+            self._textless = {}
+            wanted = {cell: self._texts(cell) for cell in cells}
+        try:
+            self._encode(cells[0].model.name, [text for found in wanted.values() for text in found])
+        except InternalError:  # a text that the tokenizer cannot take
+            for cell, found in wanted.items():
+                try:
+                    self._encode(cell.label, found)
+                except InternalError as error:
+                    self._textless[cell] = error
+
+    def _texts(self, cell: Cell) -> list[str]:
+        with suppress(Exception):  # the cell itself will meet the error again and report it
+            return load_task(cell.task).texts(self.scored(cell))
+        return []
+
+    def _encode(self, label: str, wanted: list[str]) -> None:
+        assert self._encoder is not None
+        assert self._store is not None
+        with as_clipeval_errors():
+            if missing := self._store.missing(wanted):
+                self._progress.start(f"{label} · texts", len(missing))
+                texts.embed(self._encoder, self._store, missing, self._options.batch_size, self._advance)
 
     def scored(self, cell: Cell) -> Dataset:
         """The samples of the cell's data set that are scored. Raises DataError."""
         if cell.dataset not in self._scored:
-            if cell.dataset not in self._whole:
-                self._whole[cell.dataset] = datasets.open_dataset(
-                    cell.dataset, cell.entry, offline=self._options.offline
-                )
-            self._scored[cell.dataset] = scored_samples(self._whole[cell.dataset], cell.limit)
+            self._scored[cell.dataset] = scored_samples(self._open(cell, cell.entry.split), cell.limit)
         return self._scored[cell.dataset]
+
+    def require_same_data(self, cell: Cell) -> None:
+        """Raises DataError where the data set is not the one that the cell was planned for."""
+        with as_clipeval_errors():
+            found = dataset_identity(self.scored(cell), [self._open(cell, split) for split in training_splits(cell)])
+        if cell.data != found:
+            expected = cell.data.fingerprint if cell.data else ""
+            raise DataError(
+                f"{cell.dataset}: {socket.gethostname()} sees other samples than the machine that planned the run "
+                f"({found.fingerprint[:12]}, not {expected[:12]}): they have changed during the run, or the machines "
+                "have not the same files. Run the same command again."
+            )
 
     def embed(self, cell: Cell, start: int, stop: int) -> None:
         """Fill the store with the embeddings of the scored images ``start`` to ``stop``. Raises ClipevalError."""
-        with _as_clipeval_errors():
+        with as_clipeval_errors():
             dataset, indices = self.scored(cell), np.arange(start, stop)
             if isinstance(dataset, Subset):
                 indices, dataset = dataset.indices[indices], dataset.whole
@@ -115,7 +135,10 @@ class Workbench:
     def measure(self, cell: Cell) -> Measured:
         """The cell's metrics and outcomes. Its texts must be in the store (``take``). Raises ClipevalError."""
         started, clock = datetime.now(UTC), time.monotonic()
-        with _as_clipeval_errors():
+        if error := self._textless.get(cell):
+            raise error
+        self.require_same_data(cell)
+        with as_clipeval_errors():
             encoder = self._load(cell)
             inputs = self._inputs_of(cell)
             self._progress.start(cell.label, len(inputs.dataset))
@@ -128,16 +151,22 @@ class Workbench:
         }
         return Measured(result, timing)
 
+    def _advance(self, items: int, stored: int) -> None:
+        look()
+        self._progress.advance(items, stored)
+
     def _load(self, cell: Cell) -> Encoder:
         if self._encoder is None or self._held != cell.model.name:
             self._encoder, self._held, self._store, self._inputs = None, "", None, None  # free it before the next
             settings = self._options
-            self._encoder = models.load(
-                cell.model, device=settings.device, precision=settings.precision, offline=settings.offline
+            opened = self._checkpoints.get(cell.model.name, cell.model)
+            encoder = models.load(
+                opened, device=settings.device, precision=settings.precision, offline=settings.offline
             )
-            self._held = cell.model.name
-            if self._encoder.device == "cpu":
-                machine.set_threads(self._encoder.info.gmacs_image, self._threads)
+            _require_same_checkpoint(cell, encoder)
+            self._encoder, self._held = encoder, cell.model.name
+            if encoder.device == "cpu":
+                machine.set_threads(encoder.info.gmacs_image, self._threads)
         return self._encoder
 
     def _texts_of(self, encoder: Encoder) -> texts.TextStore:
@@ -154,9 +183,7 @@ class Workbench:
                 split = names[kind]
                 return None if split is None else self._open(cell, split)
 
-            inputs = EmbeddedInputs(
-                encoder, self.scored(cell), store, open_split, self._settings, self._progress.advance
-            )
+            inputs = EmbeddedInputs(encoder, self.scored(cell), store, open_split, self._settings, self._advance)
             self._inputs = cell.dataset, inputs
         return self._inputs[1]
 
@@ -168,20 +195,12 @@ class Workbench:
         return self._splits[key]
 
 
-@contextmanager
-def _as_clipeval_errors() -> Iterator[None]:
-    """Turn what libraries raise for a full device or a lost decoder into errors for people; keep bugs visible."""
-    try:
-        yield
-    except (ClipevalError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        text = str(error)
-        if isinstance(error, MemoryError) or "out of memory" in text.lower():
-            first = (text or "MemoryError").splitlines()[0]
-            raise OutOfMemory(f"the device ran out of memory: {first} Use a smaller --batch-size.") from error
-        if text.startswith(_LOADER_CRASHED):
-            raise StoreError(f"an image decoding process died: {text.splitlines()[0]} Use fewer --workers.") from error
-        raise InternalError(
-            f"{type(error).__name__}: {text}\n{''.join(traceback.format_exception(error)[-4:])}"
-        ) from error
+def _require_same_checkpoint(cell: Cell, encoder: Encoder) -> None:
+    """Raises ModelError where the loaded checkpoint is not the one that the cell was planned for."""
+    found = encoder.identity
+    if cell.checkpoint != found:
+        planned = cell.checkpoint.weights if cell.checkpoint else ""
+        different = f": weights {found.weights[:12]}, not {planned[:12]}" if found.weights != planned else ""
+        raise ModelError(
+            f"{cell.model.name}: the checkpoint has changed during the run{different}. Run the same command again."
+        )

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from clipeval.config import Config, ModelEntry
 from clipeval.errors import UsageError, suggest
-from clipeval.files import read_regular
 from clipeval.models import zoo
+from clipeval.regular import read_regular
 
 Kind = Literal["tag", "file", "hf", "hub", "local-dir", "trained"]
 

@@ -16,12 +16,17 @@ _PACKAGES = (
     "faiss-cpu",
     "scikit-learn",
     "numpy",
+    "Pillow",
 )
 
 
 @cache
 def packages() -> str:
-    """``name==version`` of the packages that decide a value, separated by spaces."""
+    """``name==version`` of the packages that decide a value, separated by spaces, in this process.
+
+    What the cache held was embedded and decoded by an earlier process. Keys of embeddings hold the versions of
+    clipeval's encoder and of open_clip, those of pixels the versions of what decodes; torch's is in neither.
+    """
     found = []
     for name in _PACKAGES:
         try:

@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipeval.results.schema import COLUMNS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -23,7 +25,9 @@ def published() -> pd.DataFrame:
     import pandas as pd
 
     tables = [pd.read_parquet(path) for path in sorted(folder().glob("*.parquet"))]
-    return pd.concat(tables, ignore_index=True)
+    found = pd.concat(tables, ignore_index=True)
+    added = {name: pd.Series(pd.NA, found.index, kind) for name, kind in COLUMNS.items() if name not in found}
+    return found.assign(**added)
 
 
 def folder() -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 
 from clipeval.errors import StoreError
 from clipeval.files import write_atomically
+from clipeval.results.schema import well_formed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,8 @@ def write(out: Path, cell: str, columns: dict[str, np.ndarray]) -> None:
 
     if columns:
         frame = pd.DataFrame({name: list(values) if values.ndim > 1 else values for name, values in columns.items()})
+        for name in frame.columns[[kind.kind in "OU" for kind in frame.dtypes]]:
+            frame[name] = [well_formed(value) if isinstance(value, str) else value for value in frame[name]]
         write_atomically(path(out, cell), frame.to_parquet)
 
 
@@ -35,5 +38,5 @@ def read(out: Path, cell: str) -> pd.DataFrame:
     file = path(out, cell)
     try:
         return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, NotImplementedError, LookupError) as error:
         raise StoreError(f"{file}: cannot read the per-sample outcomes: {error}. Run the cell again.") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,19 +73,62 @@ COLUMNS: dict[str, str] = {
     "from_scratch_filter": TEXT,
     "samples_seen_tolerance": NUMBER,
     "same_weights_as": TEXT,
+    # what decided the value besides weights and scored samples
+    "prompts_digest": TEXT,
+    "train_fingerprint": TEXT,
+    "checkpoint_identity": TEXT,
 }
 """``epochs``: passes over the unique samples. ``from_scratch_filter``: why the row is left out of a from-scratch fit;
-empty where it is not. ``samples_seen_tolerance``: relative, how far off ``samples_seen`` may be."""
+empty where it is not. ``samples_seen_tolerance``: relative, how far off ``samples_seen`` may be. ``packages``: of the
+process that wrote the row; embeddings may be of an earlier one, under the same versions of clipeval and open_clip.
+``prompts_digest``: of class names and templates. ``train_fingerprint``: of the splits that were trained on.
+``checkpoint_identity``: of weights, configuration, preprocessing, tokenizer and the code that embeds."""
 
 TIMING_COLUMNS = ("seconds", "images_per_second", "started_at")
 """Columns in which two runs of the same measurement differ."""
 
-STATUSES = ("ok", "limited", "skipped", "failed", "error")
+Status = Literal["ok", "limited", "skipped", "failed", "error"]
 """``limited``: a valid value of fewer samples than the data set has. ``error``: a suite average that lacks members."""
+STATUSES: tuple[Status, ...] = get_args(Status)
+WITH_VALUE: tuple[Status, ...] = ("ok", "limited")
+
+_LONGEST_TEXT = 1_000_000
+_LARGEST_COUNT = 2**63
+_LARGEST_NUMBER = 1e300
+
+
+def misfit(row: Mapping[str, Any]) -> str | None:
+    """The first column whose value is not of its type, or None. A column that is not of the table may hold any text,
+    number or truth value; a missing value fits everywhere."""
+    for name, value in row.items():
+        kind = COLUMNS.get(name)
+        fits = _FITS[kind](value) if kind else any(fit(value) for fit in _FITS.values())
+        if value is not None and not fits:
+            return name
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST_COUNT
+
+
+def _is_number(value: Any) -> bool:
+    return _is_count(value) or (isinstance(value, float) and (abs(value) < _LARGEST_NUMBER or math.isnan(value)))
+
+
+_FITS = {
+    TEXT: lambda value: _is_count(value) or (isinstance(value, str) and len(value) <= _LONGEST_TEXT),
+    NUMBER: _is_number,
+    COUNT: _is_count,
+    FLAG: lambda value: isinstance(value, bool),
+}
 
 
 def to_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a DataFrame with exactly the columns of the schema, in order; what a row lacks is missing (NA)."""
+    """Rows as a DataFrame with exactly the columns of the schema, in order; what a row lacks is missing (NA).
+
+    Bytes of a file name that are no text (lone surrogates) are written as escapes.
+    """
     import pandas as pd
 
     records = list(rows)
@@ -92,6 +136,11 @@ def to_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     for name, kind in COLUMNS.items():
         values = [record.get(name) for record in records]
         if kind == TEXT:
-            values = [None if value in (None, "") else str(value) for value in values]
+            values = [None if value in (None, "") else well_formed(str(value)) for value in values]
         columns[name] = pd.Series(values, dtype=kind)
     return pd.DataFrame(columns)
+
+
+def well_formed(text: str) -> str:
+    """``text`` that UTF-8 can hold: lone surrogates become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,21 +1,28 @@
-"""Suite averages: the mean over a suite's data sets is a row of its own, or an error row that names what is missing."""
+"""Suite averages: the mean over a suite's data sets is a row of its own, or an error row that says what is wrong."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from clipeval.config import Config
 from clipeval.models.base import ModelInfo
+from clipeval.results.schema import WITH_VALUE
 
 Row = dict[str, Any]
 
 COMPOUND_METRICS = {"mean_recall@1": ("image_retrieval_recall@1", "text_retrieval_recall@1")}
 """Metrics that are the mean of several rows of the table."""
 
-_IDENTITY = ("model", "task", "shots", "seed", "protocol", "limit", "precision", "prompts")
-_SHARED = (*_IDENTITY, *ModelInfo.__dataclass_fields__, "device", "clipeval_version", "git_commit", "packages")
+_GROUP = ("model", "shots", "seed", "protocol", "limit", "precision")
+_SHARED = (
+    *(*_GROUP, "task", "prompts", "checkpoint_identity", *ModelInfo.__dataclass_fields__),
+    *("device", "clipeval_version", "git_commit", "packages"),
+)
+_REFERENCE = "mean of {} data sets"
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -40,55 +47,119 @@ class SuiteRequest:
         return cls(value["name"], value["metric"], members, tuple(value["tasks"]))
 
 
+def requests(config: Config, names: Sequence[str], tasks: Sequence[str]) -> Iterator[SuiteRequest]:
+    """The averages that the suites ``names`` of a configuration ask for, of rows of ``tasks``."""
+    for name in names:
+        suite = config.suites[name]
+        main = tuple((member, config.datasets[member].main_metric or "acc1") for member in suite.members)
+        lists = [(metric, tuple((member, metric) for member in suite.members)) for metric in suite.metric]
+        for metric, members in lists or [("main_metric", main)]:
+            kinds = {_is_retrieval(metric) for _, metric in members}
+            if len(kinds) > 1:
+                yield SuiteRequest(name, metric, members, tuple(t for t in tasks if t.startswith("zeroshot")))
+                continue
+            for task in tasks:
+                if (task == "zeroshot_retrieval") == kinds.copy().pop():
+                    shown = members[0][1] if len({m for _, m in members}) == 1 else metric
+                    yield SuiteRequest(name, shown, members, (task,))
+
+
+def _is_retrieval(metric: str) -> bool:
+    return "retrieval" in metric or metric in COMPOUND_METRICS
+
+
+def is_suite(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a table is an average over data sets."""
+    return str(row.get("reference") or "").startswith(_REFERENCE.partition("{")[0])
+
+
 def suite_rows(suite: SuiteRequest, rows: Sequence[Row]) -> list[Row]:
     """The averages of one suite, one for every checkpoint (and shots, seed...) that was measured on any member.
 
-    The 95 % interval treats the data sets as given and their errors as independent: the half width of the mean is
-    the root of the summed squares of the members' half widths, divided by their number.
+    Members are averaged only where all were measured with the same weights, configuration and version of the task. The
+    95 % interval treats the data sets as given and their errors as independent: the half width of the mean is the root
+    of the summed squares of the members' half widths, divided by their number.
     """
     names = {dataset for dataset, _ in suite.members}
     groups: dict[tuple[Any, ...], dict[tuple[str, str], Row]] = {}
     for row in rows:
         if row["dataset"] in names and row["task"] in suite.tasks and row["status"] != "skipped":
-            row = row if len(suite.tasks) == 1 else {**row, "task": "zeroshot"}
-            key = tuple(row.get(name) for name in _IDENTITY if name != "prompts")
+            key = tuple(row.get(name) for name in _GROUP)
             groups.setdefault(key, {})[row["dataset"], row.get("metric") or ""] = row
     return [_average(suite, group) for group in groups.values()]
 
 
 def _average(suite: SuiteRequest, group: dict[tuple[str, str], Row]) -> Row:
-    any_row = next(iter(group.values()))
-    row = {name: any_row.get(name) for name in _SHARED} | {
+    members = [_member_values(group, dataset, metric) for dataset, metric in suite.members]
+    missing = [dataset for (dataset, _), values in zip(suite.members, members, strict=True) if not values]
+    counted = [row for values in members for row in values] or list(group.values())
+    row = {name: counted[0].get(name) for name in _SHARED} | {
         "dataset": suite.name,
         "metric": suite.metric,
         "higher_is_better": True,
-        "reference": f"mean of {len(suite.members)} data sets",
+        "reference": _REFERENCE.format(len(suite.members)),
+        "n": len(members) - len(missing),
     }
-    members = [_member_values(group, dataset, metric) for dataset, metric in suite.members]
-    missing = [dataset for (dataset, _), values in zip(suite.members, members, strict=True) if not values]
-    row["n"] = len(members) - len(missing)
+    if len(suite.tasks) != 1:
+        row["task"] = "zeroshot"
+    failed = row | {"value": math.nan, "status": "error"}
+    if mixed := _mixture(counted):
+        nothing = dict.fromkeys(("checkpoint_identity", *ModelInfo.__dataclass_fields__))
+        return failed | nothing | {"model": row["model"], "error": f"{mixed}. Measure all of them again."}
     if missing:
-        named = ", ".join(missing)
-        return row | {
-            "value": math.nan,
-            "status": "error",
-            "error": f"{len(missing)} of {len(members)} missing: {named}",
-        }
+        return failed | {"error": f"{len(missing)} of {len(members)} missing: {', '.join(missing)}"}
     mean = math.fsum(math.fsum(r["value"] for r in values) / len(values) for values in members) / len(members)
-    variance = math.fsum(
-        math.fsum(((r["ci_high"] - r["ci_low"]) / 2 / len(values)) ** 2 for r in values) for values in members
-    )
+    variance = math.fsum(math.fsum((_half_width(r) / len(values)) ** 2 for r in values) for values in members)
     half = math.sqrt(variance) / len(members)
     limited = any(r["status"] == "limited" for values in members for r in values)
     return row | {
         "value": mean,
-        "ci_low": max(0.0, mean - half),
-        "ci_high": min(1.0, mean + half),
+        "ci_low": half if math.isnan(half) else max(0.0, mean - half),
+        "ci_high": half if math.isnan(half) else min(1.0, mean + half),
         "status": "limited" if limited else "ok",
     }
 
 
+def _half_width(row: Row) -> float:
+    low, high = row.get("ci_low"), row.get("ci_high")
+    return math.nan if low is None or high is None else (high - low) / 2
+
+
+def _mixture(rows: Sequence[Row]) -> str:
+    """Why the rows are no measurement of one checkpoint by one version of each task; empty where they are. Rows of
+    earlier versions, which do not say their configuration, are told apart by their weights."""
+    weights = _by(rows, lambda row: row.get("checkpoint_sha256"))
+    if len(weights) > 1:
+        return "measured with different weights: " + _listed(weights)
+    identities = _by([row for row in rows if row.get("checkpoint_identity")], lambda row: row["checkpoint_identity"])
+    if len(identities) > 1:
+        return "measured with different configurations of the checkpoint: " + _listed(identities)
+    for task in {row["task"] for row in rows}:
+        versions = _by([row for row in rows if row["task"] == task], lambda row: str(row.get("task_version")))
+        if len(versions) > 1:
+            return f"measured with different versions of {task}: " + _listed(versions)
+    return ""
+
+
+def _by(rows: Sequence[Row], kind: Any) -> dict[Any, list[str]]:
+    found: dict[Any, list[str]] = {}
+    for row in rows:
+        names = found.setdefault(kind(row), [])
+        if row["dataset"] not in names:
+            names.append(row["dataset"])
+    return found
+
+
+def _listed(kinds: dict[Any, list[str]]) -> str:
+    """``a, b with 86cecb8c; c with e449a159``."""
+    parts = []
+    for kind, names in kinds.items():
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        parts.append(f"{', '.join(names[:_MOST_NAMED])}{more} with {str(kind or 'unknown ones')[:8]}")
+    return "; ".join(parts)
+
+
 def _member_values(group: dict[tuple[str, str], Row], dataset: str, metric: str) -> list[Row]:
     found = [group.get((dataset, name)) for name in COMPOUND_METRICS.get(metric, (metric,))]
-    good = [row for row in found if row is not None and row["status"] in ("ok", "limited")]
+    good = [row for row in found if row is not None and row["status"] in WITH_VALUE]
     return good if len(good) == len(found) else []

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from clipeval.console import say
 from clipeval.errors import UsageError
 from clipeval.files import write_atomically
-from clipeval.results.ledger import Ledger, Row
+from clipeval.results.ledger import Ledger, Record, Row, digest_of
 from clipeval.results.schema import COLUMNS, TEXT, to_frame
 from clipeval.results.suites import SuiteRequest, suite_rows
 
@@ -17,55 +18,105 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ORDER = ("model", "dataset", "split", "task", "shots", "seed", "protocol", "precision", "limit")
+_STAMP = b"clipeval.ledger"
+"""Key of the Parquet file's metadata: the digest of the ledger that the table was written from."""
 
 
 def current_rows(ledger: Ledger) -> list[Row]:
-    """The rows that stand: of each measurement the newest, a failure never in place of a value, then suite rows.
+    """The rows that stand, with what is known of their checkpoints, then suite rows.
 
     The order does not depend on the order in which cells finished.
     """
-    cells = standing_cells(ledger)
-    measured = [row for key in sorted(cells, key=_sort_key) for row in ledger.cells[cells[key]]]
+    records = standing(ledger)
+    measured = [ledger.described(row) for key in sorted(records, key=_sort_key) for row in records[key].rows]
     averages = [row for suite in ledger.suites for row in suite_rows(SuiteRequest.from_json(suite), measured)]
     averages.sort(key=lambda row: _sort_key((row["dataset"], row["metric"], *(row.get(name) for name in _ORDER))))
     return measured + averages
 
 
-def standing_cells(ledger: Ledger) -> dict[tuple[Any, ...], str]:
-    """The ledger's cell behind each ``measurement`` of the table."""
-    newest: dict[tuple[Any, ...], str] = {}
-    for cell, rows in ledger.cells.items():
-        key = measurement(rows[0]) if rows else ()
-        if key in newest and _is_failure(rows) and not _is_failure(ledger.cells[newest[key]]):
+def standing(ledger: Ledger) -> dict[tuple[Any, ...], Record]:
+    """The record of each ``measurement`` that counts: the newest. A failure does not take the place of a value that was
+    measured with the same weights, data and prompts."""
+    found: dict[tuple[Any, ...], Record] = {}
+    for record in ledger.records:
+        key = measurement(record.rows[0])
+        before = found.get(key)
+        if before and before.cell == record.cell and record.failed and not before.failed:
             continue
-        newest[key] = cell
-    return newest
+        found[key] = record
+    return found
+
+
+def standing_cells(ledger: Ledger) -> dict[tuple[Any, ...], str]:
+    """The id of the cell behind each ``measurement`` of the table."""
+    return {key: record.cell for key, record in standing(ledger).items()}
 
 
 def measurement(row: Row) -> tuple[Any, ...]:
-    """What tells a row's cell from the other cells of a table: checkpoint, data and task with its parameters."""
+    """What tells a row's cell from the other cells of a table: names of checkpoint, data and task, and parameters."""
     return tuple(row.get(name) for name in _ORDER)
-
-
-def _is_failure(rows: list[Row]) -> bool:
-    return all(row["status"] == "failed" for row in rows)
 
 
 def _sort_key(key: tuple[Any, ...]) -> tuple[tuple[bool, str], ...]:
     return tuple((part is None, f"{part:012d}" if isinstance(part, int) else str(part)) for part in key)
 
 
-def write(out: Path, rows: list[Row]) -> pd.DataFrame:
-    """Write both files and return the table. Raises StoreError."""
+def current(path: Path) -> pd.DataFrame | None:
+    """The table at ``path``, a results folder or the table in it, made anew from the ledger where it is not the one
+    that was written from this ledger, and says so; else None, and the file says the truth.
+
+    A run that is killed leaves such a table. One that another program has written bears no digest and is left alone.
+    Raises StoreError for a ledger that cannot be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    files = [folder / name for name in ("results.parquet", "results.csv")]
+    there = [file for file in files if file.exists()]
+    if path != folder and path not in there:
+        return None
+    digest = digest_of(folder)
+    if digest is None or (_stamp(files[0]) or (digest if there else None)) == digest:
+        return None
+    ledger = Ledger(folder)
+    if not ledger.records:
+        return None
+    say(f"{folder}: the table is older than the ledger (a run was cut off before it wrote one): read from the ledger.")
+    return to_frame(current_rows(ledger))
+
+
+def _stamp(file: Path) -> str | None:
+    """The digest of the ledger that a table was written from, None where it does not say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(file).metadata if file.is_file() else None
+    except (OSError, pa.ArrowException):
+        return None
+    return (metadata or {}).get(_STAMP, b"").decode("ascii", "replace") or None
+
+
+def write(out: Path, rows: list[Row], ledger_digest: str | None = None) -> pd.DataFrame:
+    """Write both files and return the table; see ``write_frame``."""
     frame = to_frame(rows)
-    write_frame(out, frame)
+    write_frame(out, frame, ledger_digest)
     return frame
 
 
-def write_frame(out: Path, frame: pd.DataFrame) -> None:
-    """Write a table as ``results.parquet`` and ``results.csv``. Raises StoreError."""
-    write_atomically(out / "results.parquet", lambda path: frame.to_parquet(path, index=False))
+def write_frame(out: Path, frame: pd.DataFrame, ledger_digest: str | None = None) -> None:
+    """Write a table as ``results.parquet`` and ``results.csv``. Raises StoreError.
+
+    ``ledger_digest`` is that of the ledger it was made from, by default of the one in ``out``. It is kept in the
+    Parquet file, which is written last: where only one file could be written, readers of either see that it is not the
+    table of this ledger.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = pa.Table.from_pandas(frame, preserve_index=False)
+    if digest := ledger_digest or digest_of(out):
+        content = content.replace_schema_metadata({**(content.schema.metadata or {}), _STAMP: digest})
     write_atomically(out / "results.csv", lambda path: write_csv(frame, path))
+    write_atomically(out / "results.parquet", lambda path: pq.write_table(content, path))
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -105,6 +156,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     path = Path(path)
+    if (made_anew := current(path)) is not None:
+        return made_anew
     file = path / "results.parquet" if path.is_dir() else path
     try:
         frame = pd.read_parquet(file) if file.suffix == ".parquet" else _read_csv(file)

@@ -11,7 +11,7 @@ import pytest
 from helpers import caption_shards, image_folder, tiny_checkpoint
 
 import clipeval
-from clipeval.errors import DataError, MeasureError, UsageError
+from clipeval.errors import DataError, MeasureError, ModelError, UsageError
 from clipeval.evaluation.workbench import Measured
 from clipeval.results.schema import TIMING_COLUMNS
 
@@ -137,22 +137,55 @@ def test_what_cannot_be_joined(words, tmp_path, monkeypatch):
 
 def test_a_data_set_that_a_worker_sees_otherwise_fails_alone(words, tmp_path, monkeypatch):
     """The texts of all data sets are encoded in one unit: a wrong data set must not take the others with it."""
+    from dataclasses import replace
+
     from clipeval import config
     from clipeval.evaluation import plan
-    from clipeval.evaluation import run as runner
     from clipeval.evaluation.ray import RayWorker
+    from clipeval.evaluation.request import Options, Request
     from clipeval.evaluation.schedule import Unit
     from clipeval.results.ledger import Ledger
 
     models, sets, _ = words
-    options = runner.make_options(tmp_path, None, 0, None, "cpu", "fp32", 2, 0, "ray", None, "missing", True)
-    built = plan.build(config.load(None), models, sets, ["classification", "retrieval"], options, Ledger(tmp_path))
-    cells = tuple(cell for cell in built.cells if cell.state == "to do" and cell.model.name.endswith("toy-a.pt"))
-    fingerprints = {name: "other" if name == "colours" else found.fingerprint for name, found in built.datasets.items()}
+    options = Options(out=tmp_path, device="cpu", batch_size=2, workers=0, executor="ray", offline=True)
+    tasks = ["classification", "retrieval", "probe"]
+    request = Request(config=config.load(None), options=options, models=models, datasets=sets, tasks=tasks)
+    built = plan.build(request, Ledger(tmp_path))
+    cells = [cell for cell in built.cells if cell.state == "to do" and cell.model.name.endswith("toy-a.pt")]
+    for number, cell in enumerate(cells):
+        if cell.task.name == "linear_probe":
+            cells[number] = replace(cell, data=replace(cell.data, train="other"))
+        elif cell.dataset == "colours":
+            cells[number] = replace(cell, data=replace(cell.data, fingerprint="other"))
     monkeypatch.chdir(tmp_path)
-    worker = RayWorker(options, fingerprints, str(tmp_path), own_threads=True)
+    worker = RayWorker(options, str(tmp_path), own_threads=True)
+    cells = tuple(cells)
     assert worker.work(Unit("texts", cells)) is None
-    answers = {cell.dataset: worker.work(Unit("cell", (cell,))) for cell in cells}
-    assert isinstance(answers["colours"], DataError)
-    assert "sees other samples than the machine that planned the run" in str(answers["colours"])
-    assert isinstance(answers["pairs"], Measured)
+    answers = {(cell.dataset, cell.task.short): worker.work(Unit("cell", (cell,))) for cell in cells}
+    for other in (answers["colours", "classification"], answers["colours", "probe"]):
+        assert isinstance(other, DataError)
+        assert "sees other samples than the machine that planned the run" in str(other)
+    assert isinstance(answers["pairs", "retrieval"], Measured)
+
+
+def test_a_checkpoint_that_a_worker_sees_otherwise_is_not_measured(words, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from clipeval import config
+    from clipeval.evaluation import plan
+    from clipeval.evaluation.ray import RayWorker
+    from clipeval.evaluation.request import Options, Request
+    from clipeval.evaluation.schedule import Unit
+    from clipeval.results.ledger import Ledger
+
+    models, sets, _ = words
+    options = Options(out=tmp_path, device="cpu", batch_size=2, workers=0, executor="ray", offline=True)
+    request = Request(config=config.load(None), options=options, models=models, datasets=sets[:1])
+    cell = plan.build(request, Ledger(tmp_path)).cells[0]
+    monkeypatch.chdir(tmp_path)
+    cell = replace(cell, checkpoint=replace(cell.checkpoint, weights="0" * 64))
+    worker = RayWorker(options, str(tmp_path), own_threads=True)
+    for kind in ("texts", "cell"):
+        answer = worker.work(Unit(kind, (cell,)))
+        assert isinstance(answer, ModelError)
+        assert "has changed during the run: weights" in str(answer)

@@ -110,7 +110,7 @@ def test_tables_are_built_from_a_folder_of_raw_files(tmp_path, monkeypatch, caps
     assert (built["study"][0], built["value"][0]) == ("clip_benchmark", 0.5)
     assert built["reference"][0] == "LAION-AI/CLIP_benchmark@48de38c benchmark/benchmark.csv"
     fine_tuned = pd.read_parquet(tmp_path / "out" / "cherti2023_finetune.parquet")
-    pd.testing.assert_frame_equal(fine_tuned, pd.read_parquet(shipped.folder() / "cherti2023_finetune.parquet"))
+    pd.testing.assert_frame_equal(fine_tuned, read_results(shipped.folder() / "cherti2023_finetune.parquet"))
 
 
 # The paper

@@ -53,13 +53,45 @@ def test_order_of_work_does_not_show(tmp_path):
     assert len(frames[0]) == 9
 
 
-def test_a_failure_never_replaces_a_value_but_a_new_value_does(tmp_path):
+def test_a_failure_stands_unless_the_very_same_was_measured(tmp_path):
     ledger = Ledger(tmp_path)
+
+    def values():
+        found = [r["value"] for r in table.current_rows(ledger)]
+        assert [r["value"] for r in table.current_rows(Ledger(tmp_path))] == pytest.approx(found, nan_ok=True)
+        return found
+
+    failed = row(value=float("nan"), status="failed")
     ledger.add_cell("1", [row(value=0.1)])
-    ledger.add_cell("2", [row(value=float("nan"), status="failed")])
-    assert [r["value"] for r in table.current_rows(ledger)] == [0.1]
-    ledger.add_cell("3", [row(value=0.2)])
-    assert [r["value"] for r in table.current_rows(ledger)] == [0.2]
+    ledger.add_cell("1", [failed])
+    assert values() == [0.1], "the same weights, data and prompts: a fault of the machine"
+    ledger.add_cell("2", [failed])
+    assert np.isnan(values()).all(), "other weights, data or prompts: the old value is not theirs"
+    ledger.add_cell("1", [row(value=0.1)])
+    assert values() == [0.1], "back again"
+    ledger.add_cell("2", [row(value=0.2)])
+    assert values() == [0.2]
+    ledger.add_cell("1", [row(value=0.1)])
+    assert values() == [0.1], "the newest line counts, whatever stood there before"
+
+
+def test_facts_are_joined_and_the_newest_win(tmp_path):
+    ledger = Ledger(tmp_path)
+    old = {"source": "old", "gmacs": 1.0, "samples_seen": 5.0}
+    ledger.add_cell("1", [row(checkpoint_sha256="a", **old)])  # as an earlier clipeval wrote it
+    ledger.add_cell("2", [row(checkpoint_sha256="a", dataset="e")])
+    ledger.add_cell("3", [row(checkpoint_sha256="b", dataset="f")])
+    facts = {"model": "m", "checkpoint_sha256": "a", "source": "new", "gmacs": float("nan"), "arch": ""}
+    size = ledger.path.stat().st_size
+    for known in (ledger, Ledger(tmp_path)):
+        assert [r["source"] for r in table.current_rows(known)] == ["old", "old", ""]
+    ledger.add_checkpoint(facts)
+    ledger.add_checkpoint(facts)
+    assert ledger.path.read_bytes()[size:].count(b"\n") == 1
+    for known in (ledger, Ledger(tmp_path)):
+        rows = table.current_rows(known)
+        assert [r["source"] for r in rows] == ["new", "new", ""]
+        assert np.isnan([r["gmacs"] for r in rows]).all(), "what is not known any more is not known"
 
 
 def test_a_users_csv_with_few_columns_reads(tmp_path):

@@ -1,0 +1,90 @@
+"""What a run is asked for, validated once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipeval import machine
+from clipeval.config import Config
+from clipeval.errors import UsageError
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+RERUN_CHOICES = ("missing", "always", "never")
+EXECUTORS = ("local", "ray")
+_TOO_LARGE = 2**32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to run; none of it says what to run. ``auto`` and None are filled in from this machine, or by Ray's workers
+    from theirs. Raises UsageError for a value that means nothing."""
+
+    out: Path
+    limit: int | None = None
+    seed: int = 0
+    shots: Sequence[int | None] | None = None
+    """Shots of few-shot tasks; None inside means the full training set. None: what the configuration says."""
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int = 64
+    workers: int | None = None
+    """Image decoding processes; of a Ray run the workers, 0 for as many as the cluster has GPUs or cores."""
+    rerun: str = "missing"
+    offline: bool = False
+    executor: str = "local"
+    ray_address: str | None = None
+    run_token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells this run from all others."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and not 1 <= self.limit < _TOO_LARGE:
+            raise UsageError(f"--limit {self.limit}: expected a number of samples of at least 1.")
+        if not 0 <= self.seed < _TOO_LARGE:
+            raise UsageError(f"--seed {self.seed}: expected a number from 0 to {_TOO_LARGE - 1}.")
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size}: expected at least 1.")
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: expected at least 0.")
+        if self.shots is not None and any(k is not None and not 1 <= k < _TOO_LARGE for k in self.shots):
+            raise UsageError("--shots: expected numbers of images per class of at least 1, or 'full'.")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision {self.precision}: choose fp32, bf16 or fp16.")
+        if self.rerun not in RERUN_CHOICES:
+            raise UsageError(f"--rerun {self.rerun}: choose {', '.join(RERUN_CHOICES)}.")
+        if self.executor not in EXECUTORS:
+            raise UsageError(f"--executor {self.executor}: choose {' or '.join(EXECUTORS)}.")
+        if self.ray_address and self.executor != "ray":
+            raise UsageError(f"--ray-address {self.ray_address}: only --executor ray joins a cluster.")
+        if self.executor == "local":
+            self._fill("device", machine.resolve_device(self.device))
+            self._fill("workers", machine.default_workers() if self.workers is None else self.workers)
+        elif self.device not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"--device {self.device}: Ray chooses the GPU of each worker. Give cuda, cpu or auto.")
+
+    def _fill(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def decoders(self) -> int:
+        """Image decoding processes beside this one."""
+        return self.workers or 0
+
+    @property
+    def fresh(self) -> str | None:
+        """The token of a run that takes nothing from the cache that was there before it; None: all of it is good."""
+        return self.run_token if self.rerun == "always" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to run and how: the words of the command line, and the configuration that explains them."""
+
+    config: Config
+    options: Options
+    models: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    tasks: Sequence[str] = ()
