@@ -13,6 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from clipeval import vocabulary
+
 _PIPE_WIDTH = 200
 
 
@@ -65,7 +67,13 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title=f"{task}: % (95 % interval)", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("model", "data set"):
         table.add_column(column, overflow="fold")
-    for column in ("GMACs", "samples seen", *(["shots"] if few_shot else []), "n", *map(_short_metric, metrics)):
+    for column in (
+        "GMACs",
+        "samples seen",
+        *(["shots"] if few_shot else []),
+        "n",
+        *(vocabulary.metric(name).title for name in metrics),
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -82,15 +90,6 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
         facts = [human(row.get("gmacs")), human(row.get("samples_seen")), *([drawn] if few_shot else []), n]
         table.add_row(model, dataset, *facts, *(_percent(values.get(metric)) for metric in metrics))
     return table
-
-
-def _short_metric(metric: str) -> str:
-    return (
-        metric.replace("image_retrieval_recall", "text→image R")
-        .replace("text_retrieval_recall", "image→text R")
-        .replace("mean_per_class_recall", "mean per class")
-        .replace("mean_average_precision", "mAP")
-    )
 
 
 def _percent(row: dict[str, Any] | None) -> str:

@@ -18,10 +18,10 @@ from imports import ROOT, circles, imports, modules
 import clipeval
 
 FLOORS = (
-    ("version", "errors", "paths", "plain"),
+    ("version", "errors", "paths", "plain", "vocabulary"),
     ("console", "digest", "config", "machine"),
     ("files", "exits", "metrics", "tables"),
-    ("vocabulary", "stats", "identity"),
+    ("stats", "identity"),
     ("models", "datasets"),
     ("tasks", "results"),
     ("embeddings",),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipeval import vocabulary
 from clipeval.errors import UsageError
 from clipeval.importers import cherti2023, clip_benchmark, hygiene, open_clip, probes, raw
 from clipeval.importers.raw import Format, RawFile
@@ -65,7 +66,7 @@ def _rows(files: list[RawFile]) -> tuple[list[Row], list[str]]:
             notes += said
     rows, repeated = hygiene.once(rows)
     rows, duplicates = hygiene.mark_duplicates(rows)
-    rows = [{"status": "ok", "higher_is_better": raw.is_share(row["metric"]) or None} | row for row in rows]
+    rows = [{"status": "ok", "higher_is_better": vocabulary.metric(row["metric"]).share or None} | row for row in rows]
     return rows, [*notes, *repeated, *duplicates, *hygiene.remarks(rows)]
 
 

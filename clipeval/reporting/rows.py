@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.errors import MeasureError
-from clipeval.scaling.rows import MAIN_METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +20,6 @@ MEASURED = ("ok", "limited")
 HELPERS = ("row", "good", "final", "run", "suite")
 """Columns that ``read`` adds."""
 _END_OF_TRAINING = 0.98
-_METRIC_ORDER = (
-    *("acc1", "mean_per_class_recall", "acc5", "mean_average_precision"),
-    *(f"{what}_retrieval_recall@{k}" for k in (1, 5, 10) for what in ("image", "text")),
-)
 
 
 def read(results: Sequence[str], config: Config) -> pd.DataFrame:
@@ -80,13 +76,8 @@ def main_metrics(task: str, dataset: str, there: Sequence[str], config: Config) 
     own = config.datasets[dataset].main_metric if dataset in config.datasets else None
     if task not in ("zeroshot_retrieval",) and own in there:
         return [str(own)]
-    found = [metric for metric in MAIN_METRICS.get(task, ()) if metric in there]
-    return found or sorted(there, key=metric_place)[:1]
-
-
-def metric_place(metric: str) -> tuple[int, str]:
-    """Sort key: the order in which metrics are shown."""
-    return (_METRIC_ORDER.index(metric) if metric in _METRIC_ORDER else len(_METRIC_ORDER), metric)
+    found = [metric for metric in vocabulary.task(task).main if metric in there]
+    return found or sorted(there, key=vocabulary.metric_place)[:1]
 
 
 def records(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from clipeval.scaling.one import Recipe, fit_one
 from clipeval.scaling.optimal import joint_law, optimal, require_joint
 from clipeval.scaling.ranking import ranking
 from clipeval.scaling.result import FitResult, versions
-from clipeval.scaling.rows import FAMILY, MAIN_METRICS, Question, Selection, select
+from clipeval.scaling.rows import FAMILY, Question, Selection, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,9 +71,9 @@ def fit(
     recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator)
     notes: list[str] = []
     rows = everything if table is not None else cherti2023.default_rows(everything, task, datasets or None)
-    main_metrics = MAIN_METRICS
     if preset:
-        rows, main_metrics = cherti2023.as_published(rows), MAIN_METRICS | cherti2023.METRICS
+        rows = cherti2023.as_published(rows)
+    main_metrics = cherti2023.METRICS if preset else {}
     question = Question(task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics)
     selection = select(rows, question)
     recipes = [cherti2023.recipe(recipe, points.cell[0]) if preset else recipe for points in selection.points]

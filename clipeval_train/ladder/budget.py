@@ -36,8 +36,8 @@ def print_allocation(found: pd.DataFrame) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from clipeval import vocabulary
     from clipeval.console import out as stdout
-    from clipeval.scaling import names
 
     title = f"The ladder's best run for {found['budget'][0]:g} GMACs, by a law of GMACs per sample and samples seen"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
@@ -49,7 +49,7 @@ def print_allocation(found: pd.DataFrame) -> None:
     for row in choices.drop_duplicates(["dataset", "metric", "shots", "source"]).sort_index().to_dict("records"):
         error, low, high = (100 * row[name] for name in ("error", "error_low", "error_high"))
         table.add_row(
-            *(names.dataset(row["dataset"]), names.metric(row["metric"]), row["source"], row["arch"]),
+            *(vocabulary.dataset(row["dataset"]), vocabulary.metric(row["metric"]).title, row["source"], row["arch"]),
             *(f"{row['samples_seen']:,.0f}", f"{error:.2f} [{low:.2f}, {high:.2f}]"),
             f"{row['decades_beyond']:.2f} decades" if row["decades_beyond"] > 0 else "within",
         )

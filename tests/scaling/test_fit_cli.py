@@ -28,7 +28,8 @@ def csv(tmp_path):
 def test_the_question_of_the_paper_with_nothing_more(run):
     code, out, _ = run("--task", "retrieval")
     assert code == 0
-    for word in ("MS-COCO", "Flickr30K", "image R@5", "text R@5", "LAION", "CLIP-WIT", "undetermined", "2212.07143"):
+    titles = ("MS-COCO", "Flickr30K", "text→image R@5", "image→text R@5")
+    for word in (*titles, "LAION", "CLIP-WIT", "undetermined", "2212.07143"):
         assert word in out
     assert "-0.079" in out
 
@@ -53,7 +54,7 @@ def test_the_preset_prints_the_eight_laws_and_the_errors_of_the_predictions(run)
 
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_numbers_stay_whole_on_a_terminal_of_any_width(run, csv, width, monkeypatch):
-    monkeypatch.setattr("clipeval.scaling.show._PIPE_WIDTH", width)
+    monkeypatch.setattr("clipeval.console._PIPE_WIDTH", width)
     _, out, _ = run(csv(table()), "--bootstrap", 200)
     tables = out.split("· ")[0].splitlines()
     assert max(len(line) for line in tables) <= width
