@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipeval.results import table
+from clipeval.results.columns import records
 from clipeval.results.ledger import Ledger, Row
 from clipeval.results.outcomes import Shelf
-from clipeval.results.schema import to_frame
+from clipeval.results.reading import read_results, typed
 from clipeval.results.suites import SuiteRequest
 from clipeval.stats.paired import NotPairedError, Scored
 from clipeval.tasks import TASKS
@@ -33,11 +33,13 @@ class Results:
         self._folder: Path | None = None
         if isinstance(source, str | Path):
             path = Path(source)
-            self.name, self.frame = str(source), table.read_results(path)
+            self.name, self.frame = str(source), read_results(path)
             self._folder = path if path.is_dir() else path.parent
         else:
-            self.name, self.frame = "table", to_frame(_plain(source))
-        self.rows: list[Row] = [row | {"protocol": row["protocol"] or "default"} for row in _plain(self.frame)]
+            self.name, self.frame = "table", typed(source)
+        self.rows: list[Row] = [
+            row | {"protocol": row["protocol"] or "default"} for row in records(self.frame.drop_duplicates())
+        ]
         ledger = Ledger(self._folder) if self._folder else None
         self._shelf = Shelf(ledger) if ledger else None
         self.suites = [SuiteRequest.from_json(suite) for suite in ledger.suites] if ledger else []
@@ -55,11 +57,6 @@ class Results:
         if self._shelf is None:
             raise NotPairedError("there are no per-sample outcomes of it")
         return self._shelf.scored(row)
-
-
-def _plain(frame: pd.DataFrame) -> list[Row]:
-    records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return records
 
 
 def has_value(row: Row) -> bool:

@@ -12,8 +12,8 @@ from clipeval.errors import UsageError
 from clipeval.importers import cherti2023, clip_benchmark, hygiene, open_clip, probes, raw
 from clipeval.importers.raw import Format, RawFile
 from clipeval.results.ledger import Row
+from clipeval.results.reading import read_results
 from clipeval.results.schema import COLUMNS, COUNT, NUMBER, to_frame
-from clipeval.results.table import read_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,4 @@ def _tidy(file: RawFile) -> pd.DataFrame:
                 check(index, column)
         if record.get("status") not in _WITHOUT_VALUE:
             file.metrics(index, {"value": file.text(index, "metric")})
-    try:
-        return read_results(file.path)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{file.path}: not a readable results table: {error}.") from error
+    return read_results(file.path)

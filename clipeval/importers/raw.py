@@ -13,8 +13,9 @@ from typing import Any
 
 from clipeval import vocabulary
 from clipeval.errors import UsageError
+from clipeval.results.columns import records
 from clipeval.results.ledger import Row
-from clipeval.results.table import read_results
+from clipeval.results.reading import read_results
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +106,7 @@ def read(path: Path) -> RawFile:
         path = path / "results.parquet"
     if path.suffix == ".parquet":
         frame = read_results(path)
-        records: Any = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        return RawFile(path, records, tuple(frame.columns[frame.notna().any()]), is_csv=False)
+        return RawFile(path, records(frame), tuple(frame.columns[frame.notna().any()]), is_csv=False)
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting.rows import main_metrics, number, records, text, why_missing
+from clipeval.reporting.rows import main_metrics, number, text, why_missing
+from clipeval.results.columns import records
+from clipeval.results.ledger import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +22,6 @@ _CIRCUMSTANCES = (
 )
 """What can tell two measurements of one checkpoint apart."""
 _LONGEST = 40
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting.rows import main_metrics, records
+from clipeval.reporting.rows import main_metrics
+from clipeval.results.columns import records
 from clipeval.results.outcomes import Shelf, has_outcomes, shelves_of
 from clipeval.stats import paired
 from clipeval.stats.paired import NotPairedError, OtherSamplesError, Paired, Scored

@@ -16,7 +16,8 @@ from clipeval import paths
 from clipeval.config import Config
 from clipeval.embeddings.records import RecordFile
 from clipeval.errors import ClipevalError, DataError
-from clipeval.reporting.rows import records, text
+from clipeval.reporting.rows import text
+from clipeval.results.columns import records
 from clipeval.results.outcomes import has_outcomes, shelves_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import yaml
 from clipeval import vocabulary
 from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
-from clipeval.reporting.rows import number, records, text
+from clipeval.reporting.rows import number, text
+from clipeval.results.columns import records
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipeval import vocabulary
-from clipeval.reporting.rows import number, records, why_missing
+from clipeval.reporting.rows import number, why_missing
+from clipeval.results.columns import records
 
 if TYPE_CHECKING:
     import pandas as pd

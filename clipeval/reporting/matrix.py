@@ -11,7 +11,8 @@ import numpy as np
 from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.reporting.boards import Value, value_of, whole
-from clipeval.reporting.rows import main_metrics, records, text
+from clipeval.reporting.rows import main_metrics, text
+from clipeval.results.columns import records
 
 if TYPE_CHECKING:
     import pandas as pd

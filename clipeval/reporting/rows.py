@@ -12,6 +12,7 @@ import numpy as np
 from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.errors import MeasureError
+from clipeval.results.reading import read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +30,6 @@ def read(results: Sequence[str], config: Config) -> pd.DataFrame:
     the checkpoint ends its run; ``suite``: it is an average over data sets. Raises UsageError for what is no results
     table and MeasureError where there is no row.
     """
-    from clipeval.scaling.fit import read_tables
-
     joined = read_tables(results)
     if "results_file" not in joined:
         joined = joined.assign(results_file="published")
@@ -78,12 +77,6 @@ def main_metrics(task: str, dataset: str, there: Sequence[str], config: Config) 
         return [str(own)]
     found = [metric for metric in vocabulary.task(task).main if metric in there]
     return found or sorted(there, key=vocabulary.metric_place)[:1]
-
-
-def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as plain values; None where one is missing."""
-    found: list[Any] = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    return found
 
 
 def text(value: Any) -> str:

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clipeval.models.base import ModelInfo
-
-Row = dict[str, Any]
+from clipeval.results.ledger import Row
 
 COMPOUND_METRICS = {"mean_recall@1": ("image_retrieval_recall@1", "text_retrieval_recall@1")}
 """Metrics that are the mean of several rows of the table."""
