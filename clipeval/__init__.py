@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from clipeval.checks.gate import check
     from clipeval.evaluation.run import run
     from clipeval.reporting.page import report
-    from clipeval.results.table import read_results
+    from clipeval.results.reading import read_results
     from clipeval.scaling.fit import fit
 
 __all__ = ["__version__", "check", "fit", "read_results", "report", "run"]
@@ -24,7 +24,7 @@ _HOMES = {
     "fit": "clipeval.scaling.fit",
     "report": "clipeval.reporting.page",
     "run": "clipeval.evaluation.run",
-    "read_results": "clipeval.results.table",
+    "read_results": "clipeval.results.reading",
 }
 
 

@@ -18,10 +18,10 @@ from imports import ROOT, circles, imports, modules
 import clipeval
 
 FLOORS = (
-    ("version", "errors", "paths", "plain", "regular"),
+    ("version", "errors", "paths", "plain", "regular", "vocabulary"),
     ("console", "streams", "digest", "config", "machine"),
     ("files", "exits", "metrics", "tables"),
-    ("vocabulary", "stats", "identity"),
+    ("stats", "identity"),
     ("models", "datasets"),
     ("tasks", "results"),
     ("embeddings",),

@@ -28,11 +28,9 @@ from clipeval.checks.verdicts import (
     CheckResult,
     Finding,
 )
-from clipeval.errors import StoreError
 from clipeval.results.suites import COMPOUND_METRICS, SuiteRequest
-from clipeval.scaling.compare import holm
-from clipeval.stats import paired as outcomes
-from clipeval.stats.paired import NotPairedError, OtherSamplesError, Paired
+from clipeval.stats.paired import NotPairedError, OtherSamplesError, Paired, Scored, average, compare
+from clipeval.stats.significance import holm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,21 +80,18 @@ def _tested(pair: Pair, now: Results, before: Results) -> Tested:
     if pair.current is None or pair.baseline is None or pair.obstacle or pair.same_checkpoint:
         return None
     try:
-        samples = [_outcomes(side, row) for side, row in ((before, pair.baseline), (now, pair.current))]
-        values = float(pair.baseline["value"]), float(pair.current["value"])
-        return outcomes.paired(pair.row["metric"], samples[0], samples[1], values)
+        return compare(_scored(before, pair.baseline), _scored(now, pair.current))
     except NotPairedError as reason:
         return reason
 
 
-def _outcomes(side: Results, row: Row) -> pd.DataFrame:
+def _scored(side: Results, row: Row) -> Scored:
     try:
-        found = side.outcomes(row)
-    except StoreError as error:
-        raise NotPairedError(str(error)) from error
-    if found is None:
-        raise NotPairedError(f"{side.name} has no per-sample outcomes of it")
-    return found
+        return side.scored(row)
+    except OtherSamplesError:
+        raise
+    except NotPairedError as reason:
+        raise NotPairedError(f"{side.name}: {reason}") from reason
 
 
 def _suites(pairs: Sequence[Pair], tests: dict[int, Tested], now: Results) -> dict[int, Tested]:
@@ -125,13 +120,13 @@ def _member(
     if any(cell.obstacle and cell.current for cell, _ in cells):
         return OtherSamplesError(f"the values of {dataset} are not comparable")
     found = [test for _, test in cells if isinstance(test, Paired)]
-    return outcomes.average(found) if len(found) == len(names) else next((test for _, test in cells if test), None)
+    return average(found) if len(found) == len(names) else next((test for _, test in cells if test), None)
 
 
 def _average(members: Sequence[Tested]) -> Tested:
     found = [test for test in members if isinstance(test, Paired)]
     if len(found) == len(members):
-        return outcomes.average(found)
+        return average(found)
     return NotPairedError(f"{len(members) - len(found)} of its {len(members)} data sets have no paired test")
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipeval.results import samples, table
-from clipeval.results.ledger import Ledger
-from clipeval.results.schema import to_frame
+from clipeval.results.columns import records
+from clipeval.results.ledger import Ledger, Row
+from clipeval.results.outcomes import Shelf
+from clipeval.results.reading import read_results, typed
 from clipeval.results.suites import SuiteRequest
+from clipeval.stats.paired import NotPairedError, Scored
 from clipeval.tasks import TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = dict[str, Any]
 Key = tuple[Any, ...]
 
 _CIRCUMSTANCES = ("split", "dataset_fingerprint", "limit", "prompts", "precision", "n", "higher_is_better")
@@ -33,15 +33,16 @@ class Results:
         self._folder: Path | None = None
         if isinstance(source, str | Path):
             path = Path(source)
-            self.name, self.frame = str(source), table.read_results(path)
+            self.name, self.frame = str(source), read_results(path)
             self._folder = path if path.is_dir() else path.parent
         else:
-            self.name, self.frame = "table", to_frame(_plain(source))
-        self.rows: list[Row] = [row | {"protocol": row["protocol"] or "default"} for row in _plain(self.frame)]
+            self.name, self.frame = "table", typed(source)
+        self.rows: list[Row] = [
+            row | {"protocol": row["protocol"] or "default"} for row in records(self.frame.drop_duplicates())
+        ]
         ledger = Ledger(self._folder) if self._folder else None
-        self._cells = table.standing_cells(ledger) if ledger else {}
+        self._shelf = Shelf(ledger) if ledger else None
         self.suites = [SuiteRequest.from_json(suite) for suite in ledger.suites] if ledger else []
-        self._read = lru_cache(maxsize=2)(samples.read)  # the metrics of a cell share a file and follow each other
 
     def models(self) -> list[str]:
         """The checkpoints with a value, in the order of the table."""
@@ -51,17 +52,11 @@ class Results:
         """The rows of one checkpoint."""
         return (row for row in self.rows if row["model"] == model)
 
-    def outcomes(self, row: Row) -> pd.DataFrame | None:
-        """The per-sample outcomes behind a row, None where none are kept. Raises StoreError for a broken file."""
-        cell = self._cells.get(table.measurement(row))
-        if cell is None or self._folder is None or not samples.path(self._folder, cell).exists():
-            return None
-        return self._read(self._folder, cell)
-
-
-def _plain(frame: pd.DataFrame) -> list[Row]:
-    records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return records
+    def scored(self, row: Row) -> Scored:
+        """The per-sample outcomes behind a row. Raises NotPairedError where there are none that belong to it."""
+        if self._shelf is None:
+            raise NotPairedError("there are no per-sample outcomes of it")
+        return self._shelf.scored(row)
 
 
 def has_value(row: Row) -> bool:

@@ -10,8 +10,8 @@ from clipeval.checks.measured import Results, Row
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, PASS, Finding
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.columns import COMPUTE, compute
+from clipeval.results.reading import read_tables
 from clipeval.scaling.estimate import fit as fit_law
-from clipeval.scaling.fit import read_tables
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.rows import FAMILY, Checkpoints, Question, select, source_of
 from clipeval.scaling.select import decades_beyond

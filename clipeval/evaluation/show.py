@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from clipeval import console
+from clipeval import console, vocabulary
 from clipeval.console import show
 from clipeval.results.schema import WITH_VALUE
 from clipeval.results.suites import is_suite
@@ -43,7 +43,13 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
     shown = table(f"{task}: % (95 % interval)")
     for column in ("model", "data set"):
         shown.add_column(column, overflow="fold")
-    for column in ("GMACs", "samples seen", *(["shots"] if few_shot else []), "n", *map(_short_metric, metrics)):
+    for column in (
+        "GMACs",
+        "samples seen",
+        *(["shots"] if few_shot else []),
+        "n",
+        *(vocabulary.metric(name).title for name in metrics),
+    ):
         shown.add_column(column, justify="right", no_wrap=True)
     lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -61,15 +67,6 @@ def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
         facts = [human(row.get("gmacs")), human(row.get("samples_seen")), *([drawn] if few_shot else []), n]
         shown.add_row(model, dataset, *facts, *(_percent(values.get(metric)) for metric in metrics))
     return shown
-
-
-def _short_metric(metric: str) -> str:
-    return (
-        metric.replace("image_retrieval_recall", "text→image R")
-        .replace("text_retrieval_recall", "image→text R")
-        .replace("mean_per_class_recall", "mean per class")
-        .replace("mean_average_precision", "mAP")
-    )
 
 
 def _percent(row: dict[str, Any] | None) -> str:

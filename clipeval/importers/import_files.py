@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipeval import vocabulary
 from clipeval.errors import UsageError
 from clipeval.importers import cherti2023, clip_benchmark, hygiene, open_clip, probes, raw
 from clipeval.importers.raw import Format, RawFile
 from clipeval.results.ledger import Row
+from clipeval.results.reading import read_results
 from clipeval.results.schema import COLUMNS, COUNT, NUMBER, to_frame
-from clipeval.results.table import read_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ def _rows(files: list[RawFile]) -> tuple[list[Row], list[str]]:
             notes += said
     rows, repeated = hygiene.once(rows)
     rows, duplicates = hygiene.mark_duplicates(rows)
-    rows = [{"status": "ok", "higher_is_better": raw.is_share(row["metric"]) or None} | row for row in rows]
+    rows = [{"status": "ok", "higher_is_better": vocabulary.metric(row["metric"]).share or None} | row for row in rows]
     return rows, [*notes, *repeated, *duplicates, *hygiene.remarks(rows)]
 
 
@@ -103,7 +104,4 @@ def _tidy(file: RawFile) -> pd.DataFrame:
                 check(index, column)
         if record.get("status") not in _WITHOUT_VALUE:
             file.metrics(index, {"value": file.text(index, "metric")})
-    try:
-        return read_results(file.path)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{file.path}: not a readable results table: {error}.") from error
+    return read_results(file.path)

@@ -6,19 +6,16 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipeval import vocabulary
 from clipeval.errors import UsageError
+from clipeval.results.columns import records
 from clipeval.results.ledger import Row
-from clipeval.results.table import read_results
-
-_SHARE = re.compile(
-    r"acc\d*|.*_acc|acc_.*|mean_per_class_recall|mean_average_precision|main_metric|.*recall@\d+|jaccard.*|F1.*"
-)
+from clipeval.results.reading import read_results
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +77,7 @@ class RawFile:
                 if self.records[index].get(column) in (None, "") or metric == "acc5":
                     continue
                 raise UsageError(f"{self.where(index)}: column '{column}': the value is NaN. Measure it again.")
-            if math.isinf(value) or (is_share(metric) and not 0 <= value <= 1):
+            if math.isinf(value) or (vocabulary.metric(metric).share and not 0 <= value <= 1):
                 raise UsageError(
                     f"{self.where(index)}: column '{column}': {metric} = {value:g} is outside [0, 1]. "
                     "Values are fractions, not percent."
@@ -103,19 +100,13 @@ class Format:
     """Names of files that are looked for beside one of this format."""
 
 
-def is_share(metric: str) -> bool:
-    """True for metrics that lie in [0, 1] and are better when higher."""
-    return _SHARE.fullmatch(metric) is not None
-
-
 def read(path: Path) -> RawFile:
     """A CSV or JSON file, told apart by content, a ``.parquet`` or a results folder. Raises UsageError."""
     if path.is_dir():
         path = path / "results.parquet"
     if path.suffix == ".parquet":
         frame = read_results(path)
-        records: Any = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        return RawFile(path, records, tuple(frame.columns[frame.notna().any()]), is_csv=False)
+        return RawFile(path, records(frame), tuple(frame.columns[frame.notna().any()]), is_csv=False)
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting import words
-from clipeval.reporting.rows import main_metrics, metric_place, number, records, text, why_missing
+from clipeval.reporting.rows import main_metrics, number, text, why_missing
+from clipeval.results.columns import records
+from clipeval.results.ledger import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,9 +22,6 @@ _CIRCUMSTANCES = (
 )
 """What can tell two measurements of one checkpoint apart."""
 _LONGEST = 40
-_TASKS = ("zeroshot", "zeroshot_classification", "zeroshot_retrieval", "linear_probe")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,8 @@ def boards(rows: pd.DataFrame, config: Config) -> list[Board]:
     for row in records(shown):
         key = (not row["suite"], text(row["task"]), text(row["dataset"]), whole(row["shots"]))
         groups.setdefault(key, []).append(row)
-    ordered = sorted(groups.items(), key=lambda item: (item[0][0], task_place(item[0][1]), *item[0][2:]))
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], vocabulary.task_place(item[0][1]), *item[0][2:]))
     return [_board(f"board-{i}", key, group, config) for i, (key, group) in enumerate(ordered)]
-
-
-def task_place(task: str) -> tuple[int, str]:
-    """Sort key: the order in which tasks are shown."""
-    return (_TASKS.index(task) if task in _TASKS else len(_TASKS), task)
 
 
 def whole(value: Any) -> float:
@@ -92,13 +86,13 @@ def _board(name: str, key: tuple[bool, str, str, float], rows: list[Row], config
     single, task, dataset, shots = key
     there = list(dict.fromkeys(row["metric"] for row in rows if isinstance(row["metric"], str)))
     main = main_metrics(task, dataset, there, config)
-    metrics = [*main, *sorted(set(there) - set(main), key=metric_place)]
+    metrics = [*main, *sorted(set(there) - set(main), key=vocabulary.metric_place)]
     less_is_better = any(row["higher_is_better"] is False for row in rows if row["metric"] in main[:1])
     title = config.suites[dataset].title if not single and dataset in config.suites else ""
     return Board(
         id=name,
-        group=f"{'Data sets' if single else 'Suites'} · {words.task(task)}",
-        title=title or words.dataset(dataset, None if math.isinf(shots) else int(shots)),
+        group=f"{'Data sets' if single else 'Suites'} · {vocabulary.task(task).title}",
+        title=title or vocabulary.dataset(dataset, None if math.isinf(shots) else int(shots)),
         dataset=dataset,
         task=task,
         metrics=tuple(metrics),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.reporting import words
 from clipeval.reporting.figures import MOST_VISIBLE, Panel, colours, figure, legend_name, log_axis, points
@@ -33,7 +34,7 @@ def probe_panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
         metric = main_metrics("linear_probe", str(dataset), list(group["metric"].dropna().unique()), config)[0]
         at_zero = zero_shot[((zero_shot["dataset"] == dataset) & (zero_shot["metric"] == metric)).to_numpy(bool)]
         of_metric = group[(group["metric"] == metric).to_numpy(bool)]
-        title = f"{words.dataset(str(dataset))} · {words.metric(metric)}"
+        title = f"{vocabulary.dataset(str(dataset))} · {vocabulary.metric(metric).heading}"
         panels.append(_probe_panel(f"probe-{len(panels)}", title, metric, of_metric, at_zero))
     return panels
 
@@ -46,7 +47,7 @@ def _probe_panel(name: str, title: str, metric: str, probes: pd.DataFrame, zero_
         *(["full"] if probes["shots"].isna().any() else []),
     ]
     axis = {"type": "category", "categoryorder": "array", "categoryarray": order}
-    drawn = figure("Training images per class", f"{words.metric(metric)} (%)", xaxis=axis)
+    drawn = figure("Training images per class", f"{vocabulary.metric(metric).heading} (%)", xaxis=axis)
     models = list(probes.groupby("model")["value"].max().sort_values(ascending=False).index)
     hues = colours(models)
     lines = []
@@ -108,10 +109,14 @@ def learning_panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
         part = group[(group["metric"] == metric).to_numpy(bool)]
         part = part[(part.groupby("run")["samples_seen"].transform("nunique") > 1).to_numpy(bool)]
         if len(part):
-            title = words.dataset(dataset, None if math.isnan(shots) else int(shots))
+            title = vocabulary.dataset(dataset, None if math.isnan(shots) else int(shots))
             panels.append(
                 _learning_panel(
-                    f"learning-{len(panels)}", words.task(task), f"{title} · {words.metric(metric)}", metric, part
+                    f"learning-{len(panels)}",
+                    vocabulary.task(task).title,
+                    f"{title} · {vocabulary.metric(metric).heading}",
+                    metric,
+                    part,
                 )
             )
     losses = {run: log for run in dict.fromkeys(rows["run"]) if (log := _loss(Path(run) / "log.jsonl"))}
@@ -121,7 +126,7 @@ def learning_panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
 
 
 def _learning_panel(name: str, group: str, title: str, metric: str, part: pd.DataFrame) -> Panel:
-    drawn = figure("Samples seen", f"{words.metric(metric)} (%)", xaxis=log_axis(part["samples_seen"]))
+    drawn = figure("Samples seen", f"{vocabulary.metric(metric).heading} (%)", xaxis=log_axis(part["samples_seen"]))
     hues = colours(part["run"])
     lines = []
     for place, (run, own) in enumerate(part.groupby("run", sort=False)):

@@ -14,8 +14,9 @@ from clipeval import paths
 from clipeval.config import Config
 from clipeval.embeddings import pixels
 from clipeval.errors import ClipevalError, DataError
-from clipeval.reporting.rows import records, text
-from clipeval.results.outcomes import Outcomes, Shelf
+from clipeval.reporting.rows import text
+from clipeval.results.columns import records
+from clipeval.results.outcomes import has_outcomes, shelves_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,28 +70,26 @@ def galleries(rows: pd.DataFrame, config: Config) -> tuple[list[Gallery], list[s
     ]
     if wanted.empty:
         return [], ["There is no zero-shot retrieval in these results."]
-    shelf = Shelf(wanted)
+    shelves = shelves_of(wanted)
     found: list[Gallery] = []
     missing: list[str] = []
     for dataset, group in wanted.groupby("dataset", sort=True):
         best = group.sort_values("value", ascending=False, kind="stable").drop_duplicates("model")
-        pairs = [(row, shelf.find(row)) for row in records(best)]
-        kept = [(row, outcomes) for row, outcomes in pairs if outcomes][:_MODELS]
+        kept = [row for row in records(best) if has_outcomes(shelves, row)][:_MODELS]
         if not kept:
             missing.append(f"{dataset}: the results hold no per-sample outcomes (the folder samples beside the table).")
             continue
         try:
-            library = _Library(str(dataset), text(kept[0][0]["dataset_fingerprint"]), config)
-            for row, outcomes in kept:
-                queries = tuple(_queries(outcomes, library))
+            library = _Library(str(dataset), text(kept[0]["dataset_fingerprint"]), config)
+            for row in kept:
+                queries = tuple(_queries(shelves[row["results_file"]].frame(row), library))
                 found.append(Gallery(str(dataset), row["model"], row["value"], int(row["n"]), queries))
         except ClipevalError as error:
             missing.append(str(error))
     return found, missing
 
 
-def _queries(outcomes: Outcomes, library: _Library) -> Iterator[Query]:
-    frame = outcomes.frame
+def _queries(frame: pd.DataFrame, library: _Library) -> Iterator[Query]:
     texts = frame[(frame["direction"] == "text_to_image").to_numpy(bool)]
     chosen = texts.iloc[np.arange(min(_QUERIES, len(texts))) * len(texts) // min(_QUERIES, len(texts))]
     for row in records(chosen):

@@ -9,21 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from clipeval import vocabulary
 from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
-from clipeval.reporting.rows import number, records, text
+from clipeval.reporting.rows import number, text
+from clipeval.results.columns import records
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TASK_TYPES = {
-    "zeroshot_classification": "zero-shot-image-classification",
-    "zeroshot_retrieval": "zero-shot-retrieval",
-    "linear_probe": "image-classification",
-    "finetune": "image-classification",
-}
-"""The task names of model cards where there is one."""
-_METRIC_TYPES = {"acc1": "accuracy"}
 _CELL = ("task", "dataset", "shots", "seed", "split", "limit", "protocol", "precision", "study", "samples_seen")
 
 
@@ -35,7 +29,14 @@ def markdown(boards: Sequence[Board]) -> str:
         if board.group != group:
             group = board.group
             parts.append(f"## {_escaped(group)}\n")
-        head = ["#", "Model", "Source", "Samples seen", "GMACs", *map(words.metric, board.metrics)]
+        head = [
+            "#",
+            "Model",
+            "Source",
+            "Samples seen",
+            "GMACs",
+            *(vocabulary.metric(name).heading for name in board.metrics),
+        ]
         lines = [_row(head), _row(["--:", "---", "---", *["--:"] * (len(head) - 3)], escape=False)]
         for line in board.lines:
             model = f"{line.model} ({line.note})" if line.note else line.model
@@ -91,7 +92,7 @@ def _result(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One cell of one checkpoint: a task on a data set with all its metrics."""
     first = group[0]
     task, dataset, shots = text(first["task"]), text(first["dataset"]), number(first["shots"])
-    about: dict[str, Any] = {"type": dataset, "name": words.dataset(dataset)}
+    about: dict[str, Any] = {"type": dataset, "name": vocabulary.dataset(dataset)}
     if split := text(first["split"]):
         about["split"] = split
     parameters = {name: number(first[name]) for name in ("shots", "seed", "limit")}
@@ -99,17 +100,17 @@ def _result(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if fingerprint := text(first["dataset_fingerprint"]):
         arguments["dataset_fingerprint"] = fingerprint
     about |= {"args": arguments} if arguments else {}
-    name = words.task(task) + ("" if math.isnan(shots) else f", {shots:.0f} images per class")
+    name = vocabulary.task(task).title + ("" if math.isnan(shots) else f", {shots:.0f} images per class")
     return {
-        "task": {"type": _TASK_TYPES.get(task, "other"), "name": name},
+        "task": {"type": vocabulary.task(task).export, "name": name},
         "dataset": about,
         "metrics": [_metric(row) for row in group],
     }
 
 
 def _metric(row: dict[str, Any]) -> dict[str, Any]:
-    name = text(row["metric"])
-    found = {"type": _METRIC_TYPES.get(name, name), "name": words.metric(name), "value": float(row["value"])}
+    metric = vocabulary.metric(text(row["metric"]))
+    found = {"type": metric.export or metric.name, "name": metric.heading, "value": float(row["value"])}
     low, high = number(row["ci_low"]), number(row["ci_high"])
     if not math.isnan(low) and not math.isnan(high):
         found["args"] = {"ci_low": low, "ci_high": high}

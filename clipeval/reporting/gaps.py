@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clipeval.reporting import words
-from clipeval.reporting.boards import task_place
-from clipeval.reporting.rows import number, records, why_missing
+from clipeval import vocabulary
+from clipeval.reporting.rows import number, why_missing
+from clipeval.results.columns import records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ def gaps(rows: pd.DataFrame) -> list[Gap]:
     """All gaps: failures first, then what was skipped, then what is in no row."""
     found: dict[tuple[str, str, str], tuple[list[str], int]] = {}
     for row in records(rows[~rows["good"]]):
-        key = (_title(row["dataset"], number(row["shots"])), words.task(str(row["task"])), why_missing(row))
+        key = (_title(row["dataset"], number(row["shots"])), vocabulary.task(str(row["task"])).title, why_missing(row))
         found.setdefault(key, ([], row["row"]))[0].append(str(row["model"]))
     recorded = [Gap(*key, tuple(dict.fromkeys(models)), row) for key, (models, row) in found.items()]
     recorded.sort(key=lambda gap: (gap.why.startswith("skipped"), gap.dataset))
@@ -38,7 +38,7 @@ def gaps(rows: pd.DataFrame) -> list[Gap]:
 def _absent(rows: pd.DataFrame) -> list[Gap]:
     """Data sets that some checkpoints of the same task have and others do not."""
     absent = []
-    for task in sorted(rows["task"].dropna().unique(), key=task_place):
+    for task in sorted(rows["task"].dropna().unique(), key=vocabulary.task_place):
         own = rows[((rows["task"] == task) & ~rows["suite"]).to_numpy(bool)]
         models = list(dict.fromkeys(map(str, own["model"])))
         for (dataset, shots), group in own.groupby(["dataset", "shots"], dropna=False, sort=True):
@@ -46,9 +46,9 @@ def _absent(rows: pd.DataFrame) -> list[Gap]:
             lacking = tuple(model for model in models if model not in there)
             if lacking:
                 title = _title(dataset, number(shots))
-                absent.append(Gap(title, words.task(str(task)), "not in these results", lacking, -1))
+                absent.append(Gap(title, vocabulary.task(str(task)).title, "not in these results", lacking, -1))
     return absent
 
 
 def _title(dataset: object, shots: float) -> str:
-    return words.dataset(str(dataset), None if shots != shots else int(shots))
+    return vocabulary.dataset(str(dataset), None if shots != shots else int(shots))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting import words
-from clipeval.reporting.boards import Value, task_place, value_of, whole
-from clipeval.reporting.rows import main_metrics, records, text
+from clipeval.reporting.boards import Value, value_of, whole
+from clipeval.reporting.rows import main_metrics, text
+from clipeval.results.columns import records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ def matrices(rows: pd.DataFrame, config: Config) -> list[Matrix]:
     tasks: dict[str, list[dict[str, Any]]] = {}
     for row in records(shown):
         tasks.setdefault(text(row["task"]), []).append(row)
-    ordered = sorted(tasks, key=task_place)
+    ordered = sorted(tasks, key=vocabulary.task_place)
     return [_matrix(f"heat-{i}", task, tasks[task], config) for i, task in enumerate(ordered)]
 
 
@@ -75,7 +76,7 @@ def _matrix(name: str, task: str, rows: list[dict[str, Any]], config: Config) ->
                 repeated += known is not None and not known.missing
                 if known is None or known.missing:
                     values[row["model"]] = value_of(row)
-            columns.append((words.dataset(dataset, None if math.isinf(shots) else int(shots)), metric, values))
+            columns.append((vocabulary.dataset(dataset, None if math.isinf(shots) else int(shots)), metric, values))
     facts = {row["model"]: (str(row["model"]), text(row["arch"]), text(row["source"])) for row in rows}
     places = np.array([_places([values.get(model) for model in facts]) for _, _, values in columns])
     order = np.argsort(-np.nan_to_num(_means(places), nan=-1.0), kind="stable")
@@ -91,7 +92,7 @@ def _matrix(name: str, task: str, rows: list[dict[str, Any]], config: Config) ->
         Column(title, metric, sum(model not in values or bool(values[model].missing) for model in models))
         for title, metric, values in columns
     )
-    return Matrix(name, words.task(task), heads, tuple(facts[model] for model in models), cells, repeated)
+    return Matrix(name, vocabulary.task(task).title, heads, tuple(facts[model] for model in models), cells, repeated)
 
 
 def _places(values: list[Value | None]) -> np.ndarray:

@@ -8,7 +8,8 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from clipeval.plain import plain
-from clipeval.reporting.rows import HELPERS, number, records, text
+from clipeval.reporting.rows import HELPERS, number, text
+from clipeval.results.columns import records
 
 if TYPE_CHECKING:
     import pandas as pd

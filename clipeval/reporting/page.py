@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval import config as configuration
+from clipeval import vocabulary
 from clipeval.errors import UsageError
 from clipeval.files import write_atomically, write_text
 from clipeval.reporting import comparison as pairs
@@ -20,7 +21,7 @@ from clipeval.reporting import origins as provenance
 from clipeval.reporting import rows as table
 from clipeval.reporting.boards import boards
 from clipeval.results.table import write_csv
-from clipeval.scaling.compare import holm
+from clipeval.stats.significance import holm
 from clipeval.version import __version__
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _environment() -> Any:
     )
     found.filters |= {
         "percent": words.percent,
-        "metric": words.metric,
+        "metric": lambda name: vocabulary.metric(name).heading,
         "size": words.size,
         "finite": lambda value: value if np.isfinite(value) else "",
         "groupby_order": _grouped,
@@ -146,11 +147,13 @@ def _policy(scripts: Iterable[str]) -> str:
 
 
 def _pairs(comparison: pairs.Comparison) -> dict[str, Any]:
+    """The comparisons as the page's script reads them: p as it is and corrected over the cells of two checkpoints."""
     found = {}
     for (a, b), cells in comparison.pairs.items():
-        corrected = holm(np.array([cell.p for cell in cells.values()]))
+        p = [cell.p_two_sided for cell in cells.values()]
+        corrected = holm(np.array(p)).tolist()
         found[f"{a}-{b}"] = [
-            [place, *(round(x, 7) for x in (d.value, d.low, d.high)), d.p, float(p), d.only_a, d.only_b, d.n, d.test]
-            for (place, d), p in zip(cells.items(), corrected, strict=True)
+            [place, *(round(x, 7) for x in (d.difference, *d.interval)), *both, d.lost, d.won, d.n, d.test]
+            for (place, d), *both in zip(cells.items(), p, corrected, strict=True)
         ]
     return {"cells": comparison.cells, "rows": comparison.rows, "pairs": found}

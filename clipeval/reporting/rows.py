@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.errors import MeasureError
-from clipeval.scaling.rows import MAIN_METRICS
+from clipeval.results.reading import read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +21,6 @@ MEASURED = ("ok", "limited")
 HELPERS = ("row", "good", "final", "run", "suite")
 """Columns that ``read`` adds."""
 _END_OF_TRAINING = 0.98
-_METRIC_ORDER = (
-    *("acc1", "mean_per_class_recall", "acc5", "mean_average_precision"),
-    *(f"{what}_retrieval_recall@{k}" for k in (1, 5, 10) for what in ("image", "text")),
-)
 
 
 def read(results: Sequence[str], config: Config) -> pd.DataFrame:
@@ -33,8 +30,6 @@ def read(results: Sequence[str], config: Config) -> pd.DataFrame:
     the checkpoint ends its run; ``suite``: it is an average over data sets. Raises UsageError for what is no results
     table and MeasureError where there is no row.
     """
-    from clipeval.scaling.fit import read_tables
-
     joined = read_tables(results)
     if "results_file" not in joined:
         joined = joined.assign(results_file="published")
@@ -80,19 +75,8 @@ def main_metrics(task: str, dataset: str, there: Sequence[str], config: Config) 
     own = config.datasets[dataset].main_metric if dataset in config.datasets else None
     if task not in ("zeroshot_retrieval",) and own in there:
         return [str(own)]
-    found = [metric for metric in MAIN_METRICS.get(task, ()) if metric in there]
-    return found or sorted(there, key=metric_place)[:1]
-
-
-def metric_place(metric: str) -> tuple[int, str]:
-    """Sort key: the order in which metrics are shown."""
-    return (_METRIC_ORDER.index(metric) if metric in _METRIC_ORDER else len(_METRIC_ORDER), metric)
-
-
-def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as plain values; None where one is missing."""
-    found: list[Any] = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    return found
+    found = [metric for metric in vocabulary.task(task).main if metric in there]
+    return found or sorted(there, key=vocabulary.metric_place)[:1]
 
 
 def text(value: Any) -> str:

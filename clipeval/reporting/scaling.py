@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.errors import ClipevalError
 from clipeval.reporting import words
-from clipeval.reporting.boards import task_place, whole
+from clipeval.reporting.boards import whole
 from clipeval.reporting.figures import (
     LEFT_OUT_HUE,
     Panel,
@@ -23,10 +24,9 @@ from clipeval.reporting.figures import (
     points,
     translucent,
 )
-from clipeval.reporting.rows import main_metrics, records
-from clipeval.results.columns import COMPUTE, compute
+from clipeval.reporting.rows import main_metrics
+from clipeval.results.columns import COMPUTE, compute, records
 from clipeval.scaling.looks import FEW
-from clipeval.scaling.names import SCALES
 from clipeval.scaling.rows import source_of
 from clipeval.scaling.select import TOO_FEW
 
@@ -61,7 +61,9 @@ def panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
     known = known.assign(x=compute(known), colour_by=source_of(known, "source_family").fillna("unknown source"))
     known = known[(known["x"].gt(0) & np.isfinite(known["x"])).to_numpy(bool)]
     groups = list(known.groupby(["suite", "task", "dataset"], sort=False))
-    groups.sort(key=lambda item: (not item[0][0], task_place(item[0][1]), -item[1]["model"].nunique(), item[0][2]))
+    groups.sort(
+        key=lambda item: (not item[0][0], vocabulary.task_place(item[0][1]), -item[1]["model"].nunique(), item[0][2])
+    )
     hues = colours(known["colour_by"].value_counts().index)
     found: list[Panel] = []
     fitted = 0
@@ -72,9 +74,12 @@ def panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
             fitted += 1
             for shots, cell in part.groupby("shots", dropna=False, sort=True):
                 own = [law for law in laws if whole(law.fit.points.cell[3]) == whole(shots)]
-                title = words.dataset(dataset, None if math.isinf(whole(shots)) else int(shots))
-                menu = f"{'Suites' if suite else 'Data sets'} · {words.task(task)}", f"{title} · {words.metric(metric)}"
-                drawn = _over_compute(cell, own, words.metric(metric), hues)
+                title = vocabulary.dataset(dataset, None if math.isinf(whole(shots)) else int(shots))
+                menu = (
+                    f"{'Suites' if suite else 'Data sets'} · {vocabulary.task(task).title}",
+                    f"{title} · {vocabulary.metric(metric).heading}",
+                )
+                drawn = _over_compute(cell, own, vocabulary.metric(metric).heading, hues)
                 notes, lines = tuple(_notes(cell, own, reason)), tuple(_line(law) for law in own if law.found)
                 name = f"scaling-{len(found)}"
                 found.append(Panel(name, *menu, drawn, notes, _HEAD if lines else (), lines))
@@ -106,13 +111,15 @@ def _over_compute(cell: pd.DataFrame, laws: Sequence[Law], metric: str, hues: di
     """Error over compute with the laws, both logarithmic, so that a power law is a straight line; without laws the
     value itself."""
     if not any(law.found for law in laws):
-        drawn = figure(SCALES[COMPUTE], f"{metric} (%)", xaxis=log_axis(cell["x"]))
+        drawn = figure(vocabulary.scale(COMPUTE), f"{metric} (%)", xaxis=log_axis(cell["x"]))
         for source, part in cell.groupby("colour_by", sort=False):
             values = 100 * part["value"].to_numpy(float)
             drawn["data"].append(_checkpoints(part, part["x"], values, plain(source), hues[str(source)]))
         return drawn
     errors = 100 * np.concatenate([law.fit.points.error for law in laws])
-    drawn = figure(SCALES[COMPUTE], f"{metric} error (%)", xaxis=log_axis(cell["x"]), yaxis=log_axis(errors, "%"))
+    drawn = figure(
+        vocabulary.scale(COMPUTE), f"{metric} error (%)", xaxis=log_axis(cell["x"]), yaxis=log_axis(errors, "%")
+    )
     for law in laws:
         colour = hues.get(law.fit.points.source, LEFT_OUT_HUE)
         if law.found:

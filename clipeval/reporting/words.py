@@ -1,39 +1,10 @@
-"""How tasks, metrics and values are written on the page."""
+"""How values are written on the page."""
 
 from __future__ import annotations
 
 import math
 
-from clipeval.scaling import names
 from clipeval.tables import human
-from clipeval.tasks import TASKS
-
-_TASKS = {"zeroshot": "Zero-shot, all tasks", "finetune": "Fine-tuning"}
-_METRICS = {
-    "acc1": "Top-1",
-    "acc5": "Top-5",
-    "mean_per_class_recall": "Mean per class",
-    "mean_average_precision": "mAP",
-    "main_metric": "Mean of main metrics",
-    "mean_recall@1": "Mean R@1",
-}
-
-
-def task(name: str) -> str:
-    """``Zero-shot classification``"""
-    return TASKS[name].title if name in TASKS else _TASKS.get(name, name)
-
-
-def metric(name: str) -> str:
-    """``Top-1``, ``Text→image R@5``"""
-    if name in _METRICS:
-        return _METRICS[name]
-    return name.replace("image_retrieval_recall@", "Text→image R@").replace("text_retrieval_recall@", "Image→text R@")
-
-
-def dataset(name: str, shots: int | None = None) -> str:
-    """``ImageNet, 10 shots``; a data set without another name keeps its own."""
-    return names.dataset(name, shots)
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval.errors import MeasureError, UsageError
+from clipeval.results.ledger import Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COMPUTE = "gmacs_total"
+
+
+def records(rows: pd.DataFrame) -> list[Row]:
+    """The rows as plain values; None where one is missing."""
+    columns = [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in rows]
+    names = [str(name) for name in rows]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def numbers(rows: pd.DataFrame, column: str) -> np.ndarray:

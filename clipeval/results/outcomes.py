@@ -1,70 +1,65 @@
-"""The per-sample outcomes behind rows of the table."""
+"""The per-sample outcomes behind rows of the table: where they are, and what they say of a metric."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from clipeval.errors import StoreError
 from clipeval.results import samples
-from clipeval.results.ledger import Ledger
+from clipeval.results.ledger import Ledger, Row
 from clipeval.results.table import measurement, standing_cells
+from clipeval.stats.paired import NotPairedError, Scored, scored
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_DIRECTIONS = {"image_retrieval_recall": "text_to_image", "text_retrieval_recall": "image_to_text"}
-_CORRECT = {"acc1": "correct", "acc5": "correct5", "text_acc": "text_correct", "image_acc": "image_correct"}
-_AGREE = 1e-6
+
+def shelves_of(rows: pd.DataFrame) -> dict[str, Shelf]:
+    """The shelf beside each table that rows come from, by their ``results_file``; none for tables without a ledger."""
+    found = {}
+    for word in map(str, rows["results_file"].unique()):
+        folder = Path(word) if Path(word).is_dir() else Path(word).parent
+        if (folder / "ledger.jsonl").is_file():
+            found[word] = Shelf(Ledger(folder))
+    return found
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """The per-sample file of one cell in one results folder."""
-
-    folder: Path
-    cell: str
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """The whole file. Raises StoreError."""
-        return samples.read(self.folder, self.cell)
-
-    def hits(self, metric: str, value: float) -> pd.Series | None:
-        """One 0/1 outcome per sample id, whose mean is ``value``; None where the file has none such, as of a metric
-        that is not of this kind, or cannot be read."""
-        name, _, k = metric.partition("@")
-        try:
-            frame = self.frame
-        except StoreError:
-            return None
-        if direction := _DIRECTIONS.get(name):
-            frame, column = frame[(frame["direction"] == direction).to_numpy(bool)], f"hit@{k}"
-        else:
-            column = _CORRECT.get(metric, "")
-        if column not in frame:
-            return None
-        hits = frame.set_index(frame["id"].astype(str))[column].astype(np.float64)
-        agrees = hits.isin([0.0, 1.0]).all() and abs(float(hits.mean()) - value) <= _AGREE
-        return hits if agrees and hits.index.is_unique else None
+def has_outcomes(shelves: dict[str, Shelf], row: Row) -> bool:
+    """Whether the outcomes behind a row are on its shelf."""
+    return row["results_file"] in shelves and shelves[row["results_file"]].has(row)
 
 
 class Shelf:
-    """Finds outcomes: those of results folders with a ledger on this machine."""
+    """The per-sample files of one results folder, found through its ledger; none where it has no ledger."""
 
-    def __init__(self, rows: pd.DataFrame) -> None:
-        self._cells: dict[str, tuple[Path, dict[tuple[Any, ...], str]]] = {}
-        for word in rows["results_file"].unique():
-            folder = Path(word) if Path(word).is_dir() else Path(word).parent
-            if (folder / "ledger.jsonl").is_file():
-                self._cells[str(word)] = folder, standing_cells(Ledger(folder))
+    def __init__(self, ledger: Ledger) -> None:
+        self._folder = ledger.path.parent
+        self._cells = standing_cells(ledger)
+        self._read = lru_cache(maxsize=2)(samples.read)  # the metrics of a cell share a file and follow each other
 
-    def find(self, row: dict[str, Any]) -> Outcomes | None:
-        """The outcomes behind a row; None where none are kept."""
-        folder, cells = self._cells.get(row["results_file"], (Path(), {}))
-        cell = cells.get(measurement(row))
-        return Outcomes(folder, cell) if cell and samples.path(folder, cell).is_file() else None
+    def has(self, row: Row) -> bool:
+        """Whether there is a file of the outcomes behind a row."""
+        return self._file(row) is not None
+
+    def frame(self, row: Row) -> pd.DataFrame:
+        """The whole file. Raises StoreError where none is kept or it is broken."""
+        file = self._file(row)
+        if file is None:
+            raise StoreError("there are no per-sample outcomes of it")
+        return self._read(self._folder, file.stem)
+
+    def scored(self, row: Row) -> Scored:
+        """The outcomes behind the value of a row. Raises NotPairedError: none are kept, the file is broken, or it does
+        not belong to the row."""
+        try:
+            frame = self.frame(row)
+        except StoreError as error:
+            raise NotPairedError(str(error)) from error
+        return scored(str(row["metric"]), frame, float(row["value"]))
+
+    def _file(self, row: Row) -> Path | None:
+        cell = self._cells.get(measurement(row))
+        file = samples.path(self._folder, cell) if cell else None
+        return file if file is not None and file.exists() else None

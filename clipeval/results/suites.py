@@ -9,9 +9,8 @@ from typing import Any
 
 from clipeval.config import Config
 from clipeval.models.base import ModelInfo
+from clipeval.results.ledger import Row
 from clipeval.results.schema import WITH_VALUE
-
-Row = dict[str, Any]
 
 COMPOUND_METRICS = {"mean_recall@1": ("image_retrieval_recall@1", "text_retrieval_recall@1")}
 """Metrics that are the mean of several rows of the table."""

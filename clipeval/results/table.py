@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipeval.console import say
-from clipeval.errors import UsageError
 from clipeval.files import write_atomically
 from clipeval.results.ledger import Ledger, Record, Row, digest_of
-from clipeval.results.schema import COLUMNS, TEXT, to_frame
+from clipeval.results.schema import to_frame
 from clipeval.results.suites import SuiteRequest, suite_rows
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV in which no text is a formula for a spreadsheet.
 
     An apostrophe goes before a cell or column name that begins with one of ``= + - @``, a tab or a line break;
-    ``read_results`` takes it away again.
+    ``reading.read_results`` takes it away again.
     """
     texts = {name: frame[name].map(_quoted, na_action="ignore") for name in _text_columns(frame)}
     lone_return = any("\r" in str(text) for column in texts.values() for text in column)
@@ -139,61 +138,10 @@ def _quoted(text: Any) -> Any:
     return f"'{text}" if isinstance(text, str) and _FORMULA.match(text) else text
 
 
-def _unquoted(text: Any) -> Any:
+def unquoted(text: Any) -> Any:
+    """The inverse of what ``write_csv`` does to a text."""
     return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text) else text
 
 
 def _text_columns(frame: pd.DataFrame) -> list[str]:
     return [name for name in frame.columns if frame[name].dtype.kind == "O" or frame[name].dtype == "string"]
-
-
-def read_results(path: str | Path) -> pd.DataFrame:
-    """A tidy table from a results folder, a ``.parquet`` or a ``.csv`` file.
-
-    Columns that the file lacks are there and empty; columns it has beyond the schema are kept. Raises UsageError when
-    there is no such table, and for a cell of another type than its column.
-    """
-    import pandas as pd
-
-    path = Path(path)
-    if (made_anew := current(path)) is not None:
-        return made_anew
-    file = path / "results.parquet" if path.is_dir() else path
-    try:
-        frame = pd.read_parquet(file) if file.suffix == ".parquet" else _read_csv(file)
-    except FileNotFoundError:
-        raise UsageError(f"{file}: no results table here. Write one with: clipeval run -o {path}") from None
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
-        raise UsageError(f"{file}: not a readable results table: {error}.") from error
-    extra = [name for name in frame.columns if name not in COLUMNS]
-    records: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    try:
-        typed = to_frame(records)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UsageError(f"{file}: not a readable results table: {_wrong_cell(records) or error}.") from error
-    return typed.assign(**{name: frame[name].to_numpy() for name in extra})
-
-
-def _read_csv(file: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    as_written = {name: str for name, kind in COLUMNS.items() if kind == TEXT}  # 007 is a name, not 7
-    frame = pd.read_csv(file, low_memory=False, dtype=as_written)
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise ValueError("its rows have more cells than its header")
-    texts = {name: frame[name].map(_unquoted, na_action="ignore") for name in _text_columns(frame)}
-    return frame.assign(**texts).rename(columns=_unquoted)
-
-
-def _wrong_cell(records: list[Row]) -> str:
-    """The first cell of another type than its column, by row (from 1) and column."""
-    import pandas as pd
-
-    for number, record in enumerate(records, start=1):
-        for name, kind in COLUMNS.items():
-            try:
-                if kind != TEXT:
-                    pd.Series([record.get(name)], dtype=kind)  # type: ignore[call-overload]
-            except (TypeError, ValueError, OverflowError):
-                return f"row {number}, column {name}: {record[name]!r:.60} is not of type {kind}"
-    return ""

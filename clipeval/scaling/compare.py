@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from clipeval.scaling.exponents import Difference, difference
+from clipeval.scaling.exponents import difference
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.matched import Matched, matched
 from clipeval.scaling.rows import Cell
+from clipeval.stats.significance import Difference, holm
 
 A_BETTER, B_BETTER, UNDETERMINED = "a-scales-better", "b-scales-better", "undetermined"
 _LEVEL = 0.05
@@ -78,16 +79,6 @@ def compare_two(a: Fit, b: Fit) -> Comparison:
         a.points.cell, a.points.source, b.points.source, difference(a, b), *crossover, at_error, *multiplier,
         design=matched(a.points, b.points), note=note,
     )  # fmt: skip
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction (1979, Scand. J. Stat. 6:65) of ``p`` ``[m]``; NaNs stay and do not count."""
-    corrected = np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested])]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
-    return corrected
 
 
 def _crossover(a: Fit, b: Fit) -> tuple[tuple[float, float, float], str]:

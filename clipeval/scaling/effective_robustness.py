@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.compare import holm
-from clipeval.scaling.exponents import t_test
-from clipeval.scaling.matched import t_interval
 from clipeval.scaling.rows import FAMILY, Checkpoints, Question, select
+from clipeval.stats.significance import holm, t_interval, t_test
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +57,7 @@ class Advantage:
 
     ``at`` is that accuracy, the middle of the range that both sources share. ``logit`` is the difference of the logits
     and ``points`` that of the accuracies (b being on its line), each with a 95 % interval; ``p`` is by
-    ``exponents.t_test``.
+    ``significance.t_test``.
     """
 
     dataset: str

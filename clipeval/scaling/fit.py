@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.results.columns import COMPUTE
+from clipeval.results.published import published
+from clipeval.results.reading import read_tables
 from clipeval.scaling import cherti2023
 from clipeval.scaling.compare import compare
 from clipeval.scaling.effective_robustness import TASK as ROBUSTNESS_TASK
@@ -18,7 +19,7 @@ from clipeval.scaling.one import Recipe, fit_one
 from clipeval.scaling.optimal import joint_law, optimal, require_joint
 from clipeval.scaling.ranking import ranking
 from clipeval.scaling.result import FitResult, versions
-from clipeval.scaling.rows import FAMILY, MAIN_METRICS, Question, Selection, select
+from clipeval.scaling.rows import FAMILY, Question, Selection, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ def fit(
     """
     if preset not in (None, cherti2023.PRESET):
         raise UsageError(f"--preset {preset}: unknown.{suggest(str(preset), [cherti2023.PRESET])} Presets: cherti2023.")
-    everything = table if table is not None else _published()
+    everything = table if table is not None else published()
     if budget is not None and (law, x) == ("power", COMPUTE):
         law, x = joint_law(everything)
     if budget is not None:
@@ -71,9 +72,9 @@ def fit(
     recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator)
     notes: list[str] = []
     rows = everything if table is not None else cherti2023.default_rows(everything, task, datasets or None)
-    main_metrics = MAIN_METRICS
     if preset:
-        rows, main_metrics = cherti2023.as_published(rows), MAIN_METRICS | cherti2023.METRICS
+        rows = cherti2023.as_published(rows)
+    main_metrics = cherti2023.METRICS if preset else {}
     question = Question(task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics)
     selection = select(rows, question)
     recipes = [cherti2023.recipe(recipe, points.cell[0]) if preset else recipe for points in selection.points]
@@ -101,34 +102,6 @@ def run_fit(results: Sequence[str], **options: Any) -> FitResult:
     ``options`` are the keywords of ``fit``. Raises UsageError for a file that is no results table.
     """
     return fit(read_tables(results) if results else None, **options)
-
-
-def read_tables(results: Sequence[str]) -> pd.DataFrame:
-    """One table of several: files, results folders, or names of published studies (``open_clip``)."""
-    import pandas as pd
-
-    return pd.concat([_read_table(str(word)) for word in results])
-
-
-def _read_table(word: str) -> pd.DataFrame:
-    from clipeval.results.table import read_results
-
-    if not Path(word).exists() and not Path(word).suffix:
-        studies = _published()
-        names = sorted(studies["study"].unique())
-        if word in names:
-            return studies[studies["study"].isin([word]).to_numpy(bool)]
-        if len(Path(word).parts) == 1:
-            raise UsageError(
-                f"{word}: no such file or folder, and not a published study ({', '.join(names)}).{suggest(word, names)}"
-            )
-    return read_results(word).assign(results_file=word)
-
-
-def _published() -> pd.DataFrame:
-    from clipeval.results.published import published
-
-    return published()
 
 
 def _require_a_law(fits: Sequence[Fit]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from clipeval.results.columns import archs, numbers
 from clipeval.scaling.rows import Checkpoints
+from clipeval.stats.significance import t_interval, two_sided_p
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,20 +96,3 @@ def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def _standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-
-
-def t_interval(centre: float, se: float, df: float) -> tuple[float, float]:
-    """95 % interval of Student's t; NaN bounds where there is no standard error."""
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(df, 0.975)) * se if df > 0 and se == se else float("nan")
-    return centre - half, centre + half
-
-
-def two_sided_p(estimate: float, se: float, df: float) -> float:
-    """P value of Student's t test that an estimate is 0; NaN where there is no standard error."""
-    from scipy.special import stdtr
-
-    if not (df > 0 and se > 0):
-        return float("nan")
-    return float(2 * stdtr(df, -abs(estimate) / se))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import vocabulary
 from clipeval.files import write_atomically
 from clipeval.results.columns import COMPUTE, archs
-from clipeval.scaling import names
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.looks import STYLE, Looks, as_text, legend, looks_of, samples_seen, upstream
 from clipeval.scaling.rows import Cell
@@ -86,9 +86,9 @@ def _figure(
 
 def _title(axis: Axes, cell: Cell) -> None:
     _, dataset, metric, shots = cell
-    title = ", ".join(part for part in (names.dataset(dataset, shots), names.direction(metric)) if part)
+    title = ", ".join(part for part in (vocabulary.dataset(dataset, shots), vocabulary.metric(metric).way) if part)
     axis.set_title(as_text(title), loc="left", fontweight="bold")
-    axis.set_ylabel(as_text(names.error(metric)))
+    axis.set_ylabel(as_text(vocabulary.metric(metric).error))
     axis.set_xscale("log")
     axis.set_yscale("log")
 
@@ -106,7 +106,7 @@ def _laws(axis: Axes, fits: Sequence[Fit], pairs: Sequence[Comparison], x: str, 
         _crossover(axis, pairs[0], grid)
     _percent_ticks(axis.yaxis, _range(fits))
     _decade_ticks(axis)
-    axis.set_xlabel(names.scale(x))
+    axis.set_xlabel(vocabulary.scale(x))
     if looks.few:
         axis.legend(loc="lower left", **_LEGEND)
 

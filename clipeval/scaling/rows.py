@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import vocabulary
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.results.columns import COMPUTE, compute, errors, numbers, refuse, row_label, scales
-from clipeval.tasks import TASKS, canonical_name
+from clipeval.tasks import canonical_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FAMILY = "source_family"
-MAIN_METRICS = {name: (spec.main_metric,) for name, spec in TASKS.items()} | {
-    "zeroshot_retrieval": ("image_retrieval_recall@5", "text_retrieval_recall@5"),
-    "finetune": ("acc1",),
-}
-"""What is fitted where no metric is named; both directions of retrieval."""
 _FALLBACK_METRIC = "mean_average_precision"
 _REQUIRED = ("model", "dataset", "task", "metric", "value")
 _CHECKPOINT = ("model", "arch", "pretrained", "samples_seen", "gmacs")
@@ -44,16 +40,19 @@ Cell = tuple[str, str, str, int | None]
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be fitted. ``datasets`` may hold globs, None asks for all; without a ``metric`` it is the
-    ``main_metrics`` of each task; ``x`` has one column, or several for joint laws; one law is fitted for each value
-    of the column ``by``."""
+    """What is to be fitted.
+
+    ``datasets`` may hold globs, None asks for all; without a ``metric`` it is each task's main ones, or those that
+    ``main_metrics`` names instead; ``x`` has one column, or several for joint laws; one law is fitted for each value of
+    the column ``by``.
+    """
 
     task: str | None = None
     datasets: tuple[str, ...] | None = None
     metric: str | None = None
     x: tuple[str, ...] = (COMPUTE,)
     by: str = FAMILY
-    main_metrics: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MAIN_METRICS)
+    main_metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def _of_metrics(rows: pd.DataFrame, question: Question) -> pd.DataFrame:
 def _metrics(task: str, dataset: str, there: Sequence[str], question: Question) -> list[str]:
     if question.metric is not None:
         return [question.metric] if question.metric in there else []
-    main = question.main_metrics.get(task, ())
+    main = question.main_metrics.get(task) or vocabulary.task(task).main
     found = [metric for metric in main if metric in there] or [m for m in there if m == _FALLBACK_METRIC]
     if not found and len(there) != 1:
         raise UsageError(f"{dataset}: name the metric to fit with --metric. Metrics there: {', '.join(there)}.")

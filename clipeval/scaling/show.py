@@ -9,10 +9,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from clipeval import tables
+from clipeval import tables, vocabulary
 from clipeval.console import lines, out, show
 from clipeval.plain import printable
-from clipeval.scaling import names
 from clipeval.scaling.cherti2023 import BEST_OF_PAPER
 from clipeval.scaling.forecast import GUARD
 from clipeval.scaling.result import FitResult, records
@@ -215,7 +214,7 @@ def _robustness_lines(result: FitResult) -> Table | None:
     )
     for row in records(result.more["robustness_lines"]):
         table.add_row(
-            names.dataset(row["dataset"]), row["source"], str(row["n"]),
+            vocabulary.dataset(row["dataset"]), row["source"], str(row["n"]),
             _interval(row, "slope"), _interval(row, "level"), _number(100 * row["at"], 2),
         )  # fmt: skip
     return table
@@ -232,7 +231,7 @@ def _robustness(result: FitResult) -> Table | None:
     for row in rows:
         points = row | {f"points{end}": 100 * row[f"points{end}"] for end in ("", "_low", "_high")}
         table.add_row(
-            names.dataset(row["dataset"]), f"{row['source_a']}, {row['source_b']}", _number(100 * row["at"], 2),
+            vocabulary.dataset(row["dataset"]), f"{row['source_a']}, {row['source_b']}", _number(100 * row["at"], 2),
             _interval(points, "points", digits=4), _interval(row, "logit"),
             _number(row["p"], 4), _number(row["p_holm"], 4),
         )  # fmt: skip
@@ -246,7 +245,8 @@ def _beyond(row: dict[str, Any]) -> str:
 
 def _cell(row: dict[str, Any]) -> tuple[str, str]:
     shots = row["shots"]
-    return names.dataset(row["dataset"], int(shots) if shots == shots and shots else None), names.metric(row["metric"])
+    dataset = vocabulary.dataset(row["dataset"], int(shots) if shots == shots and shots else None)
+    return dataset, vocabulary.metric(row["metric"]).title
 
 
 def _interval(

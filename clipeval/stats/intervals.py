@@ -83,17 +83,6 @@ def clustered_intervals(hits: np.ndarray, counts: np.ndarray, seed: int) -> list
     return intervals
 
 
-def mcnemar_p(lost: int, won: int) -> float:
-    """One-sided p value of McNemar's exact test (McNemar 1947, Psychometrika 12:153).
-
-    Of the samples that two checkpoints score differently, ``lost`` were right before and ``won`` are right now. The
-    chance of at least as many losses if either were as likely: P(X >= lost) for X ~ Binomial(lost + won, 1/2).
-    """
-    from scipy.special import bdtrc
-
-    return float(bdtrc(lost - 1, lost + won, 0.5)) if lost else 1.0
-
-
 def resampled_means(values: np.ndarray, seed: int, draws: int) -> np.ndarray:
     """``[draws]`` means of ``values`` ``[n]`` resampled with replacement. Only the distinct values cost time."""
     distinct, counts = np.unique(values, return_counts=True)
@@ -104,21 +93,11 @@ def resampled_means(values: np.ndarray, seed: int, draws: int) -> np.ndarray:
     return np.concatenate([generator.multinomial(n, counts / n, size) @ distinct / n for size in sizes])
 
 
-def bootstrap_p(draws: np.ndarray, observed: float, discordant: int) -> float:
-    """One-sided p value of "the mean is not above 0", from ``draws`` of a mean that was ``observed``.
-
-    The share of draws that lie as far above the observed mean as that lies above 0: the bootstrap moved to the null
-    hypothesis (Davison and Hinkley 1997, section 4.4). Beyond the resolution of the draws it is the normal tail with
-    their standard deviation. It is never below 2^-discordant, the chance that as many differing pairs all differ in
-    the same direction.
-    """
-    from scipy.special import ndtr
-
-    if not observed > 0:
-        return 1.0
-    beyond = int(np.count_nonzero(draws - observed >= observed * (1 - 1e-9)))
-    p = (1 + beyond) / (1 + len(draws))
-    spread = float(draws.std())
-    if beyond == 0:
-        p = min(p, float(ndtr(-observed / spread))) if spread > 0 else 0.0
-    return max(p, 0.5**discordant)
+def paired_interval(only_a: int, only_b: int, n: int) -> Interval:
+    """95 % interval of the difference of two proportions of the same ``n`` samples, of which ``only_a`` and ``only_b``
+    are right in one alone: the adjusted Wald interval of Bonett and Price (2012, J. Educ. Behav. Stat. 37:479), z times
+    the standard error after one more discordant sample on either side."""
+    more, less = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    centre = more - less
+    half = Z_95 * np.sqrt((more + less - centre**2) / (n + 2))
+    return float(max(centre - half, -1.0)), float(min(centre + half, 1.0))

@@ -1,16 +1,27 @@
-"""Two checkpoints on the same samples: how much worse the second is, and how sure that is."""
+"""Two checkpoints on the same samples: how far apart they are, and how sure that is.
+
+Each side is read once, as ``Scored``; two of them are compared as often as one likes.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipeval import metrics
-from clipeval.stats import intervals as stats
+from clipeval.stats.intervals import (
+    Interval,
+    bootstrap_weights,
+    paired_interval,
+    percentile_interval,
+    resampled_means,
+)
+from clipeval.stats.significance import bootstrap_p, mcnemar_p
+from clipeval.vocabulary import Metric, metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,15 +29,6 @@ if TYPE_CHECKING:
 DRAWS = 9_999
 _AGREE = 1e-6
 MCNEMAR, BOOTSTRAP = "exact McNemar", "paired bootstrap"
-_HITS = {
-    "acc1": "correct",
-    "acc5": "correct5",
-    "mean_per_class_recall": "correct",
-    "text_acc": "text_correct",
-    "image_acc": "image_correct",
-    "acc": "correct",
-}
-_RECALL = re.compile(r"(image|text)_retrieval_recall@(\d+)")
 
 
 class NotPairedError(Exception):
@@ -37,136 +39,206 @@ class OtherSamplesError(NotPairedError):
     """The two checkpoints were measured on different samples."""
 
 
-@dataclass(frozen=True)
-class Paired:
-    """A paired comparison. ``loss`` is how much worse the current checkpoint is, in the metric's own unit.
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The outcomes of one metric of one checkpoint: ``outcomes`` ``[n]`` 0/1, or ``[n, K]`` scores where it is one of
+    ranks; ``labels`` ``[n]``, or ``[n, K]`` bool, None where there are none; ``ids`` ``[n]``, no two alike."""
 
-    ``p`` is one-sided: the chance of such a loss if there was none to find. ``discordant`` counts the units (samples,
-    or images with several captions) that differ. ``draw(seed)`` gives ``[DRAWS]`` bootstrapped losses.
+    metric: Metric
+    ids: pd.Index
+    outcomes: np.ndarray
+    labels: np.ndarray | None
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """``[n]``: the number of the image that each caption belongs to. An id is the image's, ``#`` and the caption's
+        number."""
+        return np.unique(self.ids.str.replace(r"#\d+$", "", regex=True).to_numpy(str), return_inverse=True)[1]
+
+    def ordered(self, order: np.ndarray) -> Scored:
+        """The samples at ``order``."""
+        labels = None if self.labels is None else self.labels[order]
+        return Scored(self.metric, self.ids[order], self.outcomes[order], labels)
+
+
+def scored(name: str, frame: pd.DataFrame, value: float) -> Scored:
+    """The outcomes of the metric ``name`` in the per-sample file ``frame``, whose value in the table is ``value``.
+
+    Raises NotPairedError where there are none, or where they give another value than the table has, and
+    OtherSamplesError for repeated sample ids.
+    """
+    known = metric(name)
+    if "id" not in frame or (known.direction and "direction" not in frame):
+        raise NotPairedError(f"there are no per-sample outcomes of {name}")
+    if known.direction:
+        frame = frame[(frame["direction"] == known.direction).to_numpy(bool)]
+    frame = frame.set_index(frame["id"].astype(str))
+    if not frame.index.is_unique:
+        raise OtherSamplesError("sample ids are repeated")
+    try:
+        found = _ranked(known, frame) if known.scored == "ranks" else _hits(known, frame)
+    except (TypeError, ValueError) as error:
+        raise NotPairedError(f"the per-sample outcomes of {name} are not readable: {error}") from error
+    mean = _value(found)
+    if not abs(mean - value) <= _AGREE:  # NaN does not agree either
+        raise NotPairedError(f"the per-sample outcomes give {mean:.6f}, the table says {value:.6f}")
+    return found
+
+
+def _hits(known: Metric, frame: pd.DataFrame) -> Scored:
+    needed = {known.column, *(["label"] if known.scored == "classes" else [])}
+    if not known.column or not needed <= set(frame):
+        raise NotPairedError(f"there are no per-sample outcomes of {known.name}")
+    hits = frame[known.column].to_numpy(np.float64)
+    if not np.isin(hits, (0, 1)).all():
+        raise NotPairedError(f"the per-sample outcomes of {known.name} are not all 0 or 1")
+    labels = frame["label"].to_numpy() if "label" in frame else None
+    if labels is not None and labels.dtype.kind not in "biuf":
+        labels = labels.astype(str)
+    return Scored(known, frame.index, hits, labels)
+
+
+def _ranked(known: Metric, frame: pd.DataFrame) -> Scored:
+    if not {"labels", "scores"} <= set(frame):
+        raise NotPairedError("there are no scores per sample")
+    scores, labels = (np.stack(list(frame[name])) for name in ("scores", "labels"))
+    if scores.ndim != 2 or scores.shape != labels.shape:
+        raise ValueError(f"scores {scores.shape} and labels {labels.shape} do not belong together")
+    return Scored(known, frame.index, scores.astype(np.float64), labels.astype(bool))
+
+
+def _value(side: Scored) -> float:
+    if not len(side.ids):
+        return float("nan")
+    if side.metric.scored == "ranks":
+        return float(_mean_precisions(side, np.ones((1, len(side.ids))))[0])
+    return float(np.mean(side.outcomes * _weights(side)))
+
+
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """``first`` minus ``second`` in the metric's own unit: positive where the second is worse.
+
+    ``lost`` and ``won`` count the units (samples, or images with several captions) that are better in the first and in
+    the second, of ``n``; of metrics of ranks every sample with other scores is in ``lost``. ``draw(seed)`` gives
+    ``[DRAWS]`` bootstrapped differences.
     """
 
-    loss: float
-    p: float
+    difference: float
     test: str
-    discordant: int
+    lost: int
+    won: int
+    n: int
     draw: Callable[[int], np.ndarray]
 
+    @cached_property
+    def p(self) -> float:
+        """One-sided: the chance of such a loss if there was none to find."""
+        return self._p(1)
 
-def paired(metric: str, baseline: pd.DataFrame, current: pd.DataFrame, values: tuple[float, float]) -> Paired:
-    """Compare per-sample outcomes, in any order, of one metric.
+    @property
+    def p_two_sided(self) -> float:
+        """The chance of such a difference, in either direction, if there was none."""
+        return min(1.0, 2 * min(self.p, self._p(-1)))
 
-    ``values`` are what the tables say of baseline and current; outcomes of another measurement than the tables' are
-    refused. 0/1 outcomes of independent samples are compared by McNemar's exact test. Other metrics by a bootstrap
-    over samples, the same for both: mean per-class recall, mean average precision, and recall of captions, which is
-    resampled by image as the captions of an image are not independent. Raises NotPairedError and OtherSamplesError.
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval of the difference."""
+        if self.test == MCNEMAR:
+            return paired_interval(self.lost, self.won, self.n)
+        return percentile_interval(self._draws)
+
+    def _p(self, sign: int) -> float:
+        if self.test == MCNEMAR:
+            return mcnemar_p(*((self.lost, self.won) if sign > 0 else (self.won, self.lost)))
+        if not sign * self.difference > 0:
+            return 1.0
+        return bootstrap_p(sign * self._draws, sign * self.difference, self.lost + self.won)
+
+    @cached_property
+    def _draws(self) -> np.ndarray:
+        return self.draw(0)
+
+
+def compare(first: Scored, second: Scored) -> Paired:
+    """Compare two checkpoints on one metric, their samples in any order. Raises OtherSamplesError.
+
+    0/1 outcomes of independent samples: McNemar's exact test, with the interval of Bonett and Price. Others by a
+    bootstrap over samples, the same for both: mean per-class recall, mean average precision, and recall of captions,
+    which is resampled by image as the captions of an image are not independent.
     """
-    recall = _RECALL.fullmatch(metric)
-    if recall:
-        direction = "text_to_image" if recall[1] == "image" else "image_to_text"
-        baseline, current = (side[side["direction"] == direction] for side in (baseline, current))
-    baseline, current = _aligned(baseline, current)
-    if metric == "mean_average_precision":
-        return _average_precision(baseline, current, values)
-    column = f"hit@{recall[2]}" if recall else _HITS.get(metric, "")
-    if column not in baseline or column not in current:
-        raise NotPairedError(f"there are no per-sample outcomes of {metric}")
-    hits = [side[column].to_numpy(np.float64) for side in (baseline, current)]
-    weights = (
-        _class_weights(baseline["label"].to_numpy()) if metric == "mean_per_class_recall" else np.ones(len(hits[0]))
-    )
-    _require_values([float(np.mean(hit * weights)) for hit in hits], values)
-    units = (hits[0] - hits[1]) * weights
-    lost, won = int((units > 0).sum()), int((units < 0).sum())
-    if metric == "mean_per_class_recall":
-        return _bootstrapped(float(units.mean()), lost + won, lambda seed: _resampled(units, seed))
-    if recall and recall[1] == "image" and (by_image := _by_image(units, baseline.index)) is not None:
-        return _bootstrapped(float(units.mean()), lost + won, lambda seed: _resampled(by_image, seed))
-    p = stats.mcnemar_p(lost, won)
-    return Paired(float(units.mean()), p, MCNEMAR, lost + won, lambda seed: _resampled(units, seed))
+    second = _aligned(first, second)
+    known = first.metric
+    if known.scored == "ranks":
+        return _compared_ranks(first, second)
+    units = (first.outcomes - second.outcomes) * _weights(first)
+    difference, lost, won = float(units.mean()), int((units > 0).sum()), int((units < 0).sum())
+    by_image = _by_image(units, first.images) if known.direction == "text_to_image" else None
+    resampled = units if by_image is None else by_image
+    test = MCNEMAR if by_image is None and known.scored == "samples" else BOOTSTRAP
+    return Paired(difference, test, lost, won, len(units), lambda seed: resampled_means(resampled, seed, DRAWS))
 
 
-def average(parts: list[Paired]) -> Paired:
+def average(parts: Sequence[Paired]) -> Paired:
     """The mean of a metric over data sets: their bootstraps, independent of each other, averaged draw by draw."""
-    loss = float(np.mean([part.loss for part in parts]))
-    discordant = sum(part.discordant for part in parts)
 
     def draw(seed: int) -> np.ndarray:
         return np.mean([part.draw(seed + number) for number, part in enumerate(parts)], axis=0)
 
-    return _bootstrapped(loss, discordant, draw)
+    difference = float(np.mean([part.difference for part in parts]))
+    lost, won, n = (sum(getattr(part, name) for part in parts) for name in ("lost", "won", "n"))
+    return Paired(difference, BOOTSTRAP, lost, won, n, draw)
 
 
-def _aligned(baseline: pd.DataFrame, current: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both by sample id, in the same order."""
-    baseline, current = baseline.set_index("id"), current.set_index("id")
-    if not (baseline.index.is_unique and current.index.is_unique):
-        raise OtherSamplesError("sample ids are repeated")
-    missing, new = len(baseline.index.difference(current.index)), len(current.index.difference(baseline.index))
-    if missing or new:
-        raise OtherSamplesError(f"sample ids: {missing} of {len(baseline)} of the baseline are not here, {new} are new")
-    current = current.loc[baseline.index]
-    if "label" in baseline and "label" in current and (baseline["label"] != current["label"]).any():
+def _aligned(first: Scored, second: Scored) -> Scored:
+    """The second in the order of the first."""
+    if not first.ids.equals(second.ids):
+        order = second.ids.get_indexer(first.ids)
+        missing = int((order < 0).sum())
+        new = len(second.ids) - (len(order) - missing)
+        if missing or new:
+            of = f"{missing} of {len(first.ids)}"
+            raise OtherSamplesError(f"sample ids: {of} of the baseline are not here, {new} are new")
+        second = second.ordered(order)
+    if first.labels is not None and second.labels is not None and not np.array_equal(first.labels, second.labels):
         raise OtherSamplesError("samples of the same id have other labels")
-    return baseline, current
+    return second
 
 
-def _class_weights(labels: np.ndarray) -> np.ndarray:
-    """Weights ``[n]`` of mean 1 with which the mean over samples is the mean over classes."""
-    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    return len(labels) / (len(counts) * counts[index])
+def _weights(side: Scored) -> np.ndarray:
+    """Weights ``[n]`` of mean 1 with which the mean over samples is the metric."""
+    if side.metric.scored != "classes" or side.labels is None:
+        return np.ones(len(side.ids))
+    _, index, counts = np.unique(side.labels, return_inverse=True, return_counts=True)
+    return len(index) / (len(counts) * counts[index])
 
 
-def _by_image(losses: np.ndarray, caption_ids: pd.Index) -> np.ndarray | None:
-    """Losses ``[captions]`` to one value per image whose mean is the same: the ratio of sums, linearised (Cochran 1977,
-    Sampling Techniques, section 6.3). An id is the image's, ``#`` and the caption's number. None where each image has
-    one caption."""
-    images = np.array([str(name).rpartition("#")[0] for name in caption_ids])
-    _, index = np.unique(images, return_inverse=True)
-    sums, counts = np.bincount(index, weights=losses), np.bincount(index)
-    if len(counts) == len(losses):
+def _by_image(differences: np.ndarray, images: np.ndarray) -> np.ndarray | None:
+    """Differences ``[captions]`` to one value per image whose mean is the same: the ratio of sums, linearised (Cochran
+    1977, Sampling Techniques, section 6.3). None where each image has one caption."""
+    sums, counts = np.bincount(images, weights=differences), np.bincount(images)
+    if len(counts) == len(differences):
         return None
-    return np.round(losses.mean() + (sums - losses.mean() * counts) / counts.mean(), 12)
+    mean = differences.mean()
+    return np.round(mean + (sums - mean * counts) / counts.mean(), 12)
 
 
-def _bootstrapped(loss: float, discordant: int, draw: Callable[[int], np.ndarray]) -> Paired:
-    p = stats.bootstrap_p(draw(0), loss, discordant) if loss > 0 else 1.0
-    return Paired(loss, p, BOOTSTRAP, discordant, draw)
+def _mean_precisions(side: Scored, weights: np.ndarray) -> np.ndarray:
+    """``[draws]``: mean average precision under ``weights`` ``[draws, n]``."""
+    assert side.labels is not None
+    classes = np.flatnonzero(side.labels.any(axis=0))
+    order = [np.argsort(-side.outcomes[:, k], kind="stable") for k in classes]
+    found = np.array(
+        [metrics.average_precision(side.labels[o, k], weights[:, o]) for k, o in zip(classes, order, strict=True)]
+    ).reshape(len(classes), len(weights))
+    defined = ~np.isnan(found)  # a draw may hold no positive of a class
+    return np.where(defined, found, 0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
 
 
-def _resampled(units: np.ndarray, seed: int) -> np.ndarray:
-    return stats.resampled_means(units, seed, DRAWS)
-
-
-def _average_precision(baseline: pd.DataFrame, current: pd.DataFrame, values: tuple[float, float]) -> Paired:
-    if not {"labels", "scores"} <= set(baseline) & set(current):
-        raise NotPairedError("there are no scores per sample")
-    labels = np.stack(list(baseline["labels"])).astype(bool)
-    scores = [np.stack(list(side["scores"])) for side in (baseline, current)]
-    classes = np.flatnonzero(labels.any(axis=0))
-    order = [[np.argsort(-score[:, k], kind="stable") for k in classes] for score in scores]
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        """``[2, draws]``: mean average precision of both under ``weights`` ``[draws, n]``."""
-        precision = [
-            [metrics.average_precision(labels[o, k], weights[:, o]) for k, o in zip(classes, side, strict=True)]
-            for side in order
-        ]
-        defined = ~np.isnan(precision)  # a draw may hold no positive of a class
-        return np.where(defined, precision, 0).sum(axis=1) / np.maximum(defined.sum(axis=1), 1)
-
-    found = means(np.ones((1, len(labels))))[:, 0]
-    _require_values(found.tolist(), values)
-    discordant = int((scores[0] != scores[1]).any(axis=1).sum())
-
+def _compared_ranks(first: Scored, second: Scored) -> Paired:
     def draw(seed: int) -> np.ndarray:
-        blocks = [means(weights) for weights in stats.bootstrap_weights(len(labels), seed, DRAWS)]
-        before, now = np.concatenate(blocks, axis=1)
-        return before - now
+        blocks = bootstrap_weights(len(first.ids), seed, DRAWS)
+        return np.concatenate([_mean_precisions(first, w) - _mean_precisions(second, w) for w in blocks])
 
-    return _bootstrapped(float(found[0] - found[1]), discordant, draw)
-
-
-def _require_values(found: list[float], values: tuple[float, float]) -> None:
-    for whose, outcome, value in zip(("baseline's", "current"), found, values, strict=True):
-        if abs(outcome - value) > _AGREE:
-            raise NotPairedError(f"the {whose} per-sample outcomes give {outcome:.6f}, its table says {value:.6f}")
+    other = int((first.outcomes != second.outcomes).any(axis=1).sum())
+    return Paired(_value(first) - _value(second), BOOTSTRAP, other, 0, len(first.ids), draw)

@@ -1,4 +1,4 @@
-"""The tasks by name. A task is one module with three functions, and one line in ``TASKS``.
+"""The tasks by name. A task is one module with three functions, a line of ``TASKS``, and one of ``vocabulary.TASKS``.
 
 texts(dataset) -> list[str]        the texts it will ask for, so that those of all cells are encoded together
 run(inputs) -> TaskResult          collects the arrays
@@ -13,6 +13,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from clipeval import vocabulary
 from clipeval.errors import UsageError, suggest
 
 if TYPE_CHECKING:
@@ -24,18 +25,26 @@ if TYPE_CHECKING:
 class TaskSpec:
     """What there is to know of a task without importing it.
 
-    ``short`` is a second name for the command line, ``version`` changes whenever its values do, ``main_metric`` stands
-    for it in summaries. ``needs`` is what a data set must have for it, out of labels, prompts, captions, choices and
-    train (a training split). ``address`` is its module, by default the one of its name here.
+    ``short`` is a second name for the command line, ``version`` changes whenever its values do. ``needs`` is what a
+    data set must have for it, out of labels, prompts, captions, choices and train (a training split). ``address`` is
+    its module, by default the one of its name here. What it is called is a line of ``clipeval.vocabulary``.
     """
 
     name: str
     short: str
-    title: str
     version: int
-    main_metric: str
     needs: tuple[str, ...]
     address: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called on screen."""
+        return vocabulary.task(self.name).title
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that stands for it in summaries."""
+        return vocabulary.task(self.name).main[0]
 
 
 class Task(Protocol):
@@ -58,11 +67,11 @@ class Task(Protocol):
 
 
 _SPECS = (
-    TaskSpec("zeroshot_classification", "classification", "Zero-shot classification", 1, "acc1", ("labels", "prompts")),
-    TaskSpec("zeroshot_retrieval", "retrieval", "Zero-shot retrieval", 1, "image_retrieval_recall@5", ("captions",)),
-    TaskSpec("linear_probe", "probe", "Linear probe", 2, "acc1", ("labels", "train")),
-    TaskSpec("finetune", "", "End-to-end fine-tuning", 1, "acc1", ("labels", "train"), "clipeval_train.finetune.task"),
-    TaskSpec("image_caption_selection", "", "Image-caption selection", 1, "text_acc", ("choices",)),
+    TaskSpec("zeroshot_classification", "classification", 1, ("labels", "prompts")),
+    TaskSpec("zeroshot_retrieval", "retrieval", 1, ("captions",)),
+    TaskSpec("linear_probe", "probe", 2, ("labels", "train")),
+    TaskSpec("finetune", "", 1, ("labels", "train"), "clipeval_train.finetune.task"),
+    TaskSpec("image_caption_selection", "", 1, ("choices",)),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
 

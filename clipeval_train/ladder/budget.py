@@ -34,8 +34,7 @@ def allocate(runs: Sequence[Run], results: Sequence[str], budget: float) -> pd.D
 
 def print_allocation(found: pd.DataFrame) -> None:
     """The best architecture of the ladder for each data set and source, as a table on stdout."""
-    from clipeval import tables
-    from clipeval.scaling import names
+    from clipeval import tables, vocabulary
 
     title = f"The ladder's best run for {found['budget'][0]:g} GMACs, by a law of GMACs per sample and samples seen"
     table = tables.table(title)
@@ -47,7 +46,7 @@ def print_allocation(found: pd.DataFrame) -> None:
     for row in choices.drop_duplicates(["dataset", "metric", "shots", "source"]).sort_index().to_dict("records"):
         error, low, high = (100 * row[name] for name in ("error", "error_low", "error_high"))
         table.add_row(
-            *(names.dataset(row["dataset"]), names.metric(row["metric"]), row["source"], row["arch"]),
+            *(vocabulary.dataset(row["dataset"]), vocabulary.metric(row["metric"]).title, row["source"], row["arch"]),
             *(f"{row['samples_seen']:,.0f}", f"{error:.2f} [{low:.2f}, {high:.2f}]"),
             f"{row['decades_beyond']:.2f} decades" if row["decades_beyond"] > 0 else "within",
         )

@@ -10,7 +10,7 @@ from folders import NEW, folder, row, scored
 import clipeval
 from clipeval.checks import measured
 from clipeval.errors import UsageError
-from clipeval.stats.intervals import paired as outcomes
+from clipeval.stats import paired as outcomes
 
 GOOD, BAD = [True] * 90 + [False] * 11, [True] * 60 + [False] * 41
 
@@ -74,7 +74,7 @@ def test_without_outcomes_a_drop_is_not_a_pass(gate, tmp_path):
     verdict, reason, code = only(gate([row(value=0.9)], [row(value=0.6, **NEW)]))
     assert (verdict, code) == ("cannot-tell", 3)
     assert "but no paired test: " in reason
-    assert "has no per-sample outcomes of it" in reason
+    assert "there are no per-sample outcomes of it" in reason
     assert only(gate([row(value=0.9)], [row(value=0.895, **NEW)]))[0] == "pass"
 
 
@@ -276,8 +276,11 @@ def simulated(rng, loss, monkeypatch, n=150):
             cell, columns = scored(hits, dataset=dataset, checkpoint_sha256=checkpoint)
             rows[checkpoint].append(cell)
             kept[checkpoint, dataset] = pd.DataFrame(columns)
-    find = lambda self, row: kept[row["checkpoint_sha256"], row["dataset"]]  # noqa: E731
-    monkeypatch.setattr(measured.Results, "outcomes", find)
+
+    def find(self, row):
+        return outcomes.scored(row["metric"], kept[row["checkpoint_sha256"], row["dataset"]], row["value"])
+
+    monkeypatch.setattr(measured.Results, "scored", find)
     return clipeval.check(pd.DataFrame(rows["b"]), pd.DataFrame(rows["a"]), rules="no_drop.yaml")
 
 

@@ -213,5 +213,5 @@ def test_command_line_json_plan_and_table(words, reference, tmp_path, cache):
     assert len(document["rows"]) == len(reference)
     assert {cell["state"] for cell in json.loads(command(*asked, "--plan", "--json", cache=cache).stdout)} == {"done"}
     table = command(*asked, cache=cache)
-    assert "acc1" in table.stdout
+    assert "top-1" in table.stdout
     np.testing.assert_array_equal(clipeval.read_results(tmp_path / "out").value.to_numpy(), reference.value.to_numpy())

@@ -10,15 +10,16 @@ import pytest
 from imagenet_cherti2023 import COMPUTE, WIT_COMPUTE
 from scipy import stats
 
-from clipeval.scaling.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two, holm
+from clipeval.scaling.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two
 from clipeval.scaling.estimate import Estimate, fit
-from clipeval.scaling.exponents import COCHRAN_COX, PERMUTATION, WELCH, difference, t_test
+from clipeval.scaling.exponents import PERMUTATION, difference
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.matched import matched
 from clipeval.scaling.rows import Checkpoints
 from clipeval.scaling.select import NO_SCALING, SCALING
 from clipeval.scaling.uncertainty import Uncertainty, uncertainty
+from clipeval.stats.significance import COCHRAN_COX, WELCH, holm, t_test
 
 CELL = ("zeroshot_classification", "d", "acc1", None)
 

@@ -11,8 +11,9 @@ from tables import table
 import clipeval
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.published import published
+from clipeval.results.reading import read_tables
 from clipeval.scaling.effective_robustness import effective_robustness
-from clipeval.scaling.fit import fit, read_tables
+from clipeval.scaling.fit import fit
 from clipeval.scaling.optimal import optimal
 from clipeval.scaling.result import COMPARISON_COLUMNS, FIT_COLUMNS, FORECAST_COLUMNS
 from clipeval.scaling.rows import Question, select

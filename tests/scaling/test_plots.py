@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tables import table
 
-from clipeval.scaling import names
 from clipeval.scaling.fit import fit
 
 
@@ -51,8 +50,8 @@ def test_axes_are_logarithmic_and_say_what_they_show(figures):
     assert axis.get_ylabel() == "Top-1 error (%)"
     assert "GMACs" in axis.get_xlabel()
     coco = panel(figures, "mscoco_captions-image_retrieval_recall@5")
-    assert coco.get_title(loc="left") == "MS-COCO, image retrieval"
-    assert coco.get_ylabel() == "100 − image R@5 (%)"
+    assert coco.get_title(loc="left") == "MS-COCO, text→image retrieval"
+    assert coco.get_ylabel() == "100 − text→image R@5 (%)"
 
 
 def test_ticks_are_round_percents(figures):
@@ -141,11 +140,3 @@ def test_files_are_png_and_pdf_and_the_same_again(tmp_path):
 def test_data_sets_with_slashes_and_shots_have_file_names():
     rows = table().assign(dataset="vtab/pets", task="linear_probe", shots=10)
     assert set(fit(rows, bootstrap=200).plot()) == {"vtab_pets-acc1-10shot"}
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [("image_retrieval_recall@5", "image retrieval"), ("text_retrieval_recall@10", "text retrieval"), ("acc1", "")],
-)
-def test_names_of_directions(name, shown):
-    assert names.direction(name) == shown

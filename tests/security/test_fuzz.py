@@ -18,8 +18,9 @@ from clipeval.checks.rules import Rules
 from clipeval.errors import ClipevalError
 from clipeval.importers.import_files import import_files
 from clipeval.results.ledger import Ledger
+from clipeval.results.reading import read_results
 from clipeval.results.schema import COLUMNS
-from clipeval.results.table import current_rows, read_results, write_frame
+from clipeval.results.table import current_rows, write_frame
 from clipeval.scaling.fit import run_fit
 
 fuzz = settings(

@@ -16,8 +16,9 @@ from helpers import TINY, add, encoded, image_folder, picture, tiny_checkpoint
 import clipeval
 from clipeval import config
 from clipeval.errors import UsageError
+from clipeval.results.reading import read_results
 from clipeval.results.schema import to_frame
-from clipeval.results.table import read_results, write_frame
+from clipeval.results.table import write_frame
 
 
 @pytest.fixture

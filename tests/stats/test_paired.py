@@ -7,10 +7,15 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from clipeval.scaling.compare import holm
-from clipeval.stats import intervals as stats
-from clipeval.stats.intervals import paired as outcomes
-from clipeval.stats.paired import NotPairedError, OtherSamplesError, paired
+from clipeval.stats import intervals, significance
+from clipeval.stats import paired as outcomes
+from clipeval.stats.paired import NotPairedError, OtherSamplesError, compare, scored
+from clipeval.stats.significance import holm
+
+
+def paired(metric, before, now, values):
+    """Two per-sample files that belong to two values."""
+    return compare(*(scored(metric, frame, value) for frame, value in zip((before, now), values, strict=True)))
 
 
 def samples(hits, **columns):
@@ -19,15 +24,15 @@ def samples(hits, **columns):
 
 def test_mcnemar_by_hand():
     # 5 lost, 1 won: of the 2^6 = 64 equally likely outcomes, 6 + 1 have at least 5 losses
-    assert stats.mcnemar_p(5, 1) == pytest.approx(7 / 64, rel=1e-12)
-    assert stats.mcnemar_p(0, 0) == 1
-    assert stats.mcnemar_p(3, 0) == pytest.approx(1 / 8, rel=1e-12)
+    assert significance.mcnemar_p(5, 1) == pytest.approx(7 / 64, rel=1e-12)
+    assert significance.mcnemar_p(0, 0) == 1
+    assert significance.mcnemar_p(3, 0) == pytest.approx(1 / 8, rel=1e-12)
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 4), (1, 0), (7, 3), (3, 7), (60, 31), (500, 420)])
 def test_mcnemar_is_a_binomial_test(lost, won):
     expected = binomtest(lost, lost + won, alternative="greater").pvalue
-    assert stats.mcnemar_p(lost, won) == pytest.approx(expected, rel=1e-9)
+    assert significance.mcnemar_p(lost, won) == pytest.approx(expected, rel=1e-9)
 
 
 def test_holm_by_hand():
@@ -39,14 +44,14 @@ def test_accuracy_is_paired_by_id_in_any_order():
     before = samples([True] * 7 + [False] * 4)
     now = samples([False] * 5 + [True] * 2 + [True] + [False] * 3)
     found = paired("acc1", before, now.sample(frac=1, random_state=0), (7 / 11, 3 / 11))
-    assert found.loss == pytest.approx(4 / 11)
-    assert (found.test, found.discordant) == (outcomes.MCNEMAR, 6)
+    assert found.difference == pytest.approx(4 / 11)
+    assert (found.test, found.lost, found.won) == (outcomes.MCNEMAR, 5, 1)
     assert found.p == pytest.approx(7 / 64)
 
 
 def test_resampled_means_are_those_of_plain_resampling():
     values = np.array([0.0] * 30 + [0.5] * 4 + [1.0] * 7 + [-1.0] * 2)
-    found = stats.resampled_means(values, 3, 40_000)
+    found = intervals.resampled_means(values, 3, 40_000)
     plain = np.random.default_rng(4).choice(values, (40_000, len(values))).mean(axis=1)
     assert found.mean() == pytest.approx(values.mean(), abs=0.002)
     levels = [0.01, 0.1, 0.5, 0.9, 0.99]
@@ -56,13 +61,13 @@ def test_resampled_means_are_those_of_plain_resampling():
 
 def test_bootstrap_p():
     draws = np.array([0.0, 0.1, 0.2, 0.3, 0.4])
-    assert stats.bootstrap_p(draws, 0.2, 50) == pytest.approx(2 / 6), (
+    assert significance.bootstrap_p(draws, 0.2, 50) == pytest.approx(2 / 6), (
         "one draw, 0.4, is as far above 0.2 as that above 0"
     )
-    assert stats.bootstrap_p(draws, -0.1, 50) == 1
-    assert stats.bootstrap_p(np.full(9, 0.25), 0.25, 4) == 1 / 16, "four differing pairs cannot say more"
+    assert significance.bootstrap_p(draws, -0.1, 50) == 1
+    assert significance.bootstrap_p(np.full(9, 0.25), 0.25, 4) == 1 / 16, "four differing pairs cannot say more"
     far = np.random.default_rng(0).normal(1, 0.1, 999)
-    assert 0 < stats.bootstrap_p(far, 1.0, 500) < 1e-15, "beyond the draws: the normal tail"
+    assert 0 < significance.bootstrap_p(far, 1.0, 500) < 1e-15, "beyond the draws: the normal tail"
 
 
 def test_mean_per_class_recall_by_hand():
@@ -70,10 +75,10 @@ def test_mean_per_class_recall_by_hand():
     labels = [7, 7, 7, 7, 3, 3]
     before = samples([True, True, True, True, False, False], label=labels)
     now = samples([False, False, True, True, True, False], label=labels)
-    assert paired("mean_per_class_recall", before, now, (0.5, 0.5)).loss == pytest.approx(0, abs=1e-12)
+    assert paired("mean_per_class_recall", before, now, (0.5, 0.5)).difference == pytest.approx(0, abs=1e-12)
     now = samples([False] * 4 + [True, False], label=labels)
     found = paired("mean_per_class_recall", before, now, (0.5, 0.25))
-    assert found.loss == pytest.approx(0.25)
+    assert found.difference == pytest.approx(0.25)
     assert found.test == outcomes.BOOTSTRAP
     assert found.p >= 0.5**5
 
@@ -93,14 +98,14 @@ def test_captions_are_resampled_by_image():
     hits = [(rng.normal(0, 1, 90)[image] + rng.normal(0, 0.3, len(image))) > level for level in (-0.5, 0.2)]
     values = hits[0].mean(), hits[1].mean()
     found = paired("image_retrieval_recall@5", captions(hits[0], per_image), captions(hits[1], per_image), values)
-    assert found.loss == pytest.approx(values[0] - values[1])
+    assert found.difference == pytest.approx(values[0] - values[1])
     chosen = rng.integers(90, size=(8000, 90))
     sums = np.bincount(image, weights=hits[0].astype(float) - hits[1])
     plain = sums[chosen].sum(axis=1) / per_image[chosen].sum(axis=1)
     assert found.draw(1).std() == pytest.approx(plain.std(), rel=0.05)
-    assert found.draw(1).mean() == pytest.approx(found.loss, abs=0.003)
-    assert found.loss > 0
-    as_if_independent = stats.mcnemar_p(int((hits[0] > hits[1]).sum()), int((hits[0] < hits[1]).sum()))
+    assert found.draw(1).mean() == pytest.approx(found.difference, abs=0.003)
+    assert found.difference > 0
+    as_if_independent = significance.mcnemar_p(int((hits[0] > hits[1]).sum()), int((hits[0] < hits[1]).sum()))
     assert found.p > 5 * as_if_independent, "captions of an image rise and fall together"
 
 
@@ -123,7 +128,7 @@ def test_average_precision_is_the_tasks_own(monkeypatch):
     good, bad = labels + rng.normal(0, 0.3, labels.shape), rng.normal(0, 1, labels.shape)
     values = tuple(average_precision_score(labels, scores) for scores in (good, bad))
     found = paired("mean_average_precision", ranked(good, labels), ranked(bad, labels), values)
-    assert found.loss == pytest.approx(values[0] - values[1])
+    assert found.difference == pytest.approx(values[0] - values[1])
     assert found.p < 1e-6
     assert paired("mean_average_precision", ranked(bad, labels), ranked(good, labels), values[::-1]).p == 1
     with pytest.raises(NotPairedError, match="no scores per sample"):
@@ -137,7 +142,7 @@ def test_the_average_over_data_sets_has_their_variance():
         hits = rng.random(n) < 0.8, rng.random(n) < 0.6
         parts.append(paired("acc1", samples(hits[0]), samples(hits[1]), (hits[0].mean(), hits[1].mean())))
     both = outcomes.average(parts)
-    assert both.loss == pytest.approx(np.mean([part.loss for part in parts]))
+    assert both.difference == pytest.approx(np.mean([part.difference for part in parts]))
     spread = np.sqrt(sum(part.draw(9).var() for part in parts)) / 2
     assert both.draw(0).std() == pytest.approx(spread, rel=0.05)
 
@@ -158,7 +163,7 @@ def test_other_samples_are_not_compared(change, message):
 
 
 def test_outcomes_of_another_measurement_are_refused():
-    with pytest.raises(NotPairedError, match=r"current per-sample outcomes give 1.000000, its table says 0.750000"):
+    with pytest.raises(NotPairedError, match=r"per-sample outcomes give 1.000000, the table says 0.750000"):
         paired("acc1", samples([True] * 4), samples([True] * 4), (1.0, 0.75))
     with pytest.raises(NotPairedError, match="no per-sample outcomes of my_metric"):
         paired("my_metric", samples([True] * 4), samples([True] * 4), (1.0, 1.0))

@@ -1,0 +1,216 @@
+"""Results tables from files, results folders and published studies. A file may be anybody's: what is read is bounded,
+and a cell of another type than its column is named."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import lzma
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipeval.errors import UsageError, first_line, suggest
+from clipeval.results.published import published
+from clipeval.results.schema import COLUMNS, NUMBER, TEXT
+from clipeval.results.table import current, unquoted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_ROWS, MOST_COLUMNS, MOST_BYTES = 1_000_000, 2_000, 1 << 31
+"""What a table may hold, unpacked: a few hundred kilobytes of Parquet or gzip can unpack to more than a machine has."""
+_HEADER_BYTES = 1 << 20
+_OPEN: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_NESTED = (list, dict, tuple, set, np.ndarray)
+
+
+def read_results(path: str | Path) -> pd.DataFrame:
+    """A tidy table from a results folder, a ``.parquet`` or a ``.csv`` file; made anew from the folder's ledger where
+    the file is not the table of that ledger (``table.current``).
+
+    Columns that the file lacks are there and empty; columns it has beyond the schema are kept. Raises UsageError when
+    there is no such table, for one that is larger than any results are, and for a cell of another type than its column.
+    """
+    path = Path(path)
+    if _is_there(path) and (made_anew := current(path)) is not None:
+        return made_anew
+    file = _file(path)
+    try:
+        frame = _read_parquet(file) if file.suffix == ".parquet" else _read_csv(file)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a reader of a foreign file raises is about the file
+        raise UsageError(f"{file}: not a readable results table: {first_line(error)}.") from error
+    return typed(frame, str(file))
+
+
+def read_tables(words: Sequence[str]) -> pd.DataFrame:
+    """One table of several: files, results folders, or names of published studies (``open_clip``). Of files the column
+    ``results_file`` says which. Raises UsageError."""
+    import pandas as pd
+
+    return pd.concat([_study_or_file(str(word)) for word in words])
+
+
+def typed(frame: pd.DataFrame, name: str = "table") -> pd.DataFrame:
+    """``frame`` with the columns of the schema in their types and order, then its other columns. Raises UsageError that
+    names row and column of a cell that does not fit."""
+    import pandas as pd
+
+    columns = [str(column) for column in frame.columns]
+    if len(set(columns)) < len(columns):
+        repeated = next(column for column in columns if columns.count(column) > 1)
+        raise UsageError(f"{name}: not a readable results table: it has two columns '{repeated}'.")
+    frame = frame.set_axis(columns, axis=1).reset_index(drop=True)
+    found = {
+        column: _typed(frame[column], kind, name) if column in frame else pd.Series(None, index=frame.index, dtype=kind)
+        for column, kind in COLUMNS.items()
+    }
+    others = {column: _flat(frame[column], name) for column in columns if column not in COLUMNS}
+    return pd.DataFrame(found | others, index=frame.index)
+
+
+def _study_or_file(word: str) -> pd.DataFrame:
+    if "/" not in word and not Path(word).suffix and not _is_there(Path(word)):
+        studies = published()
+        names = sorted(studies["study"].unique())
+        if word in names:
+            return studies[studies["study"].isin([word]).to_numpy(bool)]
+        raise UsageError(
+            f"{word}: no such file or folder, and not a published study ({', '.join(names)}).{suggest(word, names)}"
+        )
+    return read_results(word).assign(results_file=word)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # the name is too long to be one, or holds a NUL
+        return False
+
+
+def _file(path: Path) -> Path:
+    """The file of the table at ``path``. Raises UsageError for what is no regular file: pipes and devices never end."""
+    for file in (path, path / "results.parquet"):
+        try:
+            mode = file.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(f"{file}: no results table here. Write one with: clipeval run -o {path}") from None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{file}: cannot read it: {getattr(error, 'strerror', None) or error}.") from error
+        if stat.S_ISREG(mode):
+            return file
+        if not stat.S_ISDIR(mode):
+            break
+    raise UsageError(f"{file}: not a file. A results table is a .parquet or a .csv file, or a folder that has one.")
+
+
+def _read_parquet(file: Path) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(file)
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    _require_size(file, metadata.num_rows, metadata.num_columns, sum(group.total_byte_size for group in groups))
+    schema = metadata.schema.to_arrow_schema()
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    # as dictionaries: a long text that stands in every row is in memory once
+    table = pq.ParquetFile(file, metadata=metadata, read_dictionary=texts).read()
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    return frame.drop(columns=[name for name in frame.columns if str(name).startswith("__index_level_")])
+
+
+def _read_csv(file: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    opened = _OPEN.get(file.suffix, open)
+    with opened(file) if file.suffix in _OPEN else file.open("rb") as stream:
+        data = stream.read(MOST_BYTES + 1)
+    header = io.StringIO(data[:_HEADER_BYTES].decode("utf-8-sig", "replace"), newline="")
+    _require_size(file, 0, len(next(csv.reader(header), [])), len(data))
+    as_written = {name: str for name, kind in COLUMNS.items() if kind == TEXT}  # 007 is a name, not 7
+    frame = pd.read_csv(io.BytesIO(data), low_memory=False, dtype=as_written, nrows=MOST_ROWS + 1)
+    _require_size(file, len(frame), len(frame.columns), 0)
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise ValueError("its rows have more cells than its header")
+    for name in frame.select_dtypes(["object", "string"]):
+        frame[name] = frame[name].map(unquoted, na_action="ignore")
+    return frame.rename(columns=unquoted)
+
+
+def _require_size(file: Path, rows: int, columns: int, size: int) -> None:
+    bounds = (rows, MOST_ROWS, "rows"), (columns, MOST_COLUMNS, "columns"), (size, MOST_BYTES, "bytes")
+    for count, most, what in bounds:
+        if count > most:
+            raise UsageError(
+                f"{file}: it has more than {most:,} {what}, the most that is read of one table. Split it, or take out "
+                "what is not needed; fit and report join several tables."
+            )
+
+
+def _typed(values: pd.Series, kind: str, name: str) -> pd.Series:
+    try:
+        return _as(values, kind)
+    except (TypeError, ValueError, ArithmeticError):
+        row = _first_wrong(values, kind)
+    shown = f"row {row + 1}, column {values.name}: {values.iloc[row]!r:.60} is not of type {kind}"
+    raise UsageError(f"{name}: not a readable results table: {shown}.")
+
+
+def _as(values: pd.Series, kind: str) -> pd.Series:
+    """``values`` as ``kind``. Raises TypeError, ValueError or ArithmeticError where one cannot be."""
+    import pandas as pd
+
+    if values.dtype == kind and kind != TEXT:
+        return values
+    if isinstance(values.dtype, pd.CategoricalDtype):  # few distinct values, and long ones are not copied
+        distinct = np.array([*_as(pd.Series(values.cat.categories), kind), None], dtype=object)
+        each = distinct[values.cat.codes.to_numpy()]  # the code of what is missing is -1
+        return pd.Series(each, index=values.index, dtype=kind)  # type: ignore[call-overload, no-any-return]
+    if kind == NUMBER and values.dtype.kind in "iuf":
+        return values.astype(np.float64)
+    plain = values.astype(object).where(values.notna(), None)
+    if kind == TEXT:
+        plain = plain.map(_text)
+    return pd.Series(plain.to_numpy(object), index=values.index, dtype=kind)  # type: ignore[call-overload, no-any-return]
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, (*_NESTED, bytes)):
+        raise TypeError
+    return None if value is None or value == "" else str(value)
+
+
+def _first_wrong(values: pd.Series, kind: str) -> int:
+    """The place of the first value that is not of a type, by halves: there may be millions."""
+    low, high = 0, len(values)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _as(values.iloc[low:middle], kind)
+            low = middle
+        except (TypeError, ValueError, ArithmeticError):
+            high = middle
+    return low
+
+
+def _flat(values: pd.Series, name: str) -> pd.Series:
+    """A column of the table's own: anything but values that hold others, which nothing can be grouped by."""
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return values.astype(object)
+    if values.dtype == object:
+        for row, value in enumerate(values):
+            if isinstance(value, _NESTED):
+                raise UsageError(
+                    f"{name}: not a readable results table: row {row + 1}, column {values.name}: a cell is a number, "
+                    f"text or a flag, not a {type(value).__name__}."
+                )
+    return values

@@ -1,0 +1,165 @@
+"""What metrics, tasks, data sets and scales are called, and what else there is to know of a metric by its name.
+
+A new metric is one line of ``METRICS``, a new task one line of ``TASKS``. Names that are in no line, such as those of
+imported tables, keep their own name as title.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    ``title`` names it in tables, figures and on the page. ``column`` of a per-sample file holds its outcomes, in the
+    rows of ``direction`` where it is one of retrieval; empty where no file has any. ``scored`` says how the value comes
+    of them: their mean over ``samples`` or over ``classes``, or from ``ranks`` of scores. A ``share`` lies in [0, 1]
+    and is better when higher. ``export`` is its type in model cards, empty where that is its name.
+    """
+
+    name: str
+    title: str
+    column: str = ""
+    direction: Literal["", "text_to_image", "image_to_text"] = ""
+    scored: Literal["samples", "classes", "ranks"] = "samples"
+    share: bool = True
+    export: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title at the beginning of a line: ``Top-1``, ``Text→image R@5``, ``mAP``."""
+        keeps = self.title == self.name or self.title[1:2].isupper()
+        return self.title if keeps else self.title[:1].upper() + self.title[1:]
+
+    @property
+    def way(self) -> str:
+        """``text→image retrieval`` of a metric of one direction, else empty."""
+        return f"{_arrow(self.direction)} retrieval" if self.direction else ""
+
+    @property
+    def error(self) -> str:
+        """What 1 - metric is called on an axis in percent."""
+        return f"{self.heading} error (%)" if self.title.startswith("top-") else f"100 − {self.title} (%)"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: ``main`` metrics stand for it (both directions of retrieval), ``export`` is its type in model cards."""
+
+    name: str
+    title: str
+    main: tuple[str, ...] = ()
+    export: str = "other"
+
+
+def _arrow(direction: str) -> str:
+    return direction.replace("_to_", "→")
+
+
+def _recall(found: Literal["image", "text"], k: int) -> Metric:
+    direction: Literal["text_to_image", "image_to_text"] = "text_to_image" if found == "image" else "image_to_text"
+    return Metric(f"{found}_retrieval_recall@{k}", f"{_arrow(direction)} R@{k}", f"hit@{k}", direction)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("acc1", "top-1", "correct", export="accuracy"),
+        Metric("mean_per_class_recall", "mean per class", "correct", scored="classes"),
+        Metric("acc5", "top-5", "correct5"),
+        Metric("mean_average_precision", "mAP", "scores", scored="ranks"),
+        _recall("image", 1),
+        _recall("text", 1),
+        _recall("image", 5),
+        _recall("text", 5),
+        _recall("image", 10),
+        _recall("text", 10),
+        Metric("text_acc", "text accuracy", "text_correct"),
+        Metric("image_acc", "image accuracy", "image_correct"),
+        Metric("acc", "text and image accuracy", "correct"),
+        Metric("main_metric", "mean of main metrics"),
+        Metric("mean_recall@1", "mean R@1"),
+    )
+}
+"""In the order in which they are shown."""
+
+_BOTH = ("image_retrieval_recall@5", "text_retrieval_recall@5")
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("zeroshot", "Zero-shot, all tasks"),
+        Task("zeroshot_classification", "Zero-shot classification", ("acc1",), "zero-shot-image-classification"),
+        Task("zeroshot_retrieval", "Zero-shot retrieval", _BOTH, "zero-shot-retrieval"),
+        Task("linear_probe", "Linear probe", ("acc1",), "image-classification"),
+        Task("finetune", "End-to-end fine-tuning", ("acc1",), "image-classification"),
+        Task("image_caption_selection", "Image-caption selection", ("text_acc",)),
+    )
+}
+"""In the order in which they are shown. ``zeroshot`` is that of suites over several tasks."""
+
+DATASETS = {
+    "imagenet1k": "ImageNet",
+    "imagenet_robustness": "ImageNet robustness",
+    "mscoco_captions": "MS-COCO",
+    "flickr30k": "Flickr30K",
+    "flickr8k": "Flickr8K",
+    "vtab": "VTAB",
+    "vtab+": "VTAB+",
+}
+SCALES = {
+    "gmacs_total": "Total compute of pre-training (GMACs)",
+    "samples_seen": "Samples seen",
+    "unique_samples": "Unique samples",
+    "params": "Parameters",
+    "params_image": "Parameters of the image tower",
+    "params_text": "Parameters of the text tower",
+    "gmacs": "GMACs per sample",
+    "gmacs_image": "GMACs per image",
+    "gmacs_text": "GMACs per text",
+}
+
+_RECALL = re.compile(r"(image|text)_retrieval_recall@(\d{1,4})")
+_SHARE = re.compile(r"acc\d*|.*_acc|acc_.*|.*recall@\d+|jaccard.*|F1.*")
+"""Metrics in [0, 1] of tables that clipeval did not measure."""
+
+
+def metric(name: str) -> Metric:
+    """What is known of a metric; of any name something."""
+    if name in METRICS:
+        return METRICS[name]
+    if recall := _RECALL.fullmatch(name):
+        return _recall("image" if recall[1] == "image" else "text", int(recall[2]))
+    return Metric(name, name, share=_SHARE.fullmatch(name) is not None)
+
+
+def task(name: str) -> Task:
+    """What is known of a task; of any name something."""
+    return TASKS.get(name) or Task(name, name)
+
+
+def metric_place(name: str) -> tuple[int, str]:
+    """Sort key: the order in which metrics are shown, unknown ones last."""
+    return _place(METRICS, name)
+
+
+def task_place(name: str) -> tuple[int, str]:
+    """Sort key: the order in which tasks are shown, unknown ones last."""
+    return _place(TASKS, name)
+
+
+def _place(lines: dict[str, Metric] | dict[str, Task], name: str) -> tuple[int, str]:
+    return (list(lines).index(name) if name in lines else len(lines), name)
+
+
+def dataset(name: str, shots: int | None = None) -> str:
+    """``ImageNet``, ``ImageNet, 10 shots``; a data set without another name keeps its own."""
+    return DATASETS.get(name, name) + (f", {shots} shots" if shots else "")
+
+
+def scale(name: str) -> str:
+    """The label of an axis."""
+    return SCALES.get(name, name)
