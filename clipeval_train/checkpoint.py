@@ -27,11 +27,13 @@ from typing import Any
 import torch
 
 from clipeval.errors import StoreError, UsageError
-from clipeval.files import write_atomically, write_bytes, write_json, write_text
+from clipeval.files import read_regular, write_atomically, write_bytes, write_json, write_text
 from clipeval.models import weights
 from clipeval.models.checkpoint import CONFIG_FILE
 from clipeval.results.ledger import exclusive
 from clipeval_train.model import IMAGE_MEAN, IMAGE_STD
+
+_POINTER_BYTES = 4096
 
 
 def path_of(out: Path, samples: int) -> Path:
@@ -42,17 +44,21 @@ def path_of(out: Path, samples: int) -> Path:
 def newest(out: Path) -> Path | None:
     """The file OUT/latest points to, or None when the run has not saved yet. Raises StoreError."""
     try:
-        return out / (out / "latest").read_text("utf-8").strip()
+        return out / read_regular(out / "latest", _POINTER_BYTES).decode("utf-8").strip()
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise StoreError(f"{out / 'latest'}: cannot read: {error.strerror}. Choose another `out`.") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{out / 'latest'}: cannot read: {error}. Choose another `out`.") from error
 
 
 def find(path: Path) -> Path:
     """The checkpoint at ``path``: the file itself, or the newest one of a run's folder. Raises UsageError."""
-    file = newest(path) if path.is_dir() else path
-    if file is None or not file.is_file():
+    try:
+        file = newest(path) if path.is_dir() else path
+        found = file is not None and file.is_file()
+    except OSError:  # no file has such a name
+        found = False
+    if file is None or not found:
         raise UsageError(f"'{path}': no checkpoint of clipeval-train is there. Give a .pt file or the folder of a run.")
     return file
 
@@ -129,10 +135,10 @@ def export(path: Path, folder: Path, ema: bool = False) -> None:
     from safetensors.torch import save as as_bytes
 
     saved = load(path)
-    tensors = saved.get("ema") if ema else saved["state_dict"]
-    if tensors is None:
+    tensors = saved.get("ema" if ema else "state_dict")
+    if ema and tensors is None:
         raise UsageError(f"{path}: holds no running average of the weights: `ema` was not set. Leave --ema out.")
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    tensors = {name: tensor.contiguous() for name, tensor in weights.tensors_of({"state_dict": tensors}, path).items()}
     preprocessing = {"mean": IMAGE_MEAN, "std": IMAGE_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     config = {
         "model_cfg": saved["model_cfg"],

@@ -17,8 +17,8 @@ from clipeval.models import hub, library, schema
 from clipeval.regular import read_regular
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
-_SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_FILES = (*_SETTINGS, *_VOCABULARIES, "merges.txt")
+_CONFIGURATIONS = ("config.json", "tokenizer_config.json")
+_FILES = (*_CONFIGURATIONS, *_VOCABULARIES, "merges.txt", "special_tokens_map.json", "added_tokens.json")
 _FILE_BYTES = 1 << 28
 
 
@@ -72,7 +72,7 @@ class Tokenizer:
         data = _read(path, self.wanted_by)
         if hashlib.sha256(data).hexdigest() != expected:
             raise ModelError(f"{self.wanted_by}: '{path}' changed while the model was loaded. Run it again.")
-        if name not in _SETTINGS:
+        if name not in _CONFIGURATIONS:
             return data
         config = schema.read_json_text(data, path)
         schema.refuse_code(config, path)
@@ -105,7 +105,7 @@ def of(text_cfg: dict[str, Any], wanted_by: str, *, folder: Path | None, offline
     files = {}
     for file in found:
         data = _read(folder / file, wanted_by)
-        if file in _SETTINGS:
+        if file in _CONFIGURATIONS:
             schema.refuse_code(schema.read_json_text(data, folder / file), folder / file)
         files[file] = hashlib.sha256(data).hexdigest()
     return Tokenizer("transformers", settings, folder, files, wanted_by)

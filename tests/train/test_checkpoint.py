@@ -9,6 +9,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from helpers import tiny_checkpoint
 from tiny_run import MODEL, tiny_config
 
 import clipeval
@@ -221,6 +222,23 @@ def test_foreign_and_broken_files_behind_the_pointer(tmp_path):
     (tmp_path / "checkpoints/x.pt").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(ModelError, match="not readable as a checkpoint"):
         pretrain(tiny_config(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * 10_000, b"x" * 300, b"a\0b"])
+def test_a_pointer_that_is_none(tmp_path, content):
+    (tmp_path / "latest").write_bytes(content)
+    with pytest.raises((StoreError, UsageError)):
+        checkpoint.find(tmp_path)
+    with pytest.raises((StoreError, ModelError)):
+        pretrain(tiny_config(tmp_path))
+
+
+@pytest.mark.parametrize("tensors", [None, [1], {}, {"x": 3}, {3: torch.ones(1)}])
+def test_an_export_of_what_holds_no_weights(tmp_path, tensors):
+    path = tiny_checkpoint(tmp_path / "t.pt")
+    torch.save(torch.load(path) | {"state_dict": tensors}, path)
+    with pytest.raises(ModelError, match="holds no model weights"):
+        checkpoint.export(path, tmp_path / "out")
 
 
 def test_saving_in_the_background_takes_little_of_a_step(tmp_path, monkeypatch):
