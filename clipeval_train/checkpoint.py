@@ -27,9 +27,10 @@ from typing import Any
 import torch
 
 from clipeval.errors import StoreError, UsageError
-from clipeval.files import read_regular, write_atomically, write_bytes, write_json, write_text
+from clipeval.files import write_atomically, write_bytes, write_json, write_text
 from clipeval.models import weights
 from clipeval.models.checkpoint import CONFIG_FILE
+from clipeval.regular import read_regular
 from clipeval.results.ledger import exclusive
 from clipeval_train.model import IMAGE_MEAN, IMAGE_STD
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -103,3 +104,72 @@ def test_what_is_wrong_is_named(root: Path, tmp_path: Path) -> None:
     (root / "test").mkdir()
     with pytest.raises(DataError, match=r"the split 'test' of folder:.* is empty"):
         opened(root)
+
+
+def test_file_names_that_are_no_utf8_have_ids_that_can_be_written(root: Path) -> None:
+    """As old data sets have them. pyarrow and JSON write no other text than UTF-8."""
+    before = opened(root)
+    odd = root / "test" / "ant" / os.fsdecode(b"caf\xe9.png")
+    writer.picture(5).save(odd)
+    dataset = opened(root)
+    assert sorted(set(dataset.ids) - set(before.ids)) == ["ant/caf\\xe9.png"]
+    assert all(sample.encode() for sample in dataset.ids)
+    assert dataset.image(list(dataset.ids).index("ant/caf\\xe9.png")).tobytes() == writer.picture(5).tobytes()
+    odd.unlink()
+    os.mkfifo(odd)
+    with pytest.raises(DataError, match=r"mine: cannot read .*caf\\xe9\.png: it is not a regular file"):
+        opened(root)
+
+
+def test_a_class_folder_that_is_no_utf8_needs_a_list_of_names(root: Path) -> None:
+    folder = root / "test" / os.fsdecode(b"zoo\xe9")
+    folder.mkdir()
+    writer.picture(5).save(folder / "0.png")
+    with pytest.raises(DataError, match=r"mine: the folder zoo\\xe9 is no class name: it is not UTF-8"):
+        opened(root)
+    (root / "classnames.txt").write_text("an ant\na fox\na finch\na café\n")
+    prompts = opened(root).prompts
+    assert prompts is not None
+    assert prompts.classes[-1] == "a café"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse", "folder", "broken link"])
+def test_what_is_no_image_file_is_named(root: Path, kind: str) -> None:
+    path = root / "test" / "ant" / "z.jpg"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(100 << 30)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"mine: cannot read .*/z\.jpg: "):
+        opened(root)
+
+
+def test_the_list_of_class_names_is_read_without_a_byte_order_mark(root: Path) -> None:
+    (root / "classnames.txt").write_bytes(b"\xef\xbb\xbfan ant\r\na fox\r\na finch\r\n")
+    prompts = opened(root).prompts
+    assert prompts is not None
+    assert prompts.classes == ("an ant", "a fox", "a finch")
+    (root / "classnames.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"classnames\.txt: cannot read it: it is not UTF-8 text"):
+        opened(root)
+
+
+def test_images_exchanged_in_place_are_seen(root: Path) -> None:
+    """Same size, same modification time, same inode: as ``rsync --inplace -t`` leaves them."""
+    for number in range(2):
+        (root / "test" / "ant" / f"{number}.bmp").write_bytes(writer.encoded(writer.picture(number), "bmp"))
+    before = opened(root).fingerprint
+    paths = [root / "test" / "ant" / f"{number}.bmp" for number in range(2)]
+    contents, times = [path.read_bytes() for path in paths], [path.stat().st_mtime_ns for path in paths]
+    for path, content, time in zip(paths, reversed(contents), times, strict=True):
+        with path.open("r+b") as file:
+            file.write(content)
+        os.utime(path, ns=(time, time))
+    assert opened(root).fingerprint != before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -212,3 +214,166 @@ def test_prompt_file_must_fit_the_classes(tmp_path: Path) -> None:
     assert dataset.prompts is not None
     assert dataset.prompts.texts() == [["a fox", "the fox"], ["a wolf", "the wolf"], ["a bear", "the bear"]]
     assert np.array_equal(dataset.labels, [0, 2, 1, 0, 2])
+
+
+def pictures_in(folder: Path, count: int = 3) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        writer.picture(number).save(folder / f"{number}.png")
+    return [f"{number}.png" for number in range(count)]
+
+
+def cells(path: Path, images: list[Any], **columns: Any) -> Path:
+    """A Parquet file whose image cells are exactly these, as other tools write them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": pa.array(images, kind), **(columns or {"label": [0] * len(images)})}), path)
+    return path
+
+
+@pytest.mark.parametrize("bytes_first", [True, False])
+def test_a_table_of_bytes_and_paths_is_read_by_what_each_cell_holds(tmp_path: Path, bytes_first: bool) -> None:
+    names = pictures_in(tmp_path / "set" / "images")
+    embedded = [{"bytes": writer.encoded(writer.picture(9), "png"), "path": None}]
+    named = [{"bytes": None, "path": f"images/{name}"} for name in names[:2]]
+    both = [{"bytes": writer.encoded(writer.picture(8), "png"), "path": f"images/{names[2]}"}]
+    path = cells(tmp_path / "set" / "t.parquet", [*(embedded if bytes_first else []), *named, *both, *embedded])
+    first = opened(path)
+    expected = [*([9] if bytes_first else []), 0, 1, 8, 9]
+    for index, seed in enumerate(expected):
+        assert first.image(index).tobytes() == writer.picture(seed).tobytes()
+    writer.picture(55).save(tmp_path / "set" / "images" / names[1])
+    second = opened(path)
+    assert second.fingerprint != first.fingerprint
+    assert second.image(expected.index(1)).tobytes() == writer.picture(55).tobytes()
+    embedded[0]["bytes"] = writer.encoded(writer.picture(66), "png")
+    cells(path, [*(embedded if bytes_first else []), *named, *both, *embedded])
+    assert opened(path).fingerprint not in (first.fingerprint, second.fingerprint)
+
+
+@pytest.mark.parametrize("kind", ["outside", "above", "device", "pipe", "link to a device", "url"])
+def test_a_table_may_not_name_files_that_are_not_its_own(tmp_path: Path, kind: str) -> None:
+    pictures_in(tmp_path / "private")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    named = {
+        "outside": f"{tmp_path}/private/0.png",
+        "above": "../private/0.png",
+        "device": "/dev/zero",
+        "pipe": "a.png",
+        "link to a device": "b.png",
+        "url": "http://127.0.0.1:9/a.png",
+    }[kind]
+    os.mkfifo(folder / "a.png")
+    (folder / "b.png").symlink_to("/dev/zero")
+    path = cells(folder / "t.parquet", [{"bytes": None, "path": named}])
+    with pytest.raises(
+        DataError, match=r"outside the folder of the data set; a table may|it is not a regular|No such file"
+    ):
+        opened(path)
+
+
+def test_links_that_were_put_beside_a_table_are_followed(tmp_path: Path) -> None:
+    pictures_in(tmp_path / "elsewhere")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "images").symlink_to(tmp_path / "elsewhere")
+    path = cells(tmp_path / "set" / "t.parquet", [{"bytes": None, "path": "images/1.png"}])
+    assert opened(path).image(0).tobytes() == writer.picture(1).tobytes()
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_another_table_of_the_same_size_and_time_is_read(tmp_path: Path, as_folder: bool) -> None:
+    """``datasets`` looks at the modification time of a local file alone."""
+    path = tmp_path / "set" / "test.parquet"
+    found = []
+    for label in (0, 1):
+        cells(path, [{"bytes": writer.encoded(writer.picture(0), "bmp"), "path": None}], label=[label])
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        dataset = opened(path.parent if as_folder else path)
+        assert dataset.labels is not None
+        found.append(dataset.labels.tolist())
+    assert found == [[0], [1]]
+
+
+def test_no_image_of_a_table_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when labels and captions are read, nor when it is decoded."""
+    from hostile_images import EPS, stand_in_ghostscript
+    from PIL import EpsImagePlugin
+
+    marker = stand_in_ghostscript(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    images = [{"bytes": EPS, "path": "a.jpg"}] * 2
+    table(tmp_path / "t.parquet", 2, image=(images, hf.Image(decode=False)), caption=(["a", "b"], hf.Value("string")))
+    dataset = opened(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="sample 0: cannot decode the image: cannot identify it as JPEG"):
+        dataset.image(0)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": [0.5, 1.0]}, "0.5 in column 'label' is no class index"),
+        ({"label": ["a", "b"]}, "cannot tell the label|'a' in column 'label' is no class index"),
+        ({"label": [float("nan"), 1.0]}, "nan in column 'label' is no class index"),
+        ({"label": np.array([2**63, 1], np.uint64)}, "9223372036854775808 in column 'label' is no class index"),
+        ({"label": [[0], [1]]}, r"\[0\] in column 'label' is no class index"),
+        ({"label": [0, None]}, "sample 1 has no label"),
+    ],
+)
+def test_labels_that_are_none_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    path = cells(tmp_path / "t.parquet", [{"bytes": b"x", "path": None}] * 2, **columns)
+    with pytest.raises(DataError, match=message):
+        opened(path, label_key="label")
+
+
+def test_classes_beyond_the_list_of_a_multilabel_column_are_named(tmp_path: Path) -> None:
+    """-1 was taken for the last class."""
+    kind = hf.List(hf.ClassLabel(names=["x", "y"]))
+    table(tmp_path / "a.parquet", 2, label=([[0], [-1]], kind))
+    with pytest.raises(DataError, match="class list and labels disagree: sample 1 has the label -1"):
+        opened(tmp_path / "a.parquet")
+
+
+def test_captions_that_are_no_text_are_named(tmp_path: Path) -> None:
+    path = cells(tmp_path / "t.parquet", [{"bytes": b"x", "path": None}], caption=[[1, 2]])
+    with pytest.raises(DataError, match="sample 0: column 'caption' holds no text"):
+        opened(path, caption_key="caption")
+    table(tmp_path / "b.parquet", 2, label=None, caption=([["a", None], ["b"]], hf.List(hf.Value("string"))))
+    with pytest.raises(DataError, match="sample 0: column 'caption' holds no text"):
+        opened(tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize(
+    "place", ["http://127.0.0.1:9/x.parquet", "../private.parquet", "/etc/x.parquet", "~/x.parquet"]
+)
+def test_a_description_may_not_name_files_elsewhere(tmp_path: Path, place: str) -> None:
+    """A folder that was downloaded could make this machine ask another one, or read what is not in it."""
+    table(tmp_path / "set" / "test.parquet")
+    table(tmp_path / "private.parquet")
+    described = f"configs:\n- config_name: default\n  data_files:\n  - split: test\n    path: {place}\n"
+    for name, text in (("README.md", f"---\r\n{described}---\ntext"), (".huggingface.yaml", described)):
+        (tmp_path / "set" / name).write_text(text)
+        with pytest.raises(DataError, match=r"'.*parquet' is not in the folder of the data set"):
+            opened(tmp_path / "set")
+        (tmp_path / "set" / name).unlink()
+    (tmp_path / "set" / "README.md").write_text(f"---\n{described.replace(place, 'test.parquet')}---\ntext {place}")
+    assert len(opened(tmp_path / "set")) == 5
+
+
+def test_a_damaged_table_is_a_message(tmp_path: Path) -> None:
+    table(tmp_path / "t.parquet")
+    data = (tmp_path / "t.parquet").read_bytes()
+    for place in range(4, len(data), len(data) // 60):
+        (tmp_path / "t.parquet").write_bytes(data[:place] + bytes([data[place] ^ 0x55]) * 9 + data[place + 9 :])
+        try:
+            dataset = opened(tmp_path / "t.parquet")
+        except DataError:
+            continue
+        for index in range(len(dataset)):
+            with contextlib.suppress(DataError):
+                dataset.image(index)

@@ -1,5 +1,6 @@
 """CSV, TSV and Parquet lists of images and captions."""
 
+import os
 import pickle
 
 import numpy as np
@@ -104,3 +105,29 @@ def test_a_missing_list_and_a_remote_one(tmp_path):
         opened(tmp_path / "no.csv")
     with pytest.raises(UsageError, match="lists have to be on this machine"):
         opened("https://host/a.csv")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_what_is_no_image_file_is_a_bad_sample(folder, kind):
+    path = folder / "pictures" / "0.jpg"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(100 << 30)
+    (folder / "a.csv").write_text("image,caption\npictures/0.jpg,x\npictures/1.jpg,y\n")
+    source = opened(folder / "a.csv")
+    with pytest.raises(BadSample, match="image file cannot be read"):
+        source.read(0)
+    assert source.read(1)[1] == ["y"]
+
+
+def test_file_names_that_are_no_utf8_are_read_and_can_be_printed(folder):
+    (folder / "pictures" / "1.jpg").rename(os.fsdecode(os.fsencode(folder) + b"/pictures/caf\xe9.jpg"))
+    (folder / "a.csv").write_bytes(b"image,caption\npictures/caf\xe9.jpg,x\n")
+    source = opened(folder / "a.csv")
+    assert np.array_equal(source.read(0)[0], decode_image(image(1)))
+    assert source.where(0) == f"{folder}/pictures/caf\\xe9.jpg"

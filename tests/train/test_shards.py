@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import os
+import subprocess
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -290,3 +292,74 @@ def test_copies_of_remote_shards_make_room_for_others(tmp_path, monkeypatch):
     copies = [files.local_path(f"memory://rooms/{shard:05d}.tar") for shard in range(3)]
     assert 1 <= sum(copy.exists() for copy in copies) <= 2
     assert captions(source) == captions(opened(f"{tmp_path}/*.tar"))
+
+
+def test_another_shard_of_the_same_size_and_time_is_indexed_anew(tmp_path):
+    """As ``tar x`` and ``rsync -t`` leave them: captions of the one were read at the places of the other."""
+    path = write(tmp_path / "0.tar", {"a": {"jpg": image(0), "txt": b"first"}})
+    stat = path.stat()
+    first = opened(path)
+    assert captions(first) == ["first"]
+    picture = image(0)
+    data = path.read_bytes()
+    write(path, {"a": {"txt": b"other", "jpg": picture}})
+    assert len(path.read_bytes()) == len(data)
+    os.utime(path, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    assert captions(opened(path)) == ["other"]
+
+
+def test_a_shard_that_changes_while_it_is_indexed_is_an_error(tmp_path, monkeypatch):
+    path = write(tmp_path / "0.tar", {"a": good(0)})
+    original = shard_index.tar.members
+
+    def meanwhile(shard):
+        path.write_bytes(path.read_bytes() + bytes(512))
+        return original(shard)
+
+    monkeypatch.setattr(shard_index.tar, "members", meanwhile)
+    with pytest.raises(DataError, match=r"0\.tar: cannot read the shard: it changed while it was read"):
+        opened(path)
+
+
+def test_no_bit_flip_of_an_index_changes_a_sample(tmp_path, cache):
+    reference = sound(tmp_path, [2])
+    expected = captions(opened(reference))
+    folder = cache / "indexes" / "train"
+    for path in list(folder.iterdir()):
+        data = path.read_bytes()
+        for place in range(0, len(data), 7):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+            assert captions(opened(reference)) == expected
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_a_sparse_file_is_left_out_and_counted(tmp_path, form):
+    for name, data in (("a.jpg", image(0)), ("b.jpg", image(1)), ("b.txt", b"good")):
+        (tmp_path / name).write_bytes(data)
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(8 << 30)
+        file.seek(1 << 20)
+        file.write(b"caption")
+    names = ["a.jpg", "a.txt", "b.jpg", "b.txt"]
+    subprocess.run(["tar", "-S", f"--format={form}", "-cf", tmp_path / "0.tar", "-C", tmp_path, *names], check=True)
+    source = opened(tmp_path / "0.tar")
+    assert captions(source) == ["good"]
+    assert source.tally.bad.total() <= 2
+    assert "sparse" in str(source.tally)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{0..999999999}.tar", "{a,b}" * 22 + ".tar", "{" * 3000, "{1..9" + "9" * 5000 + "}"]
+)
+def test_patterns_of_too_many_shards_are_an_error_at_once(tmp_path, pattern):
+    started = time.monotonic()
+    with pytest.raises(DataError, match=r"data: s: .*Write \{00000\.\.00099\}"):
+        opened(f"{tmp_path}/{pattern}")
+    assert time.monotonic() - started < 2
+
+
+def test_a_shard_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "0.tar")
+    with pytest.raises(DataError, match=r"0\.tar: cannot read the shard: it is not a regular file"):
+        opened(tmp_path / "0.tar")
