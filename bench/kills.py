@@ -110,6 +110,9 @@ def files_state(out: Path) -> State:
     }
 
 
+_KEY = ("model", "dataset", "task", "shots", "seed", "metric")
+
+
 def results_state(out: Path) -> State:
     """Rows of both tables without what a clock decides, finished cells of the ledger, and per-sample files."""
     import clipeval
@@ -118,8 +121,9 @@ def results_state(out: Path) -> State:
     state = {f"samples/{path.name}": _digest(path.read_bytes()) for path in (out / "samples").glob("*.parquet")}
     for file in ("results.parquet", "results.csv"):
         if (out / file).exists():
-            frame = clipeval.read_results(out / file).drop(columns=list(TIMING_COLUMNS))
-            state |= _numbered((f"{file}: {' '.join(map(str, row[:2]))}", row) for row in frame.itertuples(index=False))
+            frame = clipeval.read_results(out / file).drop(columns=[*TIMING_COLUMNS, "git_commit"])
+            rows = frame.astype(object).to_dict("records")
+            state |= _numbered((f"{file}: {' '.join(str(row[name]) for name in _KEY)}", row) for row in rows)
     lines = (out / "ledger.jsonl").read_bytes().splitlines() if (out / "ledger.jsonl").exists() else []
     cells = [entry for line in lines if (entry := _entry(line)).get("kind") == "cell"]
     return state | _numbered(
@@ -474,6 +478,7 @@ def _import_everything() -> None:
         *("clipeval.evaluation.run", "clipeval.scaling.fit", "clipeval.scaling.show", "clipeval.scaling.plots"),
         *("clipeval.reporting.page", "clipeval.checks.gate", "clipeval.checks.emit", "clipeval.checks.baseline"),
         *("clipeval.importers.import_files", "clipeval.models.loader", "torch.utils.data", "torchvision.transforms"),
+        *("pyarrow.dataset", "pyarrow.pandas_compat", "fontTools.subset", "fontTools.ttLib", "plotly.offline"),
     ):
         import_module(name)
 
