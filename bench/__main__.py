@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 
 NAMES = ("startup", "threads", "retrieval", "prompts", "fit", "end_to_end", "input", "loss", "gpu", "scale", "train")
 LONG = ("fuzz", "kills")
-"""Of an hour or so: run only where they are named."""
+"""Of an hour or so, and with options of their own: run only where they are named."""
 
 
 def main() -> None:
     """Run benchmarks in turn; each is a module of this package with a ``main`` function."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES + LONG)}; default: all but {' and '.join(LONG)}"
-    )
-    names = parser.parse_args().names or NAMES
+    words = sys.argv[1:]
+    if words and words[0] in LONG:
+        names, options = words[:1], words[1:]
+    else:
+        parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+        parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
+        parser.epilog = f"Or one of {', '.join(LONG)}, which take options (--help)."
+        names, options = parser.parse_args().names or NAMES, []
+        if unknown := [name for name in names if name not in NAMES]:
+            parser.error(f"no benchmark '{unknown[0]}'; there are {', '.join(NAMES + LONG)}")
     for name in names:
-        if name not in NAMES + LONG:
-            parser.error(f"no benchmark '{name}'; there are {', '.join(NAMES + LONG)}")
-        print(f"\n== {name}: {importlib.import_module(f'bench.{name}').__doc__}", flush=True)
-        importlib.import_module(f"bench.{name}").main()
+        module = importlib.import_module(f"bench.{name}")
+        print(f"\n== {name}: {module.__doc__}", flush=True)
+        module.main(*options)
 
 
 main()

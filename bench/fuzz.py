@@ -1,11 +1,12 @@
 """Broken and hostile inputs: no traceback, no hang over 20 s, no more than 2 GB, nothing executed.
 
-``python -m bench fuzz`` takes 100,000 of them (``BENCH_FUZZ`` says how many); a failing one is told by its kind and
-number, and ``BENCH_FUZZ_ONE=KIND:NUMBER`` feeds that one alone, in this process.
+``python -m bench fuzz`` takes 100,000 of them (``--inputs N``); a failing one is told by its kind and number, and
+``--only KIND:NUMBER`` feeds that one alone, in this process.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import multiprocessing
@@ -32,14 +33,18 @@ SHARES = {"specs": 22, "yaml": 12, "table": 12, "ledger": 12, "tar": 16, "image"
 _FAULTS = ("traceback", "hang", "memory", "executed")
 
 
-def main() -> None:
+def main(*words: str) -> None:
     """Feed all kinds and print what became of them. Exits with 1 where an input did harm."""
-    if one := os.environ.get("BENCH_FUZZ_ONE"):
-        kind, _, number = one.partition(":")
+    parser = argparse.ArgumentParser(prog="python -m bench fuzz")
+    parser.add_argument("--inputs", type=int, default=100_000, metavar="N")
+    parser.add_argument("--only", metavar="KIND:NUMBER")
+    options = parser.parse_args(words)
+    if options.only:
+        kind, _, number = options.only.partition(":")
         with _sandbox() as folder:
             print(_fed(_Feeder(folder), kind, int(number)))
         return
-    total = int(os.environ.get("BENCH_FUZZ", "100000"))
+    total = options.inputs
     found = fuzz({kind: total * share // 100 for kind, share in SHARES.items()})
     print(f"{'kind':<12}{'inputs':>9}{'done':>9}{'refused':>9}" + "".join(f"{fault:>11}" for fault in _FAULTS))
     for kind, counts in found.outcomes.items():
@@ -71,7 +76,7 @@ class Found:
         self.slowest = max(self.slowest, (seconds, f"{kind}:{number}"))
         self.peak = max(self.peak, peak)
         if outcome in _FAULTS:
-            self.faults.append(f"{outcome}: BENCH_FUZZ_ONE={kind}:{number} {detail}")
+            self.faults.append(f"{outcome}: --only {kind}:{number} {detail}")
 
 
 def fuzz(counts: dict[str, int], processes: int = 2) -> Found:

@@ -61,8 +61,8 @@ def folder(kind: str, key: dict[str, Any], fresh: str | None = None) -> Path:
 def with_mark(marks: bytes, token: str) -> bytes | None:
     """``marks`` of an entry and ``token``'s; None where it is there already. Some older ones are kept, so that runs at
     the same time do not empty an entry for each other again and again."""
-    tokens = marks.decode("ascii", "replace").split()
-    return None if token in tokens else "\n".join([*tokens[1 - _MARKS :], token]).encode()
+    known, mark = marks.split(), digest.of_value(token).encode()
+    return None if mark in known else b"\n".join([*known[1 - _MARKS :], mark])
 
 
 def earlier(cache: Path) -> str | None:

@@ -165,6 +165,17 @@ def _last_byte(file: Any) -> bytes:
     return bytes(file.read(1))
 
 
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)  # a decoder that outlives a killed run would keep the next one out
+
+
 @contextmanager
 def exclusive(out: Path) -> Iterator[None]:
     """Hold the results folder for one run at a time; where the file system has no locks, say so and go on.
@@ -189,6 +200,8 @@ def exclusive(out: Path) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise StoreError(f"{out}: cannot lock this folder: {error.strerror}. Choose another -o.") from error
             say(f"{out}: the file system has no locks ({error.strerror}); see that no other run writes here.")
+        _held.add(file)
         yield
     finally:
+        _held.discard(file)
         os.close(file)
