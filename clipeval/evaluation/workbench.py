@@ -77,7 +77,7 @@ class Workbench:
         """
         with as_clipeval_errors():
             encoder = self._load(cells[0])
-            self._store, self._inputs = texts.TextStore(encoder.key(), encoder.embed_dim, self._options.fresh), None
+            self._store, self._inputs = self._texts_of(encoder), None
             self._textless = {}
             wanted = {cell: self._texts(cell) for cell in cells}
         try:
@@ -164,11 +164,14 @@ class Workbench:
                 machine.set_threads(encoder.info.gmacs_image, self._threads)
         return self._encoder
 
+    def _texts_of(self, encoder: Encoder) -> texts.TextStore:
+        return texts.TextStore(encoder.key(), encoder.embed_dim, self._settings.fresh)
+
     def _inputs_of(self, cell: Cell) -> EmbeddedInputs:
         """The inputs of one data set, kept while cells of that data set follow each other."""
         if self._inputs is None or self._inputs[0] != cell.dataset:
             encoder = self._load(cell)
-            store = self._store or texts.TextStore(encoder.key(), encoder.embed_dim, self._options.fresh)
+            store = self._store or self._texts_of(encoder)
             names = {"train": cell.entry.train_split, "val": cell.entry.val_split}
 
             def open_split(kind: str) -> Dataset | None:
