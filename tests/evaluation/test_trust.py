@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from helpers import TINY, image_folder, tiny_checkpoint, trained_checkpoint
+from helpers import image_folder, tiny_checkpoint, trained_checkpoint
 
 import clipeval
 from clipeval import models
@@ -438,18 +438,17 @@ def test_two_renames_of_which_one_fails(zoo, run, value, monkeypatch, failing):
 
 
 @pytest.mark.skipif(find_spec("clipeval.embeddings.entries") is None, reason="stores do not know runs")
-def test_rerun_always_takes_nothing_from_the_cache(zoo, run, value, cache):
-    """A cache that was poisoned, with right checksums: the only way out is to measure anew."""
-    from clipeval.embeddings.records import RecordFile
+def test_rerun_always_takes_nothing_from_the_cache(zoo, run, value, monkeypatch):
+    """A cache filled by wrong code, with right checksums: the only way out is to measure anew."""
+    from clipeval.models.encoder import OpenClipEncoder
 
+    real = OpenClipEncoder.encode_images, OpenClipEncoder.encode_tokens
     put(zoo, "b")
-    run()
-    [file] = cache.glob("images/**/embeddings.rec")
-    store = RecordFile(file, 31, 4 * TINY["embed_dim"])
-    rows, valid = store.read(indices := torch.arange(31).numpy())
-    assert valid.all()
-    store.write(indices, rows[::-1].copy())
-    assert acc1(run(out="poisoned")[1]) < 0.7
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenClipEncoder, "encode_images", lambda encoder, pixels: real[0](encoder, pixels).roll(9, 0))
+        patch.setattr(OpenClipEncoder, "encode_tokens", lambda encoder, tokens: real[1](encoder, tokens).roll(1, 0))
+        run(out="poisoned")
+    assert acc1(run()[1]) < 0.7
     assert acc1(run("--rerun", "always")[1]) == value("b")
     assert acc1(run(out="later")[1]) == value("b"), "and the cache is right again"
 
