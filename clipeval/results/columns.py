@@ -19,7 +19,7 @@ COMPUTE = "gmacs_total"
 def records(rows: pd.DataFrame) -> list[Row]:
     """The rows as plain values; None where one is missing."""
     columns = [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in rows]
-    names = list(rows)
+    names = list(map(str, rows))
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
@@ -84,6 +84,26 @@ def refuse(rows: pd.DataFrame, wrong: np.ndarray, why: str, column: str = "") ->
     value = f": {row[column]}" if column else ""
     others = f" (the first of {int(wrong.sum())} such rows)" if wrong.sum() > 1 else ""
     raise MeasureError(f"{row_label(row)}: {why}{value}{others}. Correct the row, or take it out of the table.")
+
+
+_VERSIONS = {
+    "dataset_fingerprint": "contents of the data set",
+    "train_fingerprint": "training data",
+    "prompts": "sets of prompts",
+    "prompts_digest": "class names or templates",
+    "task_version": "versions of the task",
+}
+
+
+def mixed(rows: pd.DataFrame) -> list[str]:
+    """Sentences about values of one data set and metric that were measured on different things."""
+    found = []
+    for name in [name for name in _VERSIONS if name in rows]:
+        counts = rows.groupby(name)["model"].nunique()
+        if len(counts) > 1:
+            listed = ", ".join(f"{count} with {str(value)[:12]}" for value, count in counts.items())
+            found.append(f"different {_VERSIONS[name]} are mixed ({name}; checkpoints: {listed})")
+    return found
 
 
 def row_label(row: Any) -> str:

@@ -95,3 +95,19 @@ def to_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             values = [None if value in (None, "") else str(value) for value in values]
         columns[name] = pd.Series(values, dtype=kind)
     return pd.DataFrame(columns)
+
+
+IDENTITY = ("model", "task", "dataset", "metric", "shots", "seed", "protocol")
+"""What names a value."""
+SAMPLES = ("split", "limit", "dataset_fingerprint", "train_fingerprint", "prompts", "prompts_digest")
+"""What was scored: values of the same name are comparable only where all of it is equal."""
+CIRCUMSTANCES = (
+    *SAMPLES,
+    "precision",
+    "task_version",
+    "checkpoint_sha256",
+    "checkpoint_identity",
+    "study",
+    "reference",
+)
+"""What else can tell two values of the same name apart. Older tables lack some of these columns."""
