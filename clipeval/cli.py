@@ -266,7 +266,7 @@ def check(
     from clipeval.checks import baseline, emit, gate
 
     emit.require_format(form)
-    if against.exists() or not update_baseline:
+    if not update_baseline or against.exists():
         result = gate.check(current, against, rules=rules, models=model or ())
         emit.write(result, form, output)
     if update_baseline:

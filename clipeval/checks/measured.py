@@ -11,6 +11,7 @@ from clipeval.results.columns import records
 from clipeval.results.ledger import Ledger, Row
 from clipeval.results.outcomes import Shelf
 from clipeval.results.reading import read_results, typed
+from clipeval.results.schema import SAMPLES
 from clipeval.results.suites import SuiteRequest
 from clipeval.stats.paired import NotPairedError, Scored
 from clipeval.tasks import TASKS
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 Key = tuple[Any, ...]
 
-_CIRCUMSTANCES = ("split", "dataset_fingerprint", "limit", "prompts", "precision", "n", "higher_is_better")
+_COMPARABLE = (*SAMPLES, "precision", "n", "higher_is_better")
 
 
 class Results:
@@ -37,9 +38,8 @@ class Results:
             self._folder = path if path.is_dir() else path.parent
         else:
             self.name, self.frame = "table", typed(source)
-        self.rows: list[Row] = [
-            row | {"protocol": row["protocol"] or "default"} for row in records(self.frame.drop_duplicates())
-        ]
+        distinct = records(self.frame.drop_duplicates())
+        self.rows = [row | {"protocol": row["protocol"] or "default"} for row in distinct]
         ledger = Ledger(self._folder) if self._folder else None
         self._shelf = Shelf(ledger) if ledger else None
         self.suites = [SuiteRequest.from_json(suite) for suite in ledger.suites] if ledger else []
@@ -77,7 +77,7 @@ def differences(baseline: Row, current: Row, same_version: bool) -> list[str]:
     """Why two rows of the same key are not values of the same measurement. What only one table says is not known to
     differ, but for the limit, which is absent where there was none."""
     found = []
-    for name in (*_CIRCUMSTANCES, *(("task_version",) if same_version else ())):
+    for name in (*_COMPARABLE, *(("task_version",) if same_version else ())):
         before, now = baseline.get(name), current.get(name)
         if before != now and (name == "limit" or None not in (before, now)):
             found.append(f"{name} {_short(now)} here, {_short(before)} in the baseline")

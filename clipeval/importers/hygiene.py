@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from clipeval.models import zoo
 from clipeval.results.ledger import Row
+from clipeval.results.schema import IDENTITY
 
-_MEASUREMENT = ("study", "dataset", "task", "metric", "shots", "seed", "protocol", "stage")
+_MEASUREMENT = ("study", "stage", *IDENTITY)
 _ENOUGH = 10
 """Equal values that make two checkpoints one: fewer may agree by chance."""
 _SHOWN = 5
@@ -20,7 +21,7 @@ def once(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
     kept: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     repeated, differing = 0, []
     for row in rows:
-        known = kept[(row["model"], *(row.get(name) for name in _MEASUREMENT))]
+        known = kept[tuple(row.get(name) for name in _MEASUREMENT)]
         if any(other["value"] == row["value"] for other in known):
             repeated += 1
             continue
@@ -42,7 +43,7 @@ def mark_duplicates(rows: list[Row]) -> tuple[list[Row], list[str]]:
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(row["model"], row)
-        values[row["model"]].append((*(row.get(name) for name in _MEASUREMENT), row["value"]))
+        values[row["model"]].append((*(row.get(name) for name in _MEASUREMENT if name != "model"), row["value"]))
     same: dict[frozenset[tuple[object, ...]], list[str]] = defaultdict(list)
     for model, measured in values.items():
         if len(measured) >= _ENOUGH:

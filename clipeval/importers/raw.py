@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from clipeval import vocabulary
-from clipeval.errors import UsageError
+from clipeval.errors import UsageError, first_line
+from clipeval.results import bounded
 from clipeval.results.columns import records
 from clipeval.results.ledger import Row
 from clipeval.results.reading import read_results
@@ -47,7 +49,7 @@ class RawFile:
             if isinstance(value, bool):
                 raise ValueError
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UsageError(f"{self.where(index)}: column '{column}': {value!r:.60} is not a number.") from None
 
     def positive(self, index: int, column: str) -> float:
@@ -102,16 +104,17 @@ class Format:
 
 def read(path: Path) -> RawFile:
     """A CSV or JSON file, told apart by content, a ``.parquet`` or a results folder. Raises UsageError."""
-    if path.is_dir():
-        path = path / "results.parquet"
+    with contextlib.suppress(OSError):  # a name too long for a folder is too long for a file
+        path = path / "results.parquet" if path.is_dir() else path
     if path.suffix == ".parquet":
         frame = read_results(path)
         return RawFile(path, records(frame), tuple(frame.columns[frame.notna().any()]), is_csv=False)
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is neither a table nor UTF-8 text"
-        raise UsageError(f"{path}: cannot read it: {reason}.") from error
+        text = io.TextIOWrapper(io.BytesIO(bounded.content(path)), "utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: cannot read it: it is neither a table nor UTF-8 text.") from error
+    except Exception as error:  # whatever a reader of a foreign file raises is about the file
+        raise UsageError(f"{path}: cannot read it: {getattr(error, 'strerror', None) or first_line(error)}.") from error
     if not text.strip():
         raise UsageError(f"{path}: the file is empty.")
     return _json(path, text) if text.lstrip()[0] in "[{" else _csv(path, text)

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.reporting.rows import main_metrics, number, text, why_missing
-from clipeval.results.columns import records
+from clipeval.results.columns import mixed, records
 from clipeval.results.ledger import Row
+from clipeval.results.schema import CIRCUMSTANCES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_CIRCUMSTANCES = (
-    *("samples_seen", "stage", "split", "seed", "protocol", "precision", "limit", "prompts", "task_version"),
-    *("checkpoint_sha256", "dataset_fingerprint", "study", "reference", "results_file"),
-)
+_APART = ("samples_seen", "stage", "seed", "protocol", *CIRCUMSTANCES, "results_file")
 """What can tell two measurements of one checkpoint apart."""
 _LONGEST = 40
 
@@ -107,7 +105,7 @@ def _lines(rows: list[Row], metrics: Sequence[str]) -> Iterator[Line]:
     for row in rows:
         models.setdefault(str(row["model"]), []).append(row)
     for model, group in models.items():
-        varying = [name for name in _CIRCUMSTANCES if len({_brief(row.get(name)) for row in group}) > 1]
+        varying = [name for name in _APART if len({_brief(row.get(name)) for row in group}) > 1]
         parts: dict[tuple[str, ...], list[Row]] = {}
         for row in group:
             parts.setdefault(tuple(_brief(row.get(name)) for name in varying), []).append(row)
@@ -168,14 +166,11 @@ def _ranked(lines: list[Line], sign: int) -> Iterator[Line]:
 
 
 def _remarks(rows: list[Row]) -> Iterator[str]:
+    import pandas as pd
+
     good = [row for row in rows if row["good"]]
     if good and all(math.isnan(number(row["ci_low"])) for row in good):
         yield "These values came without intervals."
-    versions = sorted({text(row["task_version"]) for row in rows} - {""})
-    if len(versions) > 1:
-        yield f"Mixed versions of the task ({', '.join(versions)}): values of different versions are not comparable."
     if any('"selected_on": "test"' in text(row["notes"]) for row in rows):
         yield "Hyper-parameters were chosen on the test set, as the study did: values are optimistic."
-    for name, what in (("dataset_fingerprint", "contents of the data set"), ("prompts", "sets of prompts")):
-        if len({text(row[name]) for row in rows} - {""}) > 1:
-            yield f"Different {what} are mixed here; see each value's origin."
+    yield from (f"{said[:1].upper()}{said[1:]}; see each value's origin." for said in mixed(pd.DataFrame(rows)))

@@ -13,6 +13,7 @@ from clipeval.config import Config
 from clipeval.reporting.rows import main_metrics
 from clipeval.results.columns import records
 from clipeval.results.outcomes import Shelf, has_outcomes, shelves_of
+from clipeval.results.schema import SAMPLES
 from clipeval.stats import paired
 from clipeval.stats.paired import NotPairedError, OtherSamplesError, Paired, Scored
 
@@ -91,8 +92,8 @@ def _main_rows(rows: pd.DataFrame, config: Config) -> set[int]:
 
 def _cell(row: dict[str, Any]) -> tuple[Any, ...]:
     """What two checkpoints must share to be compared."""
-    names = ("shots", "seed", "limit", "split", "protocol", "task_version", "dataset_fingerprint", "prompts")
-    return (row["dataset"], row["metric"], row["task"], *(row[name] for name in names))
+    names = ("shots", "seed", "limit", "protocol", "task_version", *SAMPLES)
+    return (row["dataset"], row["metric"], row["task"], *(row.get(name) for name in names))
 
 
 def _title(cell: tuple[Any, ...]) -> str:

@@ -14,11 +14,13 @@ from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
 from clipeval.reporting.rows import number, text
 from clipeval.results.columns import records
+from clipeval.results.schema import CIRCUMSTANCES, IDENTITY
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_CELL = ("task", "dataset", "shots", "seed", "split", "limit", "protocol", "precision", "study", "samples_seen")
+_CELL = (*(name for name in IDENTITY if name not in ("model", "metric")), *CIRCUMSTANCES, "samples_seen")
+"""What a result of a model card has one of; its metrics stand together."""
 
 
 def markdown(boards: Sequence[Board]) -> str:
@@ -63,10 +65,16 @@ def _row(cells: Sequence[str], escape: bool = True) -> str:
     return "| " + " | ".join(_escaped(cell) if escape else cell for cell in cells) + " |"
 
 
+_ACTIVE = re.compile(r"[\\`*_{}\[\]<>|~#&]|(?<=\w):(?=\S)|(?<=www)\.", re.IGNORECASE)
+
+
 def _escaped(cell: str) -> str:
-    """Text as Markdown shows it unchanged."""
-    one_line = " ".join(cell.split())
-    return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", one_line).replace("&", "&amp;") if cell != "#" else cell
+    """Text as Markdown shows it unchanged, in one line: no markup, no link, no mention, no control character."""
+    if cell == "#":
+        return cell
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(cell.split()))
+    # GitHub finds addresses and names of people behind @ whatever is escaped; an empty comment parts them
+    return _ACTIVE.sub(r"\\\g<0>", shown).replace("@", "@<!-- -->" if re.search(r"@\w+\.\w|(?<!\w)@\w", shown) else "@")
 
 
 def model_index(rows: pd.DataFrame) -> str:
@@ -78,7 +86,7 @@ def model_index(rows: pd.DataFrame) -> str:
     models: dict[str, dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
     whole = rows["good"] & rows["final"] & (rows["status"] != "limited").fillna(True)
     for row in records(rows[whole.to_numpy(bool)]):
-        cell = tuple(str(row[name]) for name in _CELL)
+        cell = tuple(str(row.get(name)) for name in _CELL)
         models.setdefault(str(row["model"]), {}).setdefault(cell, []).append(row)
     entries = [
         {"name": model, "results": [_result(cells[cell]) for cell in sorted(cells)]}

@@ -86,6 +86,26 @@ def refuse(rows: pd.DataFrame, wrong: np.ndarray, why: str, column: str = "") ->
     raise MeasureError(f"{row_label(row)}: {why}{value}{others}. Correct the row, or take it out of the table.")
 
 
+_VERSIONS = {
+    "dataset_fingerprint": "contents of the data set",
+    "train_fingerprint": "training data",
+    "prompts": "sets of prompts",
+    "prompts_digest": "class names or templates",
+    "task_version": "versions of the task",
+}
+
+
+def mixed(rows: pd.DataFrame) -> list[str]:
+    """Sentences about values of one data set and metric that were measured on different things."""
+    found = []
+    for name in [name for name in _VERSIONS if name in rows]:
+        counts = rows.groupby(name)["model"].nunique()
+        if len(counts) > 1:
+            listed = ", ".join(f"{count} with {str(value)[:12]}" for value, count in counts.items())
+            found.append(f"different {_VERSIONS[name]} are mixed ({name}; checkpoints: {listed})")
+    return found
+
+
 def row_label(row: Any) -> str:
     """``results.csv: row 3 (ViT-B-32,openai, imagenet1k, acc1)``; rows count from 1."""
     file = row.get("results_file")

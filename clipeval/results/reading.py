@@ -3,19 +3,17 @@ and a cell of another type than its column is named."""
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import io
-import lzma
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipeval.errors import UsageError, first_line, suggest
+from clipeval.results import bounded
 from clipeval.results.published import published
 from clipeval.results.schema import COLUMNS, NUMBER, TEXT
 from clipeval.results.table import current, unquoted
@@ -23,10 +21,9 @@ from clipeval.results.table import current, unquoted
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ROWS, MOST_COLUMNS, MOST_BYTES = 1_000_000, 2_000, 1 << 31
-"""What a table may hold, unpacked: a few hundred kilobytes of Parquet or gzip can unpack to more than a machine has."""
+MOST_ROWS = 1_000_000
+"""More than any results are: a thousand checkpoints on forty data sets have some 200,000."""
 _HEADER_BYTES = 1 << 20
-_OPEN: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _NESTED = (list, dict, tuple, set, np.ndarray)
 
 
@@ -42,9 +39,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
         return made_anew
     file = _file(path)
     try:
-        frame = _read_parquet(file) if file.suffix == ".parquet" else _read_csv(file)
-    except UsageError:
-        raise
+        frame = bounded.parquet(file, MOST_ROWS) if file.suffix == ".parquet" else _read_csv(file)
     except Exception as error:  # whatever a reader of a foreign file raises is about the file
         raise UsageError(f"{file}: not a readable results table: {first_line(error)}.") from error
     return typed(frame, str(file))
@@ -111,32 +106,15 @@ def _file(path: Path) -> Path:
     raise UsageError(f"{file}: not a file. A results table is a .parquet or a .csv file, or a folder that has one.")
 
 
-def _read_parquet(file: Path) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_metadata(file)
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    _require_size(file, metadata.num_rows, metadata.num_columns, sum(group.total_byte_size for group in groups))
-    schema = metadata.schema.to_arrow_schema()
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    # as dictionaries: a long text that stands in every row is in memory once
-    table = pq.ParquetFile(file, metadata=metadata, read_dictionary=texts).read()
-    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
-    return frame.drop(columns=[name for name in frame.columns if str(name).startswith("__index_level_")])
-
-
 def _read_csv(file: Path) -> pd.DataFrame:
     import pandas as pd
 
-    opened = _OPEN.get(file.suffix, open)
-    with opened(file) if file.suffix in _OPEN else file.open("rb") as stream:
-        data = stream.read(MOST_BYTES + 1)
+    data = bounded.content(file)
     header = io.StringIO(data[:_HEADER_BYTES].decode("utf-8-sig", "replace"), newline="")
-    _require_size(file, 0, len(next(csv.reader(header), [])), len(data))
+    bounded.require_size(columns=len(next(csv.reader(header), [])))
     as_written = {name: str for name, kind in COLUMNS.items() if kind == TEXT}  # 007 is a name, not 7
     frame = pd.read_csv(io.BytesIO(data), low_memory=False, dtype=as_written, nrows=MOST_ROWS + 1)
-    _require_size(file, len(frame), len(frame.columns), 0)
+    bounded.require_size(len(frame), MOST_ROWS)
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError("its rows have more cells than its header")
     for name in frame.select_dtypes(["object", "string"]):
@@ -144,23 +122,14 @@ def _read_csv(file: Path) -> pd.DataFrame:
     return frame.rename(columns=unquoted)
 
 
-def _require_size(file: Path, rows: int, columns: int, size: int) -> None:
-    bounds = (rows, MOST_ROWS, "rows"), (columns, MOST_COLUMNS, "columns"), (size, MOST_BYTES, "bytes")
-    for count, most, what in bounds:
-        if count > most:
-            raise UsageError(
-                f"{file}: it has more than {most:,} {what}, the most that is read of one table. Split it, or take out "
-                "what is not needed; fit and report join several tables."
-            )
-
-
 def _typed(values: pd.Series, kind: str, name: str) -> pd.Series:
     try:
         return _as(values, kind)
     except (TypeError, ValueError, ArithmeticError):
-        row = _first_wrong(values, kind)
-    shown = f"row {row + 1}, column {values.name}: {values.iloc[row]!r:.60} is not of type {kind}"
-    raise UsageError(f"{name}: not a readable results table: {shown}.")
+        row = _first_wrong(values.astype(object), kind)
+    cell = values.iloc[row]
+    shown = f"{getattr(cell, 'item', lambda: cell)()!r:.60} is not of type {kind}"
+    raise UsageError(f"{name}: not a readable results table: row {row + 1}, column {values.name}: {shown}.")
 
 
 def _as(values: pd.Series, kind: str) -> pd.Series:

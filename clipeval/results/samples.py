@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipeval.errors import StoreError
+from clipeval.errors import StoreError, first_line
 from clipeval.files import write_atomically
+from clipeval.results import bounded
 from clipeval.results.schema import well_formed
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MOST_ROWS = 20_000_000
+"""More samples than any data set has."""
 
 
 def path(out: Path, cell: str) -> Path:
@@ -33,10 +38,10 @@ def write(out: Path, cell: str, columns: dict[str, np.ndarray]) -> None:
 
 def read(out: Path, cell: str) -> pd.DataFrame:
     """The outcomes of one cell. Raises StoreError when they are not there or broken."""
-    import pandas as pd
-
     file = path(out, cell)
     try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError, TypeError, NotImplementedError, LookupError) as error:
-        raise StoreError(f"{file}: cannot read the per-sample outcomes: {error}. Run the cell again.") from error
+        return bounded.parquet(file, MOST_ROWS)
+    except Exception as error:  # whatever a reader of a foreign file raises is about the file
+        raise StoreError(
+            f"{file}: cannot read the per-sample outcomes: {first_line(error)}. Run the cell again."
+        ) from error

@@ -144,3 +144,19 @@ def to_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def well_formed(text: str) -> str:
     """``text`` that UTF-8 can hold: lone surrogates become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+IDENTITY = ("model", "task", "dataset", "metric", "shots", "seed", "protocol")
+"""What names a value."""
+SAMPLES = ("split", "limit", "dataset_fingerprint", "train_fingerprint", "prompts", "prompts_digest")
+"""What was scored: values of the same name are comparable only where all of it is equal."""
+CIRCUMSTANCES = (
+    *SAMPLES,
+    "precision",
+    "task_version",
+    "checkpoint_sha256",
+    "checkpoint_identity",
+    "study",
+    "reference",
+)
+"""What else can tell two values of the same name apart. Older tables lack some of these columns."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from clipeval import vocabulary
 from clipeval.errors import MeasureError, UsageError, suggest
-from clipeval.results.columns import COMPUTE, compute, errors, numbers, refuse, row_label, scales
+from clipeval.results.columns import COMPUTE, compute, errors, mixed, numbers, refuse, row_label, scales
+from clipeval.results.schema import CIRCUMSTANCES
 from clipeval.tasks import canonical_name
 
 if TYPE_CHECKING:
@@ -23,17 +24,6 @@ _FALLBACK_METRIC = "mean_average_precision"
 _REQUIRED = ("model", "dataset", "task", "metric", "value")
 _CHECKPOINT = ("model", "arch", "pretrained", "samples_seen", "gmacs")
 """What makes two rows values of the same checkpoint."""
-_CIRCUMSTANCES = (
-    "protocol",
-    "precision",
-    "prompts",
-    "split",
-    "task_version",
-    "limit",
-    "checkpoint_sha256",
-    "reference",
-)
-
 Cell = tuple[str, str, str, int | None]
 """Task, data set, metric, shots: what laws share that can be compared."""
 
@@ -113,6 +103,7 @@ def select(table: pd.DataFrame, question: Question) -> Selection:
     rows = _with_scale(rows, question.x, left_out)
     rows = rows.assign(fit_x=list(scales(rows, question.x)), fit_error=errors(rows))
     rows = _one_per_checkpoint(rows, left_out, notes)
+    notes += _mixed(rows)
     return Selection(list(_checkpoints(rows)), left_out, notes)
 
 
@@ -261,7 +252,7 @@ def _one_per_checkpoint(rows: pd.DataFrame, left_out: dict[str, int], notes: lis
         rows = rows[~again]
     for _, group in rows.groupby(key, dropna=False, sort=False):
         if len(group) > 1 and ("seed" not in group or group["seed"].nunique() < len(group)):
-            differ = [n for n in _CIRCUMSTANCES if n in group and group[n].nunique(dropna=False) > 1]
+            differ = [n for n in ("protocol", *CIRCUMSTANCES) if n in group and group[n].nunique(dropna=False) > 1]
             why = f" They differ in {', '.join(differ)}." if differ else ""
             raise MeasureError(
                 f"{row_label(group.iloc[0])}: {len(group)} different values for one checkpoint.{why} "
@@ -272,6 +263,15 @@ def _one_per_checkpoint(rows: pd.DataFrame, left_out: dict[str, int], notes: lis
     if len(averaged) < len(rows):
         notes.append(f"{len(rows)} values of several seeds are averaged to {len(averaged)}, one per checkpoint")
     return averaged
+
+
+def _mixed(rows: pd.DataFrame) -> list[str]:
+    """What makes values of one law values of different measurements, once for each that has the same."""
+    where: dict[str, list[str]] = {}
+    for (dataset, metric), group in rows.groupby(["dataset", "metric"], sort=True):
+        for said in mixed(group):
+            where.setdefault(said, []).append(f"{dataset} · {metric}")
+    return [f"{'; '.join(cells[:3])}{' ...' * (len(cells) > 3)}: {said}" for said, cells in where.items()]
 
 
 def _cell_columns(rows: pd.DataFrame) -> list[str]:
