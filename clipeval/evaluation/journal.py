@@ -11,7 +11,7 @@ from clipeval.evaluation.failures import as_clipeval_errors
 from clipeval.evaluation.plan import Cell, Plan
 from clipeval.evaluation.rows import failed_row, metric_rows
 from clipeval.evaluation.workbench import Measured
-from clipeval.results import samples
+from clipeval.results import samples, table
 from clipeval.results.ledger import Ledger
 from clipeval.results.schema import Status
 
@@ -22,6 +22,7 @@ class Journal:
     def __init__(self, plan: Plan, ledger: Ledger, progress: RunProgress) -> None:
         self.failures: list[tuple[Cell, ClipevalError]] = []
         self._plan, self._ledger, self._progress = plan, ledger, progress
+        self._offline = plan.request.options.offline
 
     def open(self) -> list[Cell]:
         """Record the suites, what is known of the checkpoints, and every cell that cannot or need not be tried; the
@@ -62,7 +63,14 @@ class Journal:
         """A cell could not be measured. Raises StoreError."""
         self.failures.append((cell, error))
         self._progress.finish_cell(f"{cell.label}: FAILED: {error}")
-        self._add_row(cell, str(error), "failed")
+        if not self._is_only_absent(cell):
+            self._add_row(cell, str(error), "failed")
+
+    def _is_only_absent(self, cell: Cell) -> bool:
+        """Whether an offline run lacks what the cell needs while a value of it stands: that says nothing against it."""
+        unknown = cell.checkpoint is None or cell.data is None
+        standing = table.standing(self._ledger).get(cell.measurement) if unknown and self._offline else None
+        return standing is not None and not standing.failed
 
     def _add_row(self, cell: Cell, reason: str, status: Status) -> None:
         info, dataset = self._plan.info(cell.model), self._plan.datasets.get(cell.dataset)

@@ -223,8 +223,8 @@ def _default_tasks(entry: DatasetEntry, dataset: Dataset | ClipevalError) -> lis
 
 def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, int]]:
     options = request.options
-    if "train" not in task.needs:
-        yield None, options.seed
+    if "train" not in task.needs:  # it draws nothing: its intervals have a seed of their own
+        yield None, 0
         return
     settings = getattr(request.config.tasks, task.name)
     all_shots = options.shots if options.shots is not None else (*((None,) if settings.full else ()), *settings.shots)
@@ -276,7 +276,7 @@ class _History:
         record = self._standing.get(cell.measurement)
         if record is None or rerun == "always" or cell.state not in ("to do", "skipped"):
             return cell
-        if record.cell != cell.id and record.cell != self._earlier_id(cell):
+        if record.cell not in (cell.id, self._earlier_id(cell, record)):
             self._outdated += _is_earlier(record)
             return cell
         return replace(cell, state="done") if record.finished or rerun == "never" else cell
@@ -289,13 +289,16 @@ class _History:
                 "recorded them without the training data or the configuration beside the weights, or they have changed."
             )
 
-    def _earlier_id(self, cell: Cell) -> str | None:
-        """The cell's id by the formula of version 1, where that covers everything that decides its values."""
+    def _earlier_id(self, cell: Cell, record: Record) -> str | None:
+        """The cell's id by the formula of version 1, where that and the architecture in the rows of ``record`` cover
+        everything that decides its values."""
         checkpoint, dataset = self._checkpoints[cell.model.name], self._shelf.open(cell.dataset)
         covered = cell.model.kind in ("tag", "file", "hf", "trained") and "train" not in cell.task.needs
         if not covered or isinstance(checkpoint, ClipevalError) or not isinstance(dataset, Dataset):
             return None
         info, prompts = checkpoint.info, dataset.prompts
+        if record.rows[0].get("arch", info.arch) != info.arch:
+            return None
         parts = {
             "model": cell.model.name,
             "weights": info.checkpoint_sha256,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipeval.datasets.subset import Subset
 from clipeval.models.base import ModelInfo
+from clipeval.plain import public
 from clipeval.results import provenance
 from clipeval.results.ledger import Row
 from clipeval.results.schema import Status
@@ -49,7 +50,7 @@ def failed_row(cell: Cell, info: ModelInfo, dataset: Dataset | None, reason: str
         "metric": cell.entry.main_metric or cell.task.main_metric,
         "value": math.nan,
         "status": status,
-        "error": reason[:_LONGEST_REASON],
+        "error": public(reason)[:_LONGEST_REASON],
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval import config as configuration
+from clipeval import embeddings
 from clipeval.console import RunProgress, say
 from clipeval.errors import EXIT_BUG, EXIT_NOT_MEASURED, EXIT_OK, ClipevalError
 from clipeval.evaluation import plan as planning
@@ -15,6 +16,7 @@ from clipeval.evaluation.failures import log
 from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.plan import Cell, Plan
 from clipeval.evaluation.request import Options, Request
+from clipeval.paths import cache_dir
 from clipeval.results import table
 from clipeval.results.ledger import Ledger, Row, exclusive
 
@@ -100,7 +102,8 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
             )
         plan = planning.build(request, ledger)
         missing = [f"missing: {reason}" for reason in missing_offline(plan)] if options.offline else []
-        for line in [*missing, *plan.notes]:
+        left = embeddings.earlier(cache_dir()) if plan.to_do() else None
+        for line in filter(None, [*missing, *plan.notes, left]):
             say(line)
         failures: list[tuple[Cell, ClipevalError]] = []
         try:

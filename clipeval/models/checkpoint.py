@@ -87,7 +87,7 @@ class Checkpoint:
             model=self.spec.name,
             pretrained=self.spec.pretrained,
             checkpoint_sha256=self.sha256,
-            **dict(self.spec.overrides),
+            **_overriding(dict(self.spec.overrides)),
         )
         return replace(found, gmacs_total=found.gmacs * found.samples_seen)
 
@@ -256,6 +256,17 @@ def _in_folder(folder: Path) -> Path:
     raise ModelError(
         f"local-dir:{folder}: one weights file is needed, named {_HUB_FILES[0]} for example; found {found}."
     )
+
+
+def _overriding(given: dict[str, Any]) -> dict[str, Any]:
+    """Facts that the configuration gives, with those that are of another source no longer: of what is said to be
+    trained on other data, neither family nor size are known; a number that is given is not from the paper."""
+    facts = dict(given)
+    if "source" in given:
+        facts = {"source_family": given["source"], "unique_samples": math.nan} | facts
+    if "samples_seen" in given:
+        facts = {"samples_seen_from": ""} | facts
+    return facts
 
 
 def _per_channel(value: Any) -> tuple[float, float, float]:
