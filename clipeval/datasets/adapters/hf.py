@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,21 +14,17 @@ from clipeval import digest
 from clipeval.config import DatasetEntry, parse_yaml
 from clipeval.datasets import fingerprint
 from clipeval.datasets.adapters.folder import SUFFIXES
-from clipeval.datasets.images import BYTE_LIMIT, decode
+from clipeval.datasets.adapters.image_column import image_column, reading
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
-from clipeval.errors import DataError, UsageError, few, first_line
-from clipeval.paths import cache_dir, expand, readable
+from clipeval.errors import DataError, UsageError, few
+from clipeval.paths import cache_dir, expand
 from clipeval.regular import read_regular
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _LABEL_NAMES = ("label", "labels", "cls")
 _CAPTION_NAMES = ("caption", "captions", "text", "txt")
 _KINDS = ("parquet", "imagefolder", "arrow", "webdataset", "json", "csv", "text")
 """The readers of ``datasets`` that are used. Others unpickle, or read formats that no test of ours covers."""
-_FORMAT = 2
 _DESCRIPTION_LIMIT = 16 << 20
 
 
@@ -61,96 +54,6 @@ def open_hf(name: str, reference: str, split: str, entry: DatasetEntry, offline:
         prompts=None if labels is None else load_prompts(name, entry.prompts, entry.language, classes),
         captions=captions,
     )
-
-
-@dataclass(frozen=True)
-class ImageColumn:
-    """A table of one image column whose cells are {"bytes": ..., "path": ...}, decoded by clipeval."""
-
-    name: str
-    cells: Any
-    key: str
-    root: Path
-    """Where image files lie that a cell names by a relative path."""
-    digests: Sequence[str]
-    """Hex SHA-256 of every image's bytes."""
-
-    def __call__(self, index: int) -> Image.Image:
-        sample = f"{self.name}: sample {index}"
-        cell = self.cells[index][self.key]
-        if _embedded(cell) is None and not _path(cell):
-            raise DataError(f"{sample} has no image.")
-        data = _embedded(cell)
-        return decode(self.root / _path(cell) if data is None else data, sample, self.digests[index])
-
-
-def image_column(name: str, rows: Any, key: str, root: Path) -> ImageColumn:
-    """The images of column ``key`` of a ``datasets.Dataset``, hashed: by what each cell holds, its bytes or the file
-    that it names. Files may lie below ``root`` and where the hub's downloads are. Raises DataError."""
-    from datasets import Image as ImageFeature
-
-    def described() -> list[list[str]]:
-        """Per cell the digest of its bytes, or else the path it names."""
-        cells_of_column = (cell[key] for cell in cells)
-        return [
-            ["", _path(cell)]
-            if _embedded(cell) is None and _path(cell)
-            else [hashlib.sha256(_embedded(cell) or b"").hexdigest(), ""]
-            for cell in cells_of_column
-        ]
-
-    with _reading(name, key):
-        cells = rows.select_columns([key]).cast_column(key, ImageFeature(decode=False))
-        tables = [Path(file["filename"]) for file in cells.cache_files]
-        question = ["hf", _FORMAT, key, rows._fingerprint, len(rows)]
-        found = digest.remembered(question, tables, described) if tables else described()
-    roots = _roots(root)
-    files = [_inside(name, index, root / path, roots) for index, (_, path) in enumerate(found) if path]
-    try:
-        of_files = iter(digest.of_files(files, BYTE_LIMIT))
-    except OSError as error:
-        raise DataError(f"{name}: the image file {error.filename} cannot be read: {error.strerror}.") from error
-    return ImageColumn(name, cells, key, root, [next(of_files) if path else sha256 for sha256, path in found])
-
-
-def _embedded(cell: dict[str, Any] | None) -> bytes | None:
-    return None if cell is None or cell["bytes"] is None else bytes(cell["bytes"])
-
-
-def _path(cell: dict[str, Any] | None) -> str:
-    return str((cell or {}).get("path") or "")
-
-
-def _roots(root: Path) -> list[Path]:
-    """The folders in which image files of a data set may lie, as they are written and as they are."""
-    import datasets
-    import huggingface_hub.constants as hub
-
-    downloads = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, hub.HF_HUB_CACHE)
-    folders = [root, *(Path(folder) for folder in downloads), cache_dir() / "huggingface"]
-    return [place for folder in folders for place in (folder.absolute(), folder.resolve())]
-
-
-def _inside(name: str, index: int, path: Path, roots: Sequence[Path]) -> Path:
-    """``path``, if it is below one of ``roots``. A link that was put there may lead elsewhere: it is the owner's."""
-    place = Path(os.path.normpath(path.absolute()))
-    if not any(place.is_relative_to(root) for root in roots):
-        raise DataError(
-            f"{name}: sample {index}: its image is the file {readable(str(path))}, outside the folder of the data set; "
-            f"a table may not name others. Put the images beside it, or embed them."
-        )
-    return place
-
-
-@contextlib.contextmanager
-def _reading(name: str, key: str) -> Iterator[None]:
-    """The libraries underneath raise errors of a dozen kinds on tables that are damaged or odd."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{name}: cannot read column '{key}' of the table: {first_line(error)}.") from error
 
 
 @contextlib.contextmanager
@@ -292,7 +195,7 @@ def _labels(name: str, rows: Any, key: str) -> tuple[np.ndarray, list[str] | Non
     """Labels and class names. A column of lists of classes is multi-label: ``[n, K]`` bool."""
     feature = _class_label(rows.features[key])
     classes = None if feature is None else [str(label).replace("_", " ") for label in feature.names]
-    with _reading(name, key):
+    with reading(name, key):
         values = list(rows[key])
     if None in values:
         raise DataError(f"{name}: sample {values.index(None)} has no label in column '{key}'.")
@@ -312,7 +215,7 @@ def _labels(name: str, rows: Any, key: str) -> tuple[np.ndarray, list[str] | Non
 
 
 def _captions(name: str, rows: Any, key: str) -> list[tuple[str, ...]]:
-    with _reading(name, key):
+    with reading(name, key):
         values = list(rows[key])
     captions = [(value,) if isinstance(value, str) else tuple(value or ()) for value in values]
     for sample, texts in enumerate(captions):

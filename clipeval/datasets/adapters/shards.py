@@ -53,8 +53,11 @@ def find_shards(name: str, reference: str, split: str, entry: DatasetEntry, offl
         raise DataError(f"{name}: {root}/dataset_type.txt: expected multilabel or retrieval, found '{kind}'.")
     if not listed:
         urls = _shards_of_split(name, root, split, offline)
-    with ThreadPoolExecutor(_AT_ONCE if is_remote(urls[0]) else 1) as pool:
-        paths = list(pool.map(lambda url: _local(name, url, offline), urls))
+    if any(map(is_remote, urls)):
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            paths = list(pool.map(lambda url: _local(name, url, offline), urls))
+    else:
+        paths = [_local(name, url, offline) for url in urls]
     return Shards(paths, _stems(urls), kind, classes, templates)
 
 

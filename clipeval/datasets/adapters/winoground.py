@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval.datasets import fingerprint
-from clipeval.datasets.adapters.hf import ImageColumn, image_column
+from clipeval.datasets.adapters.image_column import ImageColumn, image_column
 from clipeval.datasets.loaded import LoadedDataset
 
 if TYPE_CHECKING:
