@@ -151,20 +151,23 @@ def _findings(pair: Pair, test: Tested, p_holm: float, trends: Trends) -> Iterat
         return
     change = 100 * (value - float(pair.baseline["value"]))
     if pair.same_checkpoint:
-        yield _reproduced(change, terms.tolerance)
+        yield _reproduced(change, terms.tolerance, pair.same_surroundings)
     else:
         yield _compared(-change if higher else change, terms, test, p_holm)
 
 
-def _reproduced(change: float, tolerance: float) -> Finding:
+def _reproduced(change: float, tolerance: float, same_surroundings: bool) -> Finding:
     if abs(change) <= tolerance + _ROUNDING:
         return Finding("tolerance", PASS, f"the same checkpoint: {_points(abs(change))} apart, {tolerance:g} allowed")
-    return Finding(
-        "tolerance",
-        FAIL,
-        f"the same checkpoint measured again is {change:+.2f} points away, {tolerance:g} allowed: the evaluation "
-        "changed, not the checkpoint",
-    )
+    away = f"{change:+.2f} points away, {tolerance:g} allowed"
+    if same_surroundings:
+        why = f"the same checkpoint measured again is {away}: the evaluation changed, not the checkpoint"
+    else:
+        why = (
+            f"the same weights are {away}: their configuration, preprocessing or tokenizer, or the version of clipeval "
+            "or open_clip, is another (checkpoint_identity)"
+        )
+    return Finding("tolerance", FAIL, why)
 
 
 def _compared(drop: float, terms: configuration.RuleEntry, test: Tested, p_holm: float) -> Finding:

@@ -36,8 +36,17 @@ class Pair:
     @property
     def same_checkpoint(self) -> bool:
         """Whether both values are of the same weights."""
-        digests = [row and row.get("checkpoint_sha256") for row in (self.current, self.baseline)]
-        return bool(digests[0]) and digests[0] == digests[1]
+        return self._equal("checkpoint_sha256") is True
+
+    @property
+    def same_surroundings(self) -> bool:
+        """Whether configuration, preprocessing, tokenizer and encoder are equal too, as far as both tables say."""
+        return self._equal("checkpoint_identity") is not False
+
+    def _equal(self, column: str) -> bool | None:
+        """None where it is not in both tables."""
+        here, before = (row.get(column) if row else None for row in (self.current, self.baseline))
+        return here == before if here and before else None
 
 
 def pair_models(current: Results, baseline: Results, words: Sequence[str]) -> list[tuple[str, str]]:

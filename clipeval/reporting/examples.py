@@ -86,6 +86,8 @@ def galleries(rows: pd.DataFrame, config: Config) -> tuple[list[Gallery], list[s
                 found.append(Gallery(str(dataset), row["model"], row["value"], int(row["n"]), queries))
         except ClipevalError as error:
             missing.append(str(error))
+        except (LookupError, TypeError, ValueError):  # columns, ids or numbers of captions that the data set has not
+            missing.append(f"{dataset}: its per-sample outcomes do not belong to its images and captions.")
     return found, missing
 
 

@@ -15,6 +15,7 @@ from clipeval import config as configuration
 from clipeval import vocabulary
 from clipeval.errors import UsageError
 from clipeval.files import write_atomically, write_text
+from clipeval.plain import plain
 from clipeval.reporting import comparison as pairs
 from clipeval.reporting import curves, examples, exports, gaps, matrix, scaling, words
 from clipeval.reporting import origins as provenance
@@ -94,7 +95,7 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Any], config: configuration
                 "policy": _policy(scripts.values()),
                 "style": Markup((_TEMPLATES / "style.css").read_text("utf-8")),
                 "rows_json": Markup(provenance.as_json(provenance.columns(rows))),
-                "figures_json": Markup(provenance.as_json(figures)),
+                "figures_json": Markup(provenance.as_json(plain(figures))),
                 "pairs_json": Markup(provenance.as_json(_pairs(comparison))),
             }
         )

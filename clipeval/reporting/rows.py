@@ -26,9 +26,9 @@ _END_OF_TRAINING = 0.98
 def read(results: Sequence[str], config: Config) -> pd.DataFrame:
     """The rows of all results, a row that several of them hold once, with the columns of ``HELPERS``.
 
-    ``row`` is its number; ``good``: it holds a finite value; ``run``: the training run of the checkpoint; ``final``:
-    the checkpoint ends its run; ``suite``: it is an average over data sets. Raises UsageError for what is no results
-    table and MeasureError where there is no row.
+    ``row`` is its number; ``good``: it holds a finite value of a metric; ``run``: the training run of the checkpoint;
+    ``final``: the checkpoint ends its run; ``suite``: it is an average over data sets. A model, data set or task that
+    is not named is an empty text. Raises UsageError for what is no results table, MeasureError where there is no row.
     """
     joined = read_tables(results)
     if "results_file" not in joined:
@@ -37,11 +37,13 @@ def read(results: Sequence[str], config: Config) -> pd.DataFrame:
     joined = joined[~joined.drop(columns="results_file").duplicated()].reset_index(drop=True)
     if joined.empty:
         raise MeasureError(f"{', '.join(map(str, results))}: the table has no rows, so there is nothing to report.")
+    joined = joined.fillna(dict.fromkeys(("model", "dataset", "task"), ""))
     run = [re.sub(r"/checkpoints/[^/]+$", "", str(model)) for model in joined["model"]]
     status = joined["status"].fillna("ok")
     return joined.assign(
         row=np.arange(len(joined)),
-        good=status.isin(MEASURED).to_numpy(bool) & np.isfinite(joined["value"].to_numpy(float, na_value=math.nan)),
+        good=(status.isin(MEASURED) & joined["metric"].notna()).to_numpy(bool)
+        & np.isfinite(joined["value"].to_numpy(float, na_value=math.nan)),
         run=run,
         final=_final(joined.assign(run=run)),
         suite=_is_suite(joined, config),
@@ -93,5 +95,5 @@ def why_missing(row: dict[str, Any]) -> str:
     """Why a row of the table holds no value."""
     status = text(row["status"]) or "ok"
     if status in MEASURED:
-        return "the value is not a finite number"
+        return "the value is not a finite number" if text(row["metric"]) else "the row names no metric"
     return f"{status}: {text(row['error']) or 'no reason was recorded'}"

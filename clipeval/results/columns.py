@@ -41,7 +41,7 @@ def scales(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
             raise UsageError(f"--x {column}: the column is empty in all {len(rows)} rows that match.")
         name = f"{column} (gmacs x samples_seen)" if column == COMPUTE else column
         refuse(rows, np.isnan(values), f"{name} is missing")
-        refuse(rows, values <= 0, f"{name} is not positive")
+        refuse(rows, (values <= 0) | np.isinf(values), f"{name} is not positive and finite")
         found.append(values)
     return np.stack(found, axis=1)
 
@@ -54,7 +54,8 @@ def compute(rows: pd.DataFrame) -> np.ndarray:
     gmacs, samples = numbers(rows, "gmacs"), numbers(rows, "samples_seen")
     refuse(rows, gmacs < 0, "gmacs is negative", "gmacs")
     refuse(rows, samples < 0, "samples_seen is negative", "samples_seen")
-    return np.where(np.isnan(given), gmacs * samples, given)
+    with np.errstate(over="ignore"):  # infinite: refused where it is used
+        return np.where(np.isnan(given), gmacs * samples, given)
 
 
 def errors(rows: pd.DataFrame) -> np.ndarray:

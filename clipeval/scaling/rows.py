@@ -164,6 +164,8 @@ def _usable(rows: pd.DataFrame, left_out: dict[str, int]) -> pd.DataFrame:
     reasons = reasons.replace("limited", "limited: measured on a part of the data set")
     if "from_scratch_filter" in rows:
         reasons = reasons.where(reasons != "", rows["from_scratch_filter"].fillna("").astype(object))
+    for name in ("model", "dataset", "task", "metric"):
+        reasons = reasons.where((reasons != "") | rows[name].notna(), f"no {name} is named")
     for reason, count in reasons[reasons != ""].value_counts().items():
         left_out[str(reason)] = int(count)
     kept = rows[(reasons == "").to_numpy(bool)]

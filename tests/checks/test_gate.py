@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,6 +124,73 @@ def test_lower_is_better(gate):
 @pytest.mark.parametrize("checkpoint", [{}, NEW])
 def test_values_of_other_measurements_are_not_compared(gate, changes, reason, checkpoint):
     assert only(gate([row()], [row(value=0.9, **changes, **checkpoint)])) == ("not-comparable", reason, 3)
+
+
+@pytest.mark.parametrize("column", ["train_fingerprint", "prompts_digest"])
+def test_other_training_data_or_prompts_are_not_compared(column):
+    """Columns of newer tables: compared where both sides have them."""
+    before, now = (pd.DataFrame([row(value=value, **{column: digest})]) for value, digest in ((0.5, "a"), (0.9, "b")))
+    (cell,) = clipeval.check(now, before).cells
+    assert (cell.verdict, cell.reason) == ("not-comparable", f"{column} b here, a in the baseline")
+    (cell,) = clipeval.check(now.drop(columns=column), before.assign(value=0.9)).cells
+    assert cell.verdict == "pass"
+
+
+def test_the_same_weights_in_other_surroundings():
+    """A corrected model configuration or another library is named as a cause; the tolerance stays."""
+    before, now = (pd.DataFrame([row(value=v, checkpoint_identity=i)]) for v, i in ((0.5, "a"), (0.6, "b")))
+    (cell,) = clipeval.check(now, before).cells
+    assert cell.verdict == "fail"
+    assert "the same weights are +10.00 points away" in cell.reason
+    assert "(checkpoint_identity)" in cell.reason
+    (cell,) = clipeval.check(now.assign(checkpoint_identity="a"), before).cells
+    assert "the evaluation changed, not the checkpoint" in cell.reason
+
+
+def _not_parquet(file):
+    file.write_bytes(b"no")
+
+
+def _columns(**columns):
+    return lambda file: pd.DataFrame(columns).to_parquet(file)
+
+
+def _folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+def _pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+BROKEN = {
+    "not Parquet": _not_parquet,
+    "a folder": _folder,
+    "a pipe": _pipe,
+    "no ids": _columns(correct=[True] * 101),
+    "no column": _columns(id=[f"s{i}" for i in range(101)]),
+    "repeated ids": _columns(id=["s"] * 101, correct=[True] * 101),
+    "texts": _columns(id=[f"s{i}" for i in range(101)], correct=["yes"] * 101),
+    "lists": _columns(id=[f"s{i}" for i in range(101)], correct=[[1.0]] * 101),
+    "not 0 or 1": _columns(id=[f"s{i}" for i in range(101)], correct=[0.5] * 101),
+    "missing": _columns(id=[f"s{i}" for i in range(101)], correct=[None] * 101),
+    "nothing": _columns(id=[], correct=[]),
+    "another value": _columns(id=[f"s{i}" for i in range(101)], correct=[True] * 101),
+    "ids that are lists": _columns(id=[[i] for i in range(101)], correct=BAD),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken_outcomes_are_a_sentence(tmp_path, what):
+    """In check a drop cannot be judged; the report and a check of what did not drop do without."""
+    before, now = folder(tmp_path / "before", scored(GOOD)), folder(tmp_path / "now", scored(BAD, **NEW))
+    BROKEN[what](next((now / "samples").iterdir()))
+    (cell,) = clipeval.check(now, before).cells
+    assert cell.verdict in ("cannot-tell", "not-comparable"), cell.reason
+    clipeval.report([now, before], tmp_path / "page")
+    assert clipeval.check(before, before).exit_code == 0
 
 
 def test_versions_may_differ_where_a_rule_says_so(gate):

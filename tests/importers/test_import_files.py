@@ -496,3 +496,11 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "image.csv").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(UsageError, match=r"image\.csv: cannot read it: it is neither a table nor UTF-8 text"):
         import_files([tmp_path / "image.csv"])
+
+
+def test_numbers_beyond_floats_are_named(tmp_path):
+    (tmp_path / "tidy.json").write_text(
+        '[{"model": "m", "dataset": "d", "task": "t", "metric": "acc1", "value": 1' + "0" * 400 + "}]"
+    )
+    with pytest.raises(UsageError, match=r"record 0: column 'value': 1000.* is not a number"):
+        import_files([tmp_path / "tidy.json"])

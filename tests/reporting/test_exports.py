@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
+import re
 
+import pytest
 import yaml
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from made import row, table
+from markdown_it import MarkdownIt
 
 import clipeval
 
@@ -35,6 +39,36 @@ def test_markdown_leaderboard(tmp_path):
     assert "| # | Model | Source | Samples seen | GMACs | Top-1 |\n| --: | --- | --- | --: | --: | --: |\n" in text
     assert "| 1 | a\\|b\\* | toy | 1k | 0.5 | 75.0 (70.0–80.0) |" in text
     assert "|  | c | toy | 1k | 0.5 | – failed |" in text
+
+
+HOSTILE = (
+    "https://evil.example/a", "see www.evil.example now", "mail a@b.example", "@someone", "\x1b[31mred", "a\u202eb",
+    "mailto:x@y.example", "[x](javascript:alert)", "<script>", "line\nbreak | cell", "&lt;b&gt;", "*b* _i_ `c` ~~s~~",
+    "c:d",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_markdown_shows_names_as_they_are(tmp_path, name):
+    """Read back by a CommonMark parser: the text of the cell is the name, and there is no link. What GitHub makes links
+    of beyond CommonMark (addresses, names after @) is not in the source."""
+    source = (files([row(name, source=name)], tmp_path) / "report.md").read_text()
+    assert source.isprintable() or set(source) - set("\n") <= {c for c in source if c.isprintable()}
+    assert not re.search(r"https?://|www\.|(?<!\w)@\w|\w@\w+\.\w|mailto:", source)
+    [cell, _] = [
+        token
+        for before, token in itertools.pairwise(MarkdownIt("commonmark").enable("table").parse(source))
+        if before.type == "td_open" and token.content and _text(token) == " ".join(name.split()).translate(SHOWN)
+    ]
+    assert {child.type for child in cell.children} <= {"text", "text_special", "html_inline"}
+    assert {child.content for child in cell.children if child.type == "html_inline"} <= {"<!-- -->"}
+
+
+SHOWN = {0x1B: "\\x1b", 0x202E: "\\u202e"}
+
+
+def _text(token):
+    return "".join(child.content for child in token.children if child.type != "html_inline")
 
 
 def test_model_index_is_read_by_the_hubs_own_library(tmp_path):

@@ -9,6 +9,7 @@ import shutil
 
 import made
 import numpy as np
+import pandas as pd
 import pytest
 from made import row
 from PIL import Image
@@ -171,3 +172,39 @@ def test_what_examples_lack_is_said(run, tmp_path, monkeypatch):
     assert examples.galleries(rows[rows["dataset"] == "colours"], config)[1] == [
         "There is no zero-shot retrieval in these results."
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.drop(columns=["direction"]),
+        lambda frame: frame.drop(columns=["id"]),
+        lambda frame: frame.assign(id="x"),
+        lambda frame: frame.assign(id=frame["id"] + "#999"),
+        lambda frame: frame.assign(top1="nobody"),
+        lambda frame: frame.assign(top1=0.5),
+    ],
+)
+def test_outcomes_of_other_images_make_no_examples(run, cache, tmp_path, change):
+    shutil.copytree(run.results, tmp_path / "out")
+    for file in (tmp_path / "out/samples").iterdir():
+        frame = pd.read_parquet(file)
+        if "direction" in frame:
+            change(frame).to_parquet(file)
+    config = configuration.load(run.config)
+    found, missing = examples.galleries(table.read([str(tmp_path / "out")], config), config)
+    assert missing == ["pairs: its per-sample outcomes do not belong to its images and captions."]
+    assert found == []
+
+
+def test_rows_that_name_too_little(tmp_path):
+    """Without a task, a data set or a model a row is shown as such; without a metric it has no value."""
+    rows = [row(f"m{i}", gmacs=i + 1, samples_seen=10.0**i) | gap for i, gap in enumerate([{}, *GAPS])]
+    page = clipeval.report(made.table(rows, tmp_path / "results"), tmp_path / "page")
+    assert "the row names no metric" in page.read_text()
+
+
+GAPS = (
+    *({"task": None}, {"dataset": None}, {"model": None}, {"metric": None}),
+    *({"gmacs": math.inf}, {"gmacs": 1e200, "samples_seen": 1e200}),
+)

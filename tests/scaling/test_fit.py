@@ -398,3 +398,43 @@ def test_the_joint_law_with_repeats_beats_compute_alone():
         key = {"dataset": dataset, "metric": metric, "source": "LAION"}
         aicc = [t[np.logical_and.reduce([t[k] == v for k, v in key.items()])]["aicc"].item() for t in (compute, joint)]
         assert aicc[0] - aicc[1] > 20
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        ("dataset_fingerprint", "contents of the data set"),
+        ("train_fingerprint", "training data"),
+        ("prompts_digest", "class names or templates"),
+        ("task_version", "versions of the task"),
+    ],
+)
+def test_versions_that_are_mixed_are_said(column, what):
+    rows = table().assign(**{column: "a" * 64})
+    assert not any("mixed" in note for note in fit(rows, bootstrap=200).notes)
+    rows.loc[rows.index[0], column] = "b" * 64
+    [note] = [note for note in fit(rows, bootstrap=200).notes if "mixed" in note]
+    n = rows["model"].nunique()
+    cell = f"{rows['dataset'].iloc[0]} · {rows['metric'].iloc[0]}"
+    assert (
+        note
+        == f"{cell}: different {what} are mixed ({column}; checkpoints: {n - 1} with {'a' * 12}, 1 with {'b' * 12})"
+    )
+    rows[column] = rows[column].where(rows.index != rows.index[0], None)
+    assert not any("mixed" in note for note in fit(rows, bootstrap=200).notes), (
+        "what is not known is not known to differ"
+    )
+
+
+def test_rows_that_name_too_little_are_counted():
+    rows = table()
+    rows = pd.concat([rows, rows.head(1).assign(dataset=None), rows.head(1).assign(metric=None)], ignore_index=True)
+    assert fit(rows, bootstrap=200).card["data"]["left_out"] == {"no dataset is named": 1, "no metric is named": 1}
+
+
+def test_compute_beyond_numbers_is_refused(recwarn):
+    rows = table()
+    rows.loc[rows.index[0], ["gmacs", "samples_seen"]] = 1e200, 1e200
+    with pytest.raises(MeasureError, match="is not positive and finite"):
+        fit(rows, bootstrap=200)
+    assert not recwarn.list
