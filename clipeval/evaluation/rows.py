@@ -38,7 +38,7 @@ def metric_rows(cell: Cell, info: ModelInfo, dataset: Dataset, result: TaskResul
             "n": metric.n,
             "higher_is_better": metric.higher_is_better,
             "status": "limited" if limited and metric.status == "ok" else metric.status,
-            "error": metric.error,
+            "error": public(metric.error),
         }
         for metric in result.metrics
     ]

@@ -54,7 +54,7 @@ def fails(real, *odd):
 
 PLACES = [
     (datasets, "open_dataset", ("odd/colours",), "dataset"),
-    (models, "describe", ("odd.pt",), "model"),
+    (models, "open_checkpoint", ("odd.pt",), "model"),
     (models, "load", ("odd.pt",), "model"),
 ]
 
