@@ -35,16 +35,19 @@ def row(**changes) -> dict:
 
 def folder(out: Path, *cells, suites=()) -> Path:
     """A results folder. A cell is a row, a list of rows, or (rows, columns of its samples file)."""
-    ledger = Ledger(out)
+    ledger, foreign = Ledger(out), []
     for number, cell in enumerate(cells):
         rows, columns = cell if isinstance(cell, tuple) else (cell, {})
         rows = rows if isinstance(rows, list) else [rows]
         name = f"{rows[0]['model']}-{number}".replace("/", "-")
         samples.write(out, name, {column: np.asarray(values) for column, values in columns.items()})
-        ledger.add_cell(name, rows)
+        if any(np.isinf(row["value"]) for row in rows):  # no ledger takes it: what another program wrote in a table
+            foreign += rows
+        else:
+            ledger.add_cell(name, rows)
     for suite in suites:
         ledger.add_suite(suite)
-    table.write(out, table.current_rows(ledger))
+    table.write(out, table.current_rows(ledger) + foreign)
     return out
 
 

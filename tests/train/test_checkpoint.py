@@ -63,8 +63,10 @@ def encode(model):
         return torch.cat([model.encode_image(torch.ones(1, 3, 16, 16)), model.encode_text(tokens)])
 
 
-def test_architecture_and_file_load_in_open_clip(trained, tmp_path):
+def test_architecture_and_file_load_in_open_clip(trained, tmp_path, monkeypatch):
     _, path = trained
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", list(open_clip.factory._MODEL_CONFIG_PATHS))
     (tmp_path / "tiny-of-this-test.json").write_text(json.dumps(MODEL))
     open_clip.add_model_config(tmp_path / "tiny-of-this-test.json")
     theirs = open_clip.create_model("tiny-of-this-test", pretrained=str(path))
