@@ -265,7 +265,7 @@ def _overriding(given: dict[str, Any]) -> dict[str, Any]:
     if "source" in given:
         facts = {"source_family": given["source"], "unique_samples": math.nan} | facts
     if "samples_seen" in given:
-        facts = {"samples_seen_from": ""} | facts
+        facts = {"samples_seen_from": "config"} | facts
     return facts
 
 
