@@ -20,10 +20,10 @@ class ModelInfo:
 
     ``params*`` are counts, ``gmacs*`` are 1e9 multiply-accumulates for one image-text pair, ``samples_seen`` counts
     image-text pairs of pre-training (unknown: NaN), ``samples_seen_from`` is one of measured, tag, epochs, card,
-    paper, config (the user's), or empty. ``source`` is the upstream data set and ``source_family`` its family. ``gpu_hours``
-    and ``energy_kwh`` are what the training has cost. ``init`` is the checkpoint
-    that training began with, ``stage`` what was done to it (``finetune``, ``patch``), ``from_scratch_filter`` why it is
-    no point of a from-scratch law; empty for one trained from scratch.
+    paper, config (the user's), or empty. ``source`` is the upstream data set and ``source_family`` its family.
+    ``gpu_hours`` and ``energy_kwh`` are what the training has cost. ``init`` is the checkpoint that training began
+    with, ``stage`` what was done to it (``finetune``, ``patch``), ``from_scratch_filter`` why it is no point of a
+    from-scratch law; empty for one trained from scratch.
     """
 
     model: str
