@@ -25,7 +25,7 @@ def update(current: Path, baseline: Path) -> str:
     if current.resolve() == baseline.resolve():
         raise UsageError(f"{current}: the current results and the baseline are the same. Name another --against.")
     now = Results(current)
-    if not now.models():
+    if not any(map(has_value, now.rows)):
         raise UsageError(f"{current}: there is no measured value in this table. The baseline stays as it is.")
     before = Results(baseline) if baseline.exists() else None
     if baseline.suffix in _TABLES:

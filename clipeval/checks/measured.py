@@ -45,8 +45,9 @@ class Results:
         self.suites = [SuiteRequest.from_json(suite) for suite in ledger.suites] if ledger else []
 
     def models(self) -> list[str]:
-        """The checkpoints with a value, in the order of the table."""
-        return list(dict.fromkeys(str(row["model"]) for row in self.rows if has_value(row)))
+        """The checkpoints with a value, in the order of the table; where there is none, those that failed."""
+        names = dict.fromkeys(str(row["model"]) for row in self.rows if has_value(row))
+        return list(names or dict.fromkeys(str(row["model"]) for row in self.rows if row.get("status") == "failed"))
 
     def of_model(self, model: str) -> Iterator[Row]:
         """The rows of one checkpoint."""

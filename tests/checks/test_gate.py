@@ -224,6 +224,13 @@ def test_a_regression_wins_over_missing_cells(gate):
     assert gate([scored(GOOD), row(dataset="e")], [scored(BAD, **NEW)]).exit_code == 1
 
 
+def test_a_checkpoint_that_could_not_be_measured_at_all(gate):
+    failed = row(value=float("nan"), status="failed", error="m: the weights are broken", **NEW)
+    result = gate([row()], [failed])
+    assert (result.exit_code, [cell.verdict for cell in result.cells]) == (3, ["cannot-tell"])
+    assert "the weights are broken" in result.cells[0].reason
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers(gate, value):
     assert only(gate([row()], [row(value=value), row(dataset="other")]))[:2] == (
