@@ -35,6 +35,10 @@ _away: set[str] = set()
 """Servers that could not be asked, and are not asked again in this process for what is here."""
 
 
+_silent: set[str] = set()
+"""Servers that tell neither ETag nor date of a file, which was said."""
+
+
 def is_remote(reference: str) -> bool:
     """Whether a reference is a URL rather than a path."""
     return "://" in reference
@@ -128,6 +132,12 @@ def _refresh(url: str, target: Path, copy: Version | None, optional: bool) -> No
         if copy is not None and version.is_as(copy):
             if not _origin(target).exists():
                 _note(target, version)
+            if version.etag is None and version.modified is None and _host(url) not in _silent:
+                _silent.add(_host(url))
+                say(
+                    f"{public(url)}: the copy in the cache is used, as are others of {_host(url)}: the server tells "
+                    f"sizes only, so a change may be missed. To fetch anew, delete {target.parent}."
+                )
             return
         if not optional:
             say(f"downloading {public(url)}{'' if copy is None else ': it changed on the server'}")

@@ -62,6 +62,8 @@ class Ledger:
         self._digest = hashlib.sha256()
         data = _content(self.path)
         self._digest.update(data)
+        self.sealed = b', "crc32": "' in data
+        """Whether lines have checksums: the tables of such a ledger bear its digest."""
         for number, line in enumerate(data.split(b"\n"), start=1):
             try:
                 if line := line.strip():

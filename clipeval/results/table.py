@@ -64,7 +64,8 @@ def current(path: Path) -> pd.DataFrame | None:
     """The table at ``path``, a results folder or the table in it, made anew from the ledger where it is not the one
     that was written from this ledger, and says so; else None, and the file says the truth.
 
-    A run that is killed leaves such a table. One that another program has written bears no digest and is left alone.
+    A run that is killed leaves such a table, and so does a program that changes it. A table without a digest is left
+    alone beside a ledger of an earlier version, which knew none.
     Raises StoreError for a ledger that cannot be read.
     """
     folder = path if path.is_dir() else path.parent
@@ -72,13 +73,14 @@ def current(path: Path) -> pd.DataFrame | None:
     there = [file for file in files if file.exists()]
     if path != folder and path not in there:
         return None
-    digest = digest_of(folder)
-    if digest is None or (_stamp(files[0]) or (digest if there else None)) == digest:
+    digest, stamp = digest_of(folder), _stamp(files[0])
+    if digest is None or stamp == digest:
         return None
     ledger = Ledger(folder)
-    if not ledger.records:
+    if not ledger.records or (there and stamp is None and not ledger.sealed):
         return None
-    say(f"{folder}: the table is older than the ledger (a run was cut off before it wrote one): read from the ledger.")
+    why = "was not written from this ledger" if there else "is missing"
+    say(f"{folder}: the table {why} (a run was cut off, or another program wrote it): read from the ledger.")
     return to_frame(current_rows(ledger))
 
 

@@ -7,6 +7,7 @@ Every test goes through the commands, on small checkpoints whose true values com
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -385,7 +386,7 @@ def cut_off(zoo, run, value):
 @pytest.mark.parametrize("name", ["", "results.parquet", "results.csv"])
 def test_a_table_older_than_its_ledger_is_not_believed(zoo, cut_off, capsys, name):
     assert acc1(clipeval.read_results(zoo / "out" / name)) == cut_off
-    assert capsys.readouterr().err.count("the table is older than the ledger") == 1
+    assert capsys.readouterr().err.count("the table was not written from this ledger") == 1
 
 
 def test_gate_and_report_read_the_ledger_then(zoo, cut_off, command, run):
@@ -407,9 +408,20 @@ def test_a_first_run_that_wrote_no_table(zoo, run, value):
     assert acc1(clipeval.read_results(zoo / "out")) == value("a")
 
 
-def test_a_table_of_another_program_is_left_alone(zoo, run, capsys):
+def test_a_table_that_another_program_has_changed_is_not_believed(zoo, run, value, capsys):
     put(zoo, "a")
     _, frame, _ = run()
+    frame.assign(value=0.25).to_parquet(zoo / "out/results.parquet", index=False)
+    found = acc1(clipeval.read_results(zoo / "out"))
+    assert "another program" in capsys.readouterr().err
+    assert found == value("a")
+
+
+def test_a_table_beside_an_earlier_ledger_is_left_alone(zoo, run, capsys):
+    put(zoo, "a")
+    _, frame, _ = run()
+    ledger = zoo / "out/ledger.jsonl"
+    ledger.write_text(re.sub(r', "crc32": "\w+"}', "}", ledger.read_text()))
     frame.assign(value=0.25).to_parquet(zoo / "out/results.parquet", index=False)
     assert acc1(clipeval.read_results(zoo / "out")) == 0.25
     assert capsys.readouterr().err == ""
