@@ -90,10 +90,10 @@ def _from_file(dataset_name: str, path: str, classes: Sequence[str] | None) -> P
 def _check_templates(templates: Sequence[str], where: str, kind: type[DataError] | type[UsageError]) -> None:
     for index, template in enumerate(templates):
         try:
-            fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+            fields = {part[1:] for part in string.Formatter().parse(template) if part[1] is not None}
         except ValueError:
             fields = set()
-        if fields != {"c"}:
+        if fields != {("c", "", None)}:  # {c:1000000000} would be a gigabyte
             raise kind(
                 f"{where}: templates[{index}]: '{template}' must hold {{c}} for the class name and no other braces."
             )

@@ -6,7 +6,6 @@ in the order of time, and of two that are about the same thing the later one cou
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 from clipeval.console import say
 from clipeval.errors import StoreError, UsageError
-from clipeval.files import sync_folder
+from clipeval.files import NO_LOCKS, sync_folder
 from clipeval.models.base import ModelInfo
 from clipeval.results.entries import Entry, decode, encode
 
@@ -28,7 +27,6 @@ FACTS = tuple(name for name in ModelInfo.__dataclass_fields__ if name not in ("m
 """The columns that describe a checkpoint. They are kept once for each, and joined to rows when a table is written."""
 
 _NO_FACTS = {name: getattr(ModelInfo(""), name) for name in FACTS}
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def exclusive(out: Path) -> Iterator[None]:
                 f"{out}: another run is writing here. Wait for it, or choose another folder with -o."
             ) from None
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise StoreError(f"{out}: cannot lock this folder: {error.strerror}. Choose another -o.") from error
             say(f"{out}: the file system has no locks ({error.strerror}); see that no other run writes here.")
         _held.add(file)

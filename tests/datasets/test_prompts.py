@@ -107,3 +107,9 @@ def test_files_and_unknown_sets(tmp_path: Path) -> None:
         load_prompts("x", str(path), classes=["a", "b", "c"])
     with pytest.raises(UsageError, match=r"there is no file 'defaults'\. Or name .*Did you mean 'default'\?"):
         load_prompts("x", "defaults")
+
+
+@pytest.mark.parametrize("template", ["a {c:1000000000}", "a {c!r:>99}", "a {c!r}", "a {c.real}", "a {c[0]}"])
+def test_a_template_holds_the_class_name_as_it_is(template):
+    with pytest.raises(DataError, match="no other braces"):
+        load_prompts("x", classes=["cat", "dog"], templates=["a {c}", template])
