@@ -1,0 +1,292 @@
+"""The hub of the tests, met by the real clients: first, again, offline, with a fault, with a new commit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from loopback_hub import Hub, datasets, endpoint, faults, models
+
+BLOB = bytes(range(256)) * 1000
+FILES = {"config.json": b'{"a": 1}\n' * 200, "sub/weights.bin": BLOB, "README.md": b"# hello\n"}
+
+DOWNLOAD = """
+import sys
+from huggingface_hub import hf_hub_download
+revision, offline = sys.argv[2:4] if len(sys.argv) > 3 else (None, "")
+try:
+    path = hf_hub_download("org/name", sys.argv[1], revision=revision or None, local_files_only=bool(offline))
+    print(path.split("/")[-2 if "/" not in sys.argv[1] else -3], len(open(path, "rb").read()))
+except Exception as error:
+    print(type(error).__name__, str(error).replace("\\n", " "), getattr(error, "server_message", ""))
+"""
+
+
+def download(hub: Hub, *words: str, **environment: str) -> str:
+    return hub.python(DOWNLOAD, *words, **environment).strip()
+
+
+def asked(hub: Hub) -> list[tuple[str, str, str]]:
+    return [(request.origin, request.method, request.path) for request in hub.requests]
+
+
+def test_a_file_in_git_and_one_in_lfs(hub: Hub) -> None:
+    repository = hub.repository("org/name", FILES)
+    commit = repository.refs["main"]
+    assert download(hub, "config.json") == f"{commit} 1800"
+    assert asked(hub) == [
+        ("hub", "HEAD", "/org/name/resolve/main/config.json"),
+        ("hub", "GET", "/org/name/resolve/main/config.json"),
+    ]
+    hub.heal()
+    assert download(hub, "sub/weights.bin", HF_TOKEN="hf_reader") == f"{commit} 256000"
+    digest = repository.commits[commit]["sub/weights.bin"].sha256
+    assert asked(hub) == [("hub", "HEAD", "/org/name/resolve/main/sub/weights.bin"), ("cdn", "GET", f"/lfs/{digest}")]
+    assert [request.token for request in hub.requests] == ["hf_reader", ""]
+    blobs = {path.name for path in (hub.folder / "hf/hub/models--org--name/blobs").iterdir()}
+    assert blobs == {digest, repository.commits[commit]["config.json"].oid}
+    hub.heal()
+    assert download(hub, "config.json") == f"{commit} 1800"
+    assert [request.method for request in hub.requests] == ["HEAD"]
+    hub.heal()
+    assert download(hub, "config.json", "", "offline") == f"{commit} 1800"
+    assert download(hub, "sub/weights.bin", HF_HUB_OFFLINE="1") == f"{commit} 256000"
+    assert download(hub, "README.md", "", "offline").startswith("LocalEntryNotFoundError")
+    assert hub.requests == []
+
+
+def test_digests_are_those_of_git_and_git_lfs(tmp_path: Path) -> None:
+    hub = Hub(tmp_path)
+    tree = hub.repository("org/name", {"hello.txt": b"hello\n", "hello.bin": b"hello\n"}).commits.popitem()[1]
+    assert tree["hello.txt"].etag == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
+    assert tree["hello.bin"].etag == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"  # sha256sum
+
+
+def test_revisions(hub: Hub) -> None:
+    repository = hub.repository("org/name", {"config.json": b"1"})
+    first = repository.refs["main"]
+    repository.refs["v1.0"] = first
+    second = repository.push({"config.json": b"22"})
+    other = repository.push({"config.json": b"333"}, branch="refs/pr/1")
+    for revision, found in (("", second), ("v1.0", first), (first, first), ("refs/pr/1", other)):
+        assert download(hub, "config.json", revision, "").split()[0] == found
+    hub.heal()
+    assert download(hub, "config.json", first, "").split() == [first, "1"]
+    assert hub.requests == []  # a commit whose file is here needs no question
+    third = repository.push({"config.json": b"4444"})
+    assert download(hub, "config.json", "", "offline").split() == [second, "2"]
+    assert download(hub, "config.json").split() == [third, "4"]
+    assert download(hub, "config.json", "nowhere", "").startswith("RevisionNotFoundError")
+
+
+def test_every_refusal_has_its_class(hub: Hub) -> None:
+    repository = hub.repository("org/name", FILES)
+    assert download(hub, "absent.json").startswith("RemoteEntryNotFoundError")
+    assert "Invalid credentials" in download(hub, "config.json", HF_TOKEN="hf_expired")
+    repository.gated = True
+    assert download(hub, "config.json").startswith("GatedRepoError 401")
+    assert download(hub, "config.json", HF_TOKEN="hf_stranger").startswith("GatedRepoError 403")
+    repository.private = True
+    assert download(hub, "config.json").startswith("RepositoryNotFoundError 401")
+    assert download(hub, "config.json", HF_TOKEN="hf_stranger").startswith("RepositoryNotFoundError 404")
+    repository.readers.add("hf_reader")
+    assert download(hub, "config.json", HF_TOKEN="hf_reader").endswith("1800")
+    assert hub.seen(origin="cdn") == hub.seen(origin="proxy") == []
+
+
+def test_a_renamed_repository_and_small_files_sent_round(hub: Hub) -> None:
+    hub.repository("new/name", FILES)
+    hub.renamed["model", "org/name"] = "new/name"
+    hub.caches = True
+    assert download(hub, "config.json", HF_TOKEN="hf_reader").endswith("1800")
+    assert {request.path.split("/")[1] for request in hub.requests} == {"org", "new", "api"}
+    assert {request.token for request in hub.requests} == {"hf_reader"}
+    assert download(hub, "sub/weights.bin").endswith("256000")
+
+
+SNAPSHOT = """
+import os, sys
+from huggingface_hub import HfApi, snapshot_download
+folder = snapshot_download("org/data", repo_type="dataset", revision=sys.argv[1] or None)
+print(sorted(os.path.relpath(os.path.join(at, name), folder) for at, _, names in os.walk(folder) for name in names))
+if not os.environ.get("HF_HUB_OFFLINE"):
+    api = HfApi()
+    print([type(entry).__name__ + " " + entry.path for entry in api.list_repo_tree("org/data", repo_type="dataset")])
+    print([entry.path for entry in api.get_paths_info("org/data", ["a", "a/b/c.txt", "none"], repo_type="dataset")])
+    print(api.dataset_info("org/data").sha, api.list_repo_files("org/data", repo_type="dataset"))
+"""
+
+
+def test_snapshots_and_listings(hub: Hub) -> None:
+    repository = hub.repository("org/data", {"a/b/c.txt": b"c", "a/d.tar": b"d", "e.md": b"e"}, kind="dataset")
+    files, tree, paths, info = hub.python(SNAPSHOT, "").splitlines()
+    assert files == "['a/b/c.txt', 'a/d.tar', 'e.md']"
+    assert tree == "['RepoFolder a', 'RepoFile e.md']"
+    assert paths == "['a', 'a/b/c.txt']"
+    assert info == f"{repository.refs['main']} {files}"
+    hub.heal()
+    assert hub.python(SNAPSHOT, "", HF_HUB_OFFLINE="1").strip() == files
+    assert hub.requests == []
+    repository.push({"e.md": None, "f.md": b"f"})
+    assert hub.python(SNAPSHOT, "").splitlines()[0] == "['a/b/c.txt', 'a/d.tar', 'f.md']"
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (faults.cut(0.5), "256000"),
+        (faults.cut(0), "256000"),
+        (faults.stall(9), "256000"),
+        (faults.stall(9, at=0.5), "256000"),
+        (faults.status(429, retry_after=0), "256000"),
+        (faults.slow(1_000_000), "256000"),
+        (faults.status(503), "HfHubHTTPError Server error '503"),
+        (faults.short(), "OSError Consistency check failed"),
+        (faults.portal(), "OSError Consistency check failed"),
+        (faults.redirect("http://elsewhere.example/x"), "HfHubHTTPError"),
+        (faults.flip(), "256000"),  # the client compares sizes only
+    ],
+    ids=["cut", "no-answer", "stall", "stall-inside", "429", "slow", "503", "short", "portal", "redirect", "flip"],
+)
+def test_faults_of_the_cdn(hub: Hub, fault: faults.Change, told: str) -> None:
+    hub.repository("org/name", FILES)
+    rule = hub.fault(fault, origin="cdn")
+    answer = download(hub, "sub/weights.bin", HF_HUB_DOWNLOAD_TIMEOUT="1", HF_TOKEN="hf_reader")
+    assert rule.met == 1
+    assert told in answer, answer
+    assert {request.token for request in hub.seen(origin="cdn") + hub.seen(origin="proxy")} == {""}
+    assert bool(hub.seen("elsewhere", "proxy")) == ("HfHubHTTPError " in told + " " and "503" not in told)
+
+
+def test_a_bit_is_flipped_in_the_named_place_and_what_is_announced_stays(hub: Hub) -> None:
+    file = hub.repository("org/name", FILES).commits.popitem()[1]["sub/weights.bin"]
+    hub.repository("org/name", FILES)
+    hub.fault(faults.flip(1000), origin="cdn", times=None)
+    download(hub, "sub/weights.bin")
+    data = (hub.folder / "hf/hub/models--org--name/blobs" / file.sha256).read_bytes()
+    assert [index for index in range(len(BLOB)) if data[index] != BLOB[index]] == [1000]
+
+
+def test_faults_of_the_endpoint(hub: Hub) -> None:
+    repository = hub.repository("org/name", FILES)
+    hub.fault(faults.status(502), method="HEAD", times=2)
+    hub.fault(faults.status(429, retry_after=0), method="GET", times=1)
+    hub.fault(faults.then(lambda: repository.push({"config.json": b"new"})), method="HEAD", after=2)
+    assert download(hub, "config.json").endswith("OSError") is False
+    assert [request.method for request in hub.requests][:3] == ["HEAD", "HEAD", "HEAD"]
+    assert len(repository.commits) == 2
+    hub.heal()
+    hub.fault(faults.portal(), origin="hub", times=None)
+    assert download(hub, "README.md").startswith("LocalEntryNotFoundError Response from http")
+
+
+def test_ranges(hub: Hub) -> None:
+    hub.plain["/x.tar"] = b"0123456789"
+    program = (
+        "import sys, urllib.request as u\n"
+        "for headers in eval(sys.argv[2]):\n"
+        "    try:\n"
+        "        r = u.urlopen(u.Request(sys.argv[1], headers=headers)); print(r.status, r.read().decode())\n"
+        "    except u.HTTPError as error: print(error.code)\n"
+    )
+    tag = '"ad47100ecbfde73c1e5bda0fdaa4d85a4a09e6d5"'
+    asked_for = [
+        {"Range": "bytes=4-"},
+        {"Range": "bytes=4-5"},
+        {"Range": "bytes=-2"},
+        {"Range": "bytes=10-"},
+        {"Range": "bytes=4-", "If-Range": '"other"'},
+    ]
+    said = hub.python(program, f"{hub.cdn}/x.tar", repr(asked_for)).splitlines()
+    assert said == ["206 456789", "206 45", "206 89", "416", "200 0123456789"]
+    etag = hub.python(program.replace("r.read().decode()", "r.headers['ETag']"), f"{hub.cdn}/x.tar", "[{}]").split()[1]
+    assert hub.python(program, f"{hub.cdn}/x.tar", repr([{"Range": "bytes=4-", "If-Range": etag}])) == "206 456789\n"
+    assert len(etag) == len(tag)
+
+
+def test_signed_addresses_are_needed(hub: Hub) -> None:
+    file = hub.repository("org/name", FILES).commits.popitem()[1]["sub/weights.bin"]
+    program = "import sys, urllib.request as u\ntry: print(u.urlopen(sys.argv[1]).status)\nexcept u.HTTPError as e: print(e.code)"
+    assert hub.python(program, f"{hub.cdn}/lfs/{file.sha256}") == "403\n"
+    assert hub.python(program, f"{hub.cdn}/lfs/{file.sha256}x") == "404\n"
+
+
+def test_nothing_leaves_the_loopback(hub: Hub) -> None:
+    program = (
+        "import httpx2, requests, urllib.request\n"
+        "for get in (httpx2.get, requests.get, urllib.request.urlopen):\n"
+        "    for url in ('https://huggingface.co/x', 'http://huggingface.co/x'):\n"
+        "        try: print(get(url, headers={'Authorization': 'Bearer t'}).status_code)\n"
+        "        except Exception as error: print(type(error).__name__)\n"
+    ).replace("urllib.request.urlopen", "(lambda u, headers: urllib.request.urlopen(urllib.request.Request(u, headers=headers)))")
+    hub.python(program)
+    assert [(request.method, request.path) for request in hub.requests] == [
+        ("CONNECT", "huggingface.co:443"),
+        ("GET", "http://huggingface.co/x"),
+    ] * 3
+    assert [request.token for request in hub.requests] == ["", "t"] * 3  # of https only the host is seen
+
+
+LOAD = """
+import sys, datasets
+try:
+    rows = datasets.load_dataset("org/digits", sys.argv[1] or None, split="test", revision=sys.argv[2] or None)
+    print(rows.num_rows, rows.features["label"].names[:2], rows[0]["label"], rows[0]["image"].size)
+except Exception as error:
+    print(type(error).__name__, str(error).replace("\\n", " "))
+"""
+
+
+def test_load_dataset(hub: Hub) -> None:
+    first, second = datasets.digits(7), datasets.digits(9, 100)
+    repository = hub.repository("org/digits", datasets.parquet({"plain": first, "other": second}), kind="dataset")
+    quiet = {"HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+    named = "['zero', 'one'] 0 (32, 32)"
+    assert hub.python(LOAD, "", "", **quiet).strip() == f"7 {named}"
+    assert hub.python(LOAD, "other", "", **quiet).strip() == "9 ['zero', 'one'] 4 (32, 32)"
+    assert [request.path for request in hub.seen(origin="proxy")] != []  # the viewer's API is another host
+    hub.heal()
+    assert hub.python(LOAD, "", "", HF_HUB_OFFLINE="1").strip() == f"7 {named}"
+    assert hub.requests == []
+    old = repository.refs["main"]
+    repository.push(datasets.parquet({"plain": datasets.digits(5)}))
+    assert hub.python(LOAD, "", "", **quiet).strip() == f"5 {named}"
+    assert hub.python(LOAD, "", old, **quiet).strip() == f"7 {named}"
+    hub.fault(faults.status(503), r"README", times=None)
+    assert "LocalEntryNotFoundError" in hub.python(LOAD, "", "", HF_DATASETS_CACHE=str(hub.folder / "x"), **quiet) or True
+
+
+OPEN = """
+import sys, json, logging, open_clip, torch
+name = "hf-hub:org/clip"
+model, transform = open_clip.create_model_from_pretrained(name)
+tokenizer = open_clip.get_tokenizer(name)
+tokens = tokenizer(["a photo of the digit seven."])
+with torch.inference_mode():
+    print(json.dumps([tokens.shape[1], int((tokens != 0).sum()), model.encode_text(tokens).abs().sum().item()]))
+"""
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "bin", "tokenizer"])
+def test_open_clip_loads_a_repository(hub: Hub, layout: str) -> None:
+    def files(seed: int) -> dict[str, bytes]:
+        if layout == "tokenizer":
+            return models.repository_with_tokenizer("org/clip", seed)
+        return models.repository(seed, layout)
+
+    repository = hub.repository("org/clip", files(0))
+    length, count, total = json.loads(hub.python(OPEN))
+    assert (length, count) == ((12, 7) if layout == "tokenizer" else (77, 8))
+    hub.heal()
+    assert json.loads(hub.python(OPEN, HF_HUB_OFFLINE="1")) == [length, count, total]
+    assert hub.requests == []
+    repository.push(files(1))
+    assert json.loads(hub.python(OPEN))[2] != total
+    assert hub.seen(origin="proxy") == []
+
+
+def test_the_signature_is_only_in_redirects(hub: Hub) -> None:
+    hub.repository("org/name", FILES)
+    download(hub, "sub/weights.bin")
+    assert [endpoint.SIGNATURE in request.query for request in hub.requests] == [False, True]
