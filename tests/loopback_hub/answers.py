@@ -48,7 +48,9 @@ class Answer:
     """Content-Length; -1 is the body's, None none at all: the end of the body is the end of the connection."""
     compressible: bool = False
     cut: int | None = None
-    """The connection is lost after so many bytes of the body; 0: before the status line."""
+    """The connection ends after so many bytes of the body; 0: before the status line."""
+    reset: bool = False
+    """Where it is cut, the connection is reset (RST) instead of closed (FIN): clients tell these errors apart."""
     wait: float = 0.0
     """Seconds before the first byte."""
     stall: tuple[int, float] = (0, 0.0)
@@ -95,7 +97,7 @@ def send(handler: BaseHTTPRequestHandler, answer: Answer, closing: threading.Eve
     """Write an answer to a connection. ``closing`` ends every wait."""
     closing.wait(answer.wait)
     if answer.cut == 0:
-        return hang_up(handler)
+        return _hang_up(handler, answer.reset)
     body, headers = answer.body, dict(answer.headers)
     chunked = False
     if answer.compressible and "gzip" in handler.headers.get("Accept-Encoding", "") and handler.command == "GET":
@@ -118,7 +120,7 @@ def send(handler: BaseHTTPRequestHandler, answer: Answer, closing: threading.Eve
     whole = answer.cut is None or answer.cut >= len(body)
     _write(handler, body if whole else body[: answer.cut], answer, closing)
     if not whole or answer.announced not in (None, -1, len(body)):
-        hang_up(handler)
+        _hang_up(handler, answer.reset)
     return None
 
 
@@ -136,10 +138,10 @@ def _write(handler: BaseHTTPRequestHandler, body: bytes, answer: Answer, closing
             break
 
 
-def hang_up(handler: BaseHTTPRequestHandler) -> None:
-    """Lose the connection, as a network does: no more bytes, and no orderly end (RST)."""
+def _hang_up(handler: BaseHTTPRequestHandler, reset: bool) -> None:
     handler.wfile.flush()
-    time.sleep(0.05)  # the bytes before the end arrive; a reset overtakes them
     handler.close_connection = True
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.connection.close()
+    if reset:
+        time.sleep(0.05)  # the bytes before the end arrive: a reset overtakes them
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.close()

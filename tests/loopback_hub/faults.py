@@ -53,8 +53,13 @@ def status(code: int, error: str = "", message: str = "", retry_after: int | Non
 
 
 def cut(after: float) -> Change:
-    """The connection is lost after so many bytes, or after a part (0.5) of the body; 0: before anything is said."""
-    return lambda answer: replace(answer, cut=_place(answer, after) if after else 0)
+    """The connection is closed after so many bytes, or after a part (0.5) of the body; 0: before anything is said."""
+    return lambda answer: replace(answer, cut=_place(answer, after))
+
+
+def reset(after: float) -> Change:
+    """As ``cut``, but the connection is reset, as by a firewall or a restarted server."""
+    return lambda answer: replace(answer, cut=_place(answer, after), reset=True)
 
 
 def short(by: int = 1) -> Change:

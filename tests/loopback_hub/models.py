@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from loopback_hub.datasets import CLASSES, SIDE, TEMPLATES, Digits, digits
 
 VISION = {"image_size": SIDE, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16}
@@ -66,7 +67,7 @@ def tokenizer_files(extra: tuple[str, ...] = ()) -> dict[str, bytes]:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", "</s>", "<unk>", *extra, *CLASSES, *"a photo of the number digit handwritten handwriting".split()]
+    words = ["<pad>", "</s>", "<unk>", *extra, *CLASSES, "a", "photo", "of", "the", "number", "digit", "handwritten"]
     inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     inner.normalizer = normalizers.Lowercase()
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -122,7 +123,7 @@ def accuracy_of_training_checkpoint(content: bytes, data: Digits) -> float:
     import open_clip
     import torch
 
-    whole = torch.load(io.BytesIO(content), weights_only=False)  # noqa: S614 made above
+    whole = torch.load(io.BytesIO(content), weights_only=False)
     model, _, transform = open_clip.create_model_and_transforms("ViT-B-32")
     model.load_state_dict({key.removeprefix("module."): value for key, value in whole["state_dict"].items()})
     return _accuracy(model.eval(), transform, open_clip.get_tokenizer("ViT-B-32"), data)
@@ -139,7 +140,7 @@ def _files(cfg: dict[str, Any], seed: int, suffix: str, others: dict[str, bytes]
     model = kind(**{key: value for key, value in copy.deepcopy(cfg).items() if key != "custom_text"}).eval()
     training = digits(300, 1000)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)  # fresh weights are too small to show a difference
         transform = image_transform_v2(PreprocessCfg(**PREPROCESS | {"size": SIDE}), is_train=False)
@@ -150,10 +151,14 @@ def _files(cfg: dict[str, Any], seed: int, suffix: str, others: dict[str, bytes]
         model.visual.proj = torch.nn.Parameter(torch.linalg.lstsq(features, wanted[training.labels]).solution)
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     config = {"model_cfg": cfg, "preprocess_cfg": PREPROCESS}
-    return others | {
-        "open_clip_config.json": json.dumps(config, indent=4).encode(),
-        "README.md": b"---\nlicense: mit\ntags:\n- clip\n---\n# A model\n",
-    } | _weights(state, suffix)
+    return (
+        others
+        | {
+            "open_clip_config.json": json.dumps(config, indent=4).encode(),
+            "README.md": b"---\nlicense: mit\ntags:\n- clip\n---\n# A model\n",
+        }
+        | _weights(state, suffix)
+    )
 
 
 def _weights(state: dict[str, Any], suffix: str) -> dict[str, bytes]:

@@ -81,6 +81,11 @@ class Repository:
         self.refs[branch] = commit
         return commit
 
+    @property
+    def tree(self) -> Tree:
+        """The files of ``main``."""
+        return self.commits[self.refs["main"]]
+
     def resolve(self, revision: str) -> str | None:
         """The commit that a branch, a tag, or the first 7 or more of a commit's digits stand for."""
         if commit := self.refs.get(revision):
