@@ -131,47 +131,33 @@ def test_snapshots_and_listings(hub: Hub) -> None:
     assert hub.python(SNAPSHOT, "").splitlines()[0] == "['a/b/c.txt', 'a/d.tar', 'f.md']"
 
 
-@pytest.mark.parametrize(
-    ("fault", "told"),
-    [
-        (faults.cut(0.5), "256000"),
-        (faults.cut(0), "256000"),
-        (faults.reset(0.5), "ReadError"),
-        (faults.reset(0), "ReadError"),
-        (faults.stall(9), "256000"),
-        (faults.stall(9, at=0.5), "256000"),
-        (faults.status(429, retry_after=0), "256000"),
-        (faults.slow(1_000_000), "256000"),
-        (faults.status(503), "HfHubHTTPError Server error '503"),
-        (faults.short(), "OSError Consistency check failed"),
-        (faults.portal(), "OSError Consistency check failed"),
-        (faults.redirect("http://elsewhere.example/x"), "HfHubHTTPError"),
-        (faults.flip(), "256000"),  # the client compares sizes only
-    ],
-    ids=[
-        "cut",
-        "no-answer",
-        "reset",
-        "reset-at-once",
-        "stall",
-        "stall-inside",
-        "429",
-        "slow",
-        "503",
-        "short",
-        "portal",
-        "redirect",
-        "flip",
-    ],
-)
-def test_faults_of_the_cdn(hub: Hub, fault: faults.Change, told: str) -> None:
+CDN_FAULTS = {
+    "cut": (faults.cut(0.5), "256000"),
+    "no answer": (faults.cut(0), "256000"),
+    "reset": (faults.reset(0.5), "ReadError"),
+    "reset at once": (faults.reset(0), "ReadError"),
+    "stall": (faults.stall(9), "256000"),
+    "stall inside": (faults.stall(9, at=0.5), "256000"),
+    "429": (faults.status(429, retry_after=0), "256000"),
+    "slow": (faults.slow(1_000_000), "256000"),
+    "503": (faults.status(503), "HfHubHTTPError Server error '503"),
+    "short": (faults.short(), "OSError Consistency check failed"),
+    "portal": (faults.portal(), "OSError Consistency check failed"),
+    "redirect": (faults.redirect("http://elsewhere.example/x"), "HfHubHTTPError"),
+    "flip": (faults.flip(), "256000"),  # the client compares sizes only
+}
+
+
+@pytest.mark.parametrize("name", CDN_FAULTS)
+def test_faults_of_the_cdn(hub: Hub, name: str) -> None:
+    fault, told = CDN_FAULTS[name]
     hub.repository("org/name", FILES)
     rule = hub.fault(fault, origin="cdn")
     answer = download(hub, "sub/weights.bin", HF_HUB_DOWNLOAD_TIMEOUT="1", HF_TOKEN="hf_reader")
     assert rule.met == 1
     assert told in answer, answer
     assert {request.token for request in hub.seen(origin="cdn") + hub.seen(origin="proxy")} == {""}
-    assert len(hub.seen("elsewhere", "proxy")) == (told == "HfHubHTTPError")
+    assert len(hub.seen("elsewhere", "proxy")) == (name == "redirect")
 
 
 def test_one_bit_is_flipped_and_what_is_announced_stays(hub: Hub) -> None:

@@ -110,6 +110,18 @@ class Hub:
         """Run ``clipeval WORDS``."""
         return self._program(["-m", "clipeval", *map(str, words)], timeout, environment)
 
+    def start(self, *words: object, stderr: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
+        """``clipeval WORDS`` as a process to wait for or to kill; ``stderr`` is a file that it writes to."""
+        with (stderr or Path(os.devnull)).open("wb") as file:
+            return subprocess.Popen(
+                [sys.executable, "-m", "clipeval", *map(str, words)],
+                env=self.environment | environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+            )
+
     def python(self, code: str, *words: object, timeout: float = 180, **environment: str) -> str:
         """What a program prints; it must end well."""
         done = self._program(["-c", code, *map(str, words)], timeout, environment)
