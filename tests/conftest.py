@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import pytest
+from loopback_hub import Hub
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +42,12 @@ def command(capsys, monkeypatch):
         return stop.value.code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A Hugging Face hub on the loopback, with caches of its own for the programs that talk to it."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    with Hub(folder) as served:
+        yield served
