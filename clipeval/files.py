@@ -18,7 +18,7 @@ from clipeval.plain import json_text
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp")
 _ABANDONED_SECONDS = 3600
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 """What ``flock`` says on file systems that have no locks, some NFS and Lustre among them."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _KEPT_OF_A_NAME = 40  # characters, of up to 4 bytes: names of files end at 255 bytes

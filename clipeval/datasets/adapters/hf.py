@@ -99,7 +99,8 @@ def _load(name: str, reference: str, split: str, entry: DatasetEntry, offline: b
     try:
         with offline_hub() if offline else contextlib.nullcontext():
             builder = datasets.load_dataset_builder(**arguments)
-            if (kind := type(builder).__module__.rpartition(".")[2]) not in _KINDS:
+            kind = type(builder).__module__.rpartition(".")[2]
+            if kind not in _KINDS and not (kind == "cache" and not path.exists()):  # prepared before, from one of these
                 raise DataError(f"{name}: hf:{reference} holds files of the kind {kind}; read are {', '.join(_KINDS)}.")
             builder.download_and_prepare()
             return builder.as_dataset(split=split), root
