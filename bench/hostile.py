@@ -46,7 +46,7 @@ def value(rng: Random, depth: int = 0) -> Any:
     kind = rng.randrange(12 if depth < 4 else 8)
     if kind == 8 and rng.random() < 0.05:
         nested: Any = "x"
-        for _ in range(rng.choice([27, 200, 900])):
+        for _ in range(rng.choice([27, 90, 150])):
             nested = [nested]
         return nested
     if kind >= 10:
