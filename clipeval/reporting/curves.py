@@ -12,6 +12,7 @@ import numpy as np
 
 from clipeval import vocabulary
 from clipeval.config import Config
+from clipeval.regular import read_regular
 from clipeval.reporting import words
 from clipeval.reporting.figures import MOST_VISIBLE, Panel, colours, figure, legend_name, log_axis, points
 from clipeval.reporting.rows import main_metrics, number
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _MOST_LOSSES = 400
 """Points of a training loss that are drawn."""
 _LINE = {"mode": "lines+markers", "marker": {"size": 7}}
+
+_LOG_BYTES = 1 << 30
 
 
 def probe_panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
@@ -174,8 +177,8 @@ def _loss_panel(name: str, losses: dict[str, list[tuple[float, float]]]) -> Pane
 def _loss(path: Path) -> list[tuple[float, float]]:
     """(samples, loss) of a trainer's log; empty where there is none that can be read."""
     try:
-        return list(_points_of(path.read_text("utf-8").splitlines()))
-    except (OSError, UnicodeDecodeError):
+        return list(_points_of(read_regular(path, _LOG_BYTES).decode("utf-8").splitlines()))
+    except (OSError, ValueError):  # a name with a NUL, bytes that are no text
         return []
 
 
@@ -184,7 +187,7 @@ def _points_of(lines: list[str]) -> Iterator[tuple[float, float]]:
         try:
             entry: Any = json.loads(line)
             point = float(entry["samples"]), float(entry["loss"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # a line of another kind, or one that a killed run left half written
         if np.isfinite(point).all():
             yield point

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 import shutil
 
 import made
@@ -208,3 +209,11 @@ GAPS = (
     *({"task": None}, {"dataset": None}, {"model": None}, {"metric": None}),
     *({"gmacs": math.inf}, {"gmacs": 1e200, "samples_seen": 1e200}),
 )
+
+
+def test_a_log_that_is_none_has_no_points(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "deep").write_text("[" * 100_000 + "\n")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    for name in ("no\0name", "pipe", "deep", "bytes", "missing"):
+        assert curves._loss(tmp_path / name) == []
