@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import typer
@@ -21,6 +22,9 @@ _Misuse: Any = typer.BadParameter.__base__
 """The error of all wrong command lines; typer keeps its name to itself."""
 
 atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first to register is the last to be called
+_IMPORTER = "<frozen importlib._bootstrap>"
+_AGAIN = 0.05
+"""Seconds after which an interrupt that met an import is tried again."""
 
 
 def guarded(command: typer.Typer | Callable[..., int | None], name: str) -> None:
@@ -30,10 +34,48 @@ def guarded(command: typer.Typer | Callable[..., int | None], name: str) -> None
     end of input, and shows the words of a command line as they are.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, lambda _, frame: _interrupt_command(frame))
     with guarded_streams():
         code = _code_of(command, name)
+    if code == EXIT_INTERRUPTED:
+        _leave(code)
     sys.exit(code)
+
+
+def interrupt(frame: FrameType | None) -> None:
+    """KeyboardInterrupt for a signal that met this frame of the main thread.
+
+    Within an import it waits for the import's end: a library that is stopped while its C++ part starts may abort the
+    process, one that is half imported fails in its own ways later.
+    """
+    codes = _codes(frame)
+    if all(code.co_filename != _IMPORTER for code in codes):
+        raise KeyboardInterrupt
+    then = _interrupt_command if _call.__code__ in codes else interrupt
+    signal.signal(signal.SIGALRM, lambda _, later: then(later))
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+
+
+def _interrupt_command(frame: FrameType | None) -> None:
+    """Interrupt the command. Where that has ended, by an interrupt before, nothing is left to save."""
+    if _call.__code__ not in _codes(frame):
+        os._exit(EXIT_INTERRUPTED)
+    interrupt(frame)
+
+
+def _codes(frame: FrameType | None) -> list[CodeType]:
+    return [above.f_code for above, _ in traceback.walk_stack(frame)] if frame else []
+
+
+def _leave(code: int) -> None:
+    """The end of the process without the interpreter's: threads of libraries that the interrupt left at work may abort
+    the process there, and it replaces the code where an ``exec`` of text was interrupted."""
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 def _code_of(command: typer.Typer | Callable[..., int | None], name: str) -> int:
@@ -84,12 +126,3 @@ def _bug(name: str) -> int:
         say(line)
     say(f"{name}: this is a bug in {name}. Please report it with the lines above.")
     return EXIT_BUG
-
-
-def _interrupt(_: int, frame: FrameType | None) -> None:
-    """SIGINT: it interrupts the command. Where that has ended, by an interrupt before, nothing is left to save."""
-    while frame is not None:
-        if frame.f_code is _call.__code__:
-            raise KeyboardInterrupt
-        frame = frame.f_back
-    os._exit(EXIT_INTERRUPTED)

@@ -25,8 +25,10 @@ def cache(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def command(capsys, monkeypatch):
     """Run ``clipeval`` or ``clipeval-train`` in this process: its words in, (exit code, stdout, stderr) out."""
-    from clipeval import cli
+    from clipeval import cli, exits
     from clipeval_train import cli as trainer
+
+    monkeypatch.setattr(exits, "_leave", sys.exit)  # after an interrupt this process goes on
 
     programs = {"clipeval": cli.main, "clipeval-train": trainer.main}
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from clipeval.errors import EXIT_INTERRUPTED
+from clipeval.exits import interrupt
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _received = False
@@ -39,7 +40,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(kind, _at_once)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error of its own for every decoder
         sys.unraisablehook = _ignore  # what finalisers of half-made objects say
-        raise KeyboardInterrupt
+        interrupt(frame)
 
     for kind in taken:
         signal.signal(kind, first)

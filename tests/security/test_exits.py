@@ -114,11 +114,12 @@ def test_help_and_no_words(command):
         (exits.ClipevalError("::error::x\n::error::y"), 70, r"test: ::error::x\n::error::y"),
     ],
 )
-def test_every_error_has_its_code(error, code, said, capsys):
+def test_every_error_has_its_code(error, code, said, capsys, monkeypatch):
     def command(prog_name):
         raise error
 
     before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(exits, "_leave", sys.exit)  # this process goes on
     with pytest.raises(SystemExit) as stop:
         exits.guarded(command, "test")
     signal.signal(signal.SIGINT, before)
@@ -151,7 +152,7 @@ def test_warnings_and_prints_of_others_are_harmless(shell, tmp_path):
 @pytest.mark.parametrize("gap", [0.0, 0.3])
 @pytest.mark.parametrize("group", [True, False])
 def test_two_interrupts_leave_no_traceback(tmp_path, group, gap):
-    """The second falls into the end of the command or of the interpreter. A death by SIGINT is 130 for a shell, too."""
+    """The second falls into the end of the command or of the interpreter."""
     tiny_checkpoint(tmp_path / "a.pt")
     image_folder(tmp_path / "colours", per_class={"test": 60})
     words = ["-m", tmp_path / "a.pt", "-d", f"folder:{tmp_path}/colours", "-o", tmp_path / "out", "--batch-size", "1"]
@@ -159,6 +160,7 @@ def test_two_interrupts_leave_no_traceback(tmp_path, group, gap):
         [sys.executable, "-m", "clipeval", "run", *words, "--workers", "1"],
         stderr=subprocess.PIPE,
         start_new_session=True,
+        env=os.environ | {"PYTHONFAULTHANDLER": "1"},
     )
     while process.poll() is None and not (tmp_path / "out" / ".lock").exists():
         time.sleep(0.05)
@@ -170,6 +172,38 @@ def test_two_interrupts_leave_no_traceback(tmp_path, group, gap):
             break
         time.sleep(gap)
     err = process.communicate(timeout=120)[1].decode()
-    assert process.returncode in (130, -signal.SIGINT)
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "ignored" not in err
+
+
+def test_an_interrupt_waits_for_the_end_of_an_import(shell, tmp_path):
+    """Interrupted ``exec`` of text, as dataclasses do while a library is imported, would end the process with -2."""
+    (tmp_path / "library.py").write_text(
+        "import os, signal, time\n"
+        "end = time.monotonic() + 0.3\n"
+        "exec('os.kill(os.getpid(), signal.SIGINT)\\nwhile time.monotonic() < end: pass')\n"
+        "print('imported', flush=True)\n"
+    )
+    (tmp_path / "p.py").write_text(
+        "import time\nfrom clipeval.exits import guarded\n"
+        "def command(prog_name):\n"
+        "    import library\n"
+        "    for _ in range(100):\n"
+        "        time.sleep(0.1)\n"
+        "    print('not interrupted')\n"
+        "guarded(command, 'p')\n"
+    )
+    assert shell(f"{sys.executable} p.py; echo $?")[1:] == ("imported\n130\n", "")
+
+
+def test_an_interrupt_ends_a_process_whose_threads_go_on(shell, tmp_path):
+    (tmp_path / "p.py").write_text(
+        "import atexit, threading, time\nfrom clipeval.exits import guarded\n"
+        "atexit.register(print, 'cleaned')\n"
+        "def command(prog_name):\n"
+        "    threading.Thread(target=time.sleep, args=(3600,)).start()\n"
+        "    exec('raise KeyboardInterrupt')\n"
+        "guarded(command, 'p')\n"
+    )
+    assert shell(f"{sys.executable} p.py; echo $?")[1:] == ("cleaned\n130\n", "")
