@@ -102,6 +102,9 @@ def run(
         str, typer.Option(help="missing: what was not measured or failed; always: everything; never: no cell twice.")
     ] = "missing",
     offline: Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")] = False,
+    keep_weights: Annotated[
+        str, typer.Option(help="no: remove what this run has fetched of a checkpoint after its last cell.")
+    ] = "yes",
     plan: Annotated[
         bool, typer.Option("--plan", help="Show each cell with its state and cost; measure nothing.")
     ] = False,
@@ -131,6 +134,7 @@ def run(
         ray_address=ray_address,
         rerun=rerun,
         offline=offline,
+        keep_weights=_parse_yes_no("--keep-weights", keep_weights),
     )
     asked = {"models": model or [], "datasets": dataset or [], "tasks": task or []}
     request = Request(config=configuration.load(config), options=options, **asked)
@@ -306,6 +310,12 @@ def import_(
     for note in imported.notes:
         say(note)
     say(f"{len(imported.frame)} rows in {out / 'results.parquet'} and {out / 'results.csv'}")
+
+
+def _parse_yes_no(option: str, word: str) -> bool:
+    if word not in ("yes", "no"):
+        raise UsageError(f"{option} {word}: choose yes or no.")
+    return word == "yes"
 
 
 def _parse_shots(text: str | None) -> list[int | None] | None:

@@ -6,6 +6,8 @@
         ├── DataError             a data set is missing, broken or inconsistent
         ├── ModelError            a checkpoint is missing, unsafe, broken or of another shape
         ├── MetricError           a metric is not defined on this input
+        ├── RemoteError           a file of the hub cannot be had
+        │   └── AbsentError       there is no such file, branch, tag or commit
         └── StoreError            a cache or result file cannot be read or written
 
 A message says what, where, why and what to do. An exception outside this tree is a bug in clipeval (exit 70).
@@ -48,6 +50,14 @@ class ModelError(MeasureError):
 
 class MetricError(MeasureError):
     """A metric is not defined on this input, for example recall@10 among 4 candidates."""
+
+
+class RemoteError(MeasureError):
+    """A file of the hub cannot be had."""
+
+
+class AbsentError(RemoteError):
+    """A repository of the hub has no such file, branch, tag or commit."""
 
 
 class StoreError(MeasureError):

@@ -18,6 +18,7 @@ from clipeval.errors import ModelError, UsageError, suggest
 from clipeval.models import library, profile, tower
 from clipeval.models import tokenizer as tokenizers
 from clipeval.models.profile import Profile
+from clipeval.remote.origin import is_offline
 
 IMAGE_MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
 IMAGE_STD: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
@@ -52,7 +53,7 @@ class Architecture:
     @cached_property
     def tower(self) -> dict[str, Any] | None:
         """The configuration of its text tower where that is one of transformers. Raises ModelError."""
-        return tower.of(self.config["text_cfg"], self.name, offline=False)
+        return tower.of(self.config["text_cfg"], self.name, offline=is_offline())
 
     @cached_property
     def profile(self) -> Profile:
@@ -109,7 +110,7 @@ def tokenizer(architecture: Architecture) -> Callable[[list[str]], torch.Tensor]
     """
     text_cfg = architecture.config["text_cfg"]
     try:
-        tokenizer = tokenizers.of(text_cfg, architecture.name, folder=None, offline=False).make()
+        tokenizer = tokenizers.of(text_cfg, architecture.name, folder=None, offline=is_offline()).make()
     except ModelError as error:
         raise UsageError(f"model: {error}") from error
     size = text_cfg.get("vocab_size")

@@ -20,7 +20,8 @@ import clipeval
 FLOORS = (
     ("version", "errors", "paths", "plain", "regular", "vocabulary"),
     ("console", "streams", "digest", "config", "machine"),
-    ("files", "exits", "metrics", "tables"),
+    ("files", "exits", "metrics", "tables", "tar"),
+    ("remote",),
     ("stats", "identity"),
     ("models", "datasets"),
     ("tasks", "results"),

@@ -44,6 +44,7 @@ class Dataset(ABC):
         choices: for image-caption selection (SugarCrepe, Winoground): per image the candidate captions, the true
             one first; or None.
         groups: with ``choices``, the item each image belongs to (Winoground's items hold two images); or None.
+        revision: the commit of the hub's repository that it was read from; empty for what is of none.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Dataset(ABC):
     captions: Sequence[tuple[str, ...]] | None = None
     choices: Sequence[tuple[str, ...]] | None = None
     groups: np.ndarray | None = None
+    revision: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)

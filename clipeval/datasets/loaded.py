@@ -28,6 +28,7 @@ class LoadedDataset(Dataset):
     captions: Sequence[tuple[str, ...]] | None = None
     choices: Sequence[tuple[str, ...]] | None = None
     groups: np.ndarray | None = None
+    revision: str = ""
 
     def image(self, index: int) -> Image.Image:
         """Decode one image. Raises DataError that names the sample when it is missing, corrupt or truncated."""

@@ -10,9 +10,9 @@ from typing import cast
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.selection import split_spec
-from clipeval.datasets.transfer import public
 from clipeval.errors import ClipevalError, DataError, UsageError
 from clipeval.paths import readable
+from clipeval.remote.origin import public
 
 ADAPTERS = {
     "wds": "clipeval.datasets.adapters.wds:open_wds",

@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from clipeval import digest
 from clipeval.config import Config, DatasetEntry
-from clipeval.datasets.transfer import public
 from clipeval.errors import UsageError, suggest
+from clipeval.remote.origin import public
 
 SCHEMES = {
     "wds": "wds:PATH_OR_URL",
-    "hf": "hf:NAME_OR_PATH[@REVISION]",
+    "hf": "hf:NAME_OR_PATH[:CONFIG][@REV]",
     "folder": "folder:PATH",
     "clip_benchmark": "clip_benchmark:NAME[@LANGUAGE]",
     "builtin": "builtin:NAME",

@@ -47,6 +47,7 @@ class Journal:
         result = measured.result
         try:
             with as_clipeval_errors():
+                self._ledger.add_checkpoint(asdict(self._plan.info(cell.model)))  # its file may have said more by now
                 samples.write(self._plan.request.options.out, cell.id, result.samples)
                 rows = metric_rows(cell, self._plan.info(cell.model), dataset, result, measured.timing)
                 shown = ", ".join(f"{m.name} {m.value:.4f}" for m in result.metrics if m.status == "ok")

@@ -14,19 +14,24 @@ from clipeval.evaluation.workbench import Workbench
 def execute(cells: list[Cell], bench: Workbench, journal: Journal) -> None:
     """Measure ``cells`` in order on ``bench``. Errors of a cell become its row in ``journal``; only KeyboardInterrupt
     and a full disk stop the run early."""
-    for _, group in itertools.groupby(cells, key=lambda cell: cell.model.name):
-        same_model = list(group)
-        try:
-            bench.take(same_model)
-        except ClipevalError as error:
-            for cell in same_model:
-                journal.fail(cell, error)
-            continue
+    groups = [list(group) for _, group in itertools.groupby(cells, key=lambda cell: cell.model.name)]
+    for number, same_model in enumerate(groups):
+        _measure(same_model, bench, journal)
+        bench.put_away(same_model[0], [later[0] for later in groups[number + 1 :]])
+
+
+def _measure(same_model: list[Cell], bench: Workbench, journal: Journal) -> None:
+    try:
+        bench.take(same_model)
+    except ClipevalError as error:
         for cell in same_model:
-            look()
-            try:
-                measured = bench.measure(cell)
-            except ClipevalError as error:
-                journal.fail(cell, error)
-            else:
-                journal.finish(cell, bench.scored(cell), measured)
+            journal.fail(cell, error)
+        return
+    for cell in same_model:
+        look()
+        try:
+            measured = bench.measure(cell)
+        except ClipevalError as error:
+            journal.fail(cell, error)
+        else:
+            journal.finish(cell, bench.scored(cell), measured)

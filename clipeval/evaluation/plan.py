@@ -15,6 +15,7 @@ from clipeval.evaluation.request import Request
 from clipeval.identity import CheckpointIdentity, DatasetIdentity, Measure
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
+from clipeval.remote import hub
 from clipeval.results import suites, table
 from clipeval.results.ledger import Ledger, Record
 from clipeval.results.schema import COLUMNS, misfit
@@ -122,8 +123,10 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     if not selection.datasets:
         raise UsageError("no data set given: name one with -d, for example: -d digits (all: clipeval list datasets)")
     offline = options.offline or dry
-    shelf = _Shelf(selection.datasets, offline)
+    hub.begin()
     checkpoints = {spec.name: attempt(_identified, spec, offline) for spec in specs}
+    in_vain = all(isinstance(found, ClipevalError) for found in checkpoints.values())
+    shelf = _Shelf(selection.datasets, offline or in_vain)
     asked = [
         cell for spec in specs for name in selection.datasets for cell in _cells_of(spec, name, shelf, tasks, request)
     ]
@@ -236,20 +239,25 @@ def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, in
 def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: _Shelf, dry: bool) -> Cell:
     """The cell with its identities, and whether they allow it to be measured."""
     if not isinstance(checkpoint, ClipevalError):
-        cell = replace(cell, checkpoint=checkpoint.identity)
-    lacking = _lacking(cell, shelf.open(cell.dataset))
+        model = replace(cell.model, commit=checkpoint.revision)
+        cell = replace(cell, checkpoint=checkpoint.identity, model=model)
+    opened = shelf.open(cell.dataset)
+    if isinstance(opened, Dataset) and opened.revision:
+        cell = replace(cell, entry=cell.entry.model_copy(update={"revision": opened.revision}))
+    lacking = _lacking(cell, opened)
     data = attempt(shelf.identity, cell, trained=not lacking)
-    if isinstance(data, ClipevalError):
-        return _absent(cell, data, dry)
-    cell = replace(cell, data=data)
-    if lacking:
-        return replace(cell, state="skipped", reason=f"{cell.dataset} has no {' and no '.join(lacking)}")
-    return cell if not isinstance(checkpoint, ClipevalError) else _absent(cell, checkpoint, dry)
+    if not isinstance(data, ClipevalError):
+        cell = replace(cell, data=data)
+        if lacking:
+            return replace(cell, state="skipped", reason=f"{cell.dataset} has no {' and no '.join(lacking)}")
+    errors = [found for found in (checkpoint, data) if isinstance(found, ClipevalError)]
+    return _absent(cell, errors, dry) if errors else cell
 
 
-def _absent(cell: Cell, error: ClipevalError, dry: bool) -> Cell:
-    bug = error if isinstance(error, InternalError) else None
-    return replace(cell, state="missing" if dry and not bug else "failed", reason=str(error), bug=bug)
+def _absent(cell: Cell, errors: list[ClipevalError], dry: bool) -> Cell:
+    bug = next((error for error in errors if isinstance(error, InternalError)), None)
+    reason = " ".join(str(error) for error in errors)
+    return replace(cell, state="missing" if dry and not bug else "failed", reason=reason, bug=bug)
 
 
 _NEED_WORDS = {"prompts": "class names", "train": "training split"}

@@ -11,6 +11,7 @@ from typing import Any
 from clipeval import machine
 from clipeval.config import Config
 from clipeval.errors import UsageError
+from clipeval.remote.origin import is_offline
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 RERUN_CHOICES = ("missing", "always", "never")
@@ -35,6 +36,9 @@ class Options:
     """Image decoding processes; of a Ray run the workers, 0 for as many as the cluster has GPUs or cores."""
     rerun: str = "missing"
     offline: bool = False
+    """Whether nothing is fetched; so it is too where HF_HUB_OFFLINE says so."""
+    keep_weights: bool = True
+    """Whether weights that this run has fetched stay on this machine after their last cell."""
     executor: str = "local"
     ray_address: str | None = None
     run_token: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -59,6 +63,9 @@ class Options:
             raise UsageError(f"--executor {self.executor}: choose {' or '.join(EXECUTORS)}.")
         if self.ray_address and self.executor != "ray":
             raise UsageError(f"--ray-address {self.ray_address}: only --executor ray joins a cluster.")
+        if not self.keep_weights and self.executor == "ray":
+            raise UsageError("--keep-weights no: the workers of --executor ray share what one of them has fetched.")
+        self._fill("offline", self.offline or is_offline())
         if self.executor == "local":
             self._fill("device", machine.resolve_device(self.device))
             self._fill("workers", machine.default_workers() if self.workers is None else self.workers)

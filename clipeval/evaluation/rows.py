@@ -77,4 +77,5 @@ def _shared(cell: Cell, info: ModelInfo, dataset: Dataset | None) -> Row:
         "prompts_digest": cell.data.prompts if prompts and cell.data else None,
         "protocol": cell.protocol,
         "limit": cell.limit,
+        "revision": " ".join(filter(None, (cell.model.commit, dataset.revision if dataset else ""))) or None,
     }

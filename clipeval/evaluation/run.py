@@ -59,6 +59,7 @@ def run(
     ray_address: str | None = None,
     rerun: str = "missing",
     offline: bool = False,
+    keep_weights: bool = True,
 ) -> pd.DataFrame:
     """Evaluate checkpoints on data sets and return the tidy table of the results folder ``out``.
 
@@ -80,6 +81,7 @@ def run(
         ray_address=ray_address,
         rerun=rerun,
         offline=offline,
+        keep_weights=keep_weights,
     )
     asked = {"models": _words(models), "datasets": _words(datasets), "tasks": _words(tasks)}
     request = Request(config=configuration.load(config), options=options, **asked)

@@ -106,6 +106,16 @@ class Workbench:
                 self._progress.start(f"{label} · texts", len(missing))
                 texts.embed(self._encoder, self._store, missing, self._options.batch_size, self._advance)
 
+    def put_away(self, cell: Cell, later: Sequence[Cell]) -> None:
+        """The cells of a checkpoint are done. Where so asked, remove its weights if this run has fetched them, unless
+        a ``later`` cell's checkpoint is the same file."""
+        opened = self._checkpoints.get(cell.model.name)
+        others = [self._checkpoints.get(other.model.name) for other in later]
+        if self._options.keep_weights or opened is None or opened.sha256 in {c.sha256 for c in others if c}:
+            return
+        self._encoder, self._held, self._store, self._inputs = None, "", None, None  # it maps the file
+        opened.remove_fetched()
+
     def scored(self, cell: Cell) -> Dataset:
         """The samples of the cell's data set that are scored. Raises DataError."""
         if cell.dataset not in self._scored:

@@ -17,8 +17,10 @@ from clipeval.identity import CheckpointIdentity
 from clipeval.models import hub, library, profile, schema, tokenizer, tower, weights, zoo
 from clipeval.models.base import ModelInfo, Preprocessing
 from clipeval.models.schema import Metadata
-from clipeval.models.specs import HF_PREFIX, HUB_PREFIX, ModelSpec
+from clipeval.models.specs import ModelSpec, repository_of
 from clipeval.models.tokenizer import Tokenizer
+from clipeval.remote import client
+from clipeval.remote.hub import Repository, Snapshot
 
 CONFIG_FILE = "open_clip_config.json"
 _ENCODER_VERSION = 1
@@ -46,20 +48,53 @@ class Description:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint whose file is ``path``, on this machine. ``offline``: nothing else of it is fetched either.
+    """One checkpoint whose weights are a file on this machine, or ``name`` in a ``snapshot`` of the hub; those are
+    fetched when they are first needed. ``offline``: nothing else of it is fetched either.
 
     Its properties raise ModelError when what they need cannot be had or read.
     """
 
     spec: ModelSpec
-    path: Path
+    name: str
     offline: bool
-    stamp: tuple[int, int, int, int]
-    """Of the file when it was opened: see ``digest.stamp``."""
+    snapshot: Snapshot | None = None
+
+    @cached_property
+    def path(self) -> Path:
+        """The weights on this machine, fetched where they are not."""
+        if self.snapshot is None:
+            return Path(self.name)
+        with hub.as_model_errors(self.spec.name):
+            return self.snapshot.file(self.name)
+
+    @cached_property
+    def stamp(self) -> tuple[int, int, int, int]:
+        """Of the file when it was opened: see ``digest.stamp``."""
+        try:
+            return digest.stamp(self.path)
+        except OSError as error:
+            raise ModelError(f"{self.spec.name}: '{self.path}' cannot be read: {error.strerror or error}.") from error
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights are on this machine."""
+        if self.snapshot is None:
+            return True
+        with hub.as_model_errors(self.spec.name):
+            return self.snapshot.local(self.name) is not None
+
+    @property
+    def revision(self) -> str:
+        """The commit of the hub's repository that it is of; empty for other files."""
+        return self.snapshot.commit if self.snapshot else ""
 
     @cached_property
     def sha256(self) -> str:
-        """The digest of the weights file."""
+        """The digest of the weights file, as the hub announces it where they are not here yet."""
+        if self.snapshot is not None:
+            with hub.as_model_errors(self.spec.name):
+                if announced := self.snapshot.sha256(self.name):
+                    return announced
         try:
             return digest.of_file(self.path)
         except OSError as error:
@@ -93,8 +128,10 @@ class Checkpoint:
 
     @cached_property
     def description(self) -> Description:
-        """What model it is of. A file that describes itself is read for it, tensors left on the disk."""
-        return self._described(weights.read(self.path) if self._may_describe_itself else {})
+        """What model it is of. A file that describes itself is read for it, tensors left on the disk; one that is not
+        on this machine yet is known by its architecture, and read for the rest when it is loaded."""
+        reads = self._may_describe_itself and (self.spec.kind == "trained" or self.is_here)
+        return self._described(weights.read(self.path) if reads else {})
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
@@ -115,14 +152,25 @@ class Checkpoint:
         """Its tokenizer, not made yet."""
         folder = Path(self.spec.path) if self.spec.kind == "local-dir" else None
         text_cfg = self.description.model_cfg["text_cfg"]
-        return tokenizer.of(text_cfg, self.spec.name, folder=folder, offline=self.offline)
+        return tokenizer.of(text_cfg, self.spec.name, folder=folder, own=self.snapshot, offline=self.offline)
 
     def read(self) -> Any:
         """The content of the weights file (``weights.read``), which is not kept here."""
+        is_new = not self.is_here
         content = weights.read(self.path)
-        if self._may_describe_itself:  # it need not be read for that again
-            vars(self).setdefault("description", self._described(content))
+        if self._may_describe_itself and (
+            is_new or "description" not in vars(self)
+        ):  # it need not be read for it again
+            vars(self)["description"] = self._described(content)
+            vars(self).pop("info", None)
         return content
+
+    def remove_fetched(self) -> None:
+        """Remove the weights from this machine where this run has fetched them."""
+        if self.snapshot is not None:
+            client.remove([self.snapshot.folder / self.name])
+            for known in ("path", "stamp"):
+                vars(self).pop(known, None)
 
     def require_unchanged(self) -> None:
         """Raises ModelError unless the file still is the one whose digest is in ``identity``.
@@ -140,15 +188,16 @@ class Checkpoint:
 
     @property
     def _may_describe_itself(self) -> bool:
-        return self.spec.kind == "trained" or (bool(self.spec.arch) and self.path.suffix == ".pt")
+        return self.spec.kind == "trained" or (bool(self.spec.arch) and Path(self.name).suffix == ".pt")
 
     @cached_property
     def _row(self) -> zoo.Checkpoint | None:
         """Its line in the shipped tables."""
         spec = self.spec
         if spec.kind == "hub":
-            return zoo.by_hub(spec.pretrained.removeprefix(HUB_PREFIX))
-        return zoo.checkpoints().get((spec.arch, spec.pretrained)) or zoo.by_file_name(spec.arch, self.path.name)
+            return zoo.by_hub(repository_of(spec.pretrained)[0].name)
+        name = Path(self.name).name
+        return zoo.checkpoints().get((spec.arch, spec.pretrained)) or zoo.by_file_name(spec.arch, name)
 
     def _described_info(self) -> ModelInfo:
         arch, known = self.spec.arch, self.description
@@ -170,7 +219,7 @@ class Checkpoint:
         return Description(
             model_cfg,
             library.full_preprocessing(settings),
-            tower.of(model_cfg["text_cfg"], self.spec.name, offline=self.offline),
+            tower.of(model_cfg["text_cfg"], self.spec.name, own=self.snapshot, offline=self.offline),
             arch=schema.arch(content, where),
             metadata=schema.metadata(content, where) if content.get("metadata") is not None else None,
         )
@@ -188,12 +237,12 @@ class Checkpoint:
         elif own:
             quick_gelu = own["model_cfg"].get("quick_gelu", False)
         else:
-            quick_gelu = library.published_activation(spec.arch, self.path.name) if spec.kind == "file" else None
+            quick_gelu = library.published_activation(spec.arch, Path(self.name).name) if spec.kind == "file" else None
         model_cfg = library.architecture_config(spec.arch)
         return Description(
             model_cfg,
             library.full_preprocessing(settings),
-            tower.of(model_cfg["text_cfg"], spec.name, offline=self.offline),
+            tower.of(model_cfg["text_cfg"], spec.name, own=self.snapshot, offline=self.offline),
             quick_gelu,
             metadata=schema.metadata(own, self.path) if own else None,
         )
@@ -201,48 +250,43 @@ class Checkpoint:
     def _config_file(self) -> Path:
         if self.spec.kind == "local-dir":
             return Path(self.spec.path) / CONFIG_FILE
-        repository = self.spec.pretrained.removeprefix(HUB_PREFIX)
-        return hub.fetch(repository, (CONFIG_FILE,), self.spec.name, offline=self.offline)
+        assert self.snapshot
+        with hub.as_model_errors(self.spec.name):
+            return self.snapshot.file(CONFIG_FILE)
 
 
 def opened(spec: ModelSpec, *, offline: bool) -> Checkpoint:
-    """The checkpoint that ``spec`` names, its weights downloaded where they are not here and ``offline`` allows.
+    """The checkpoint that ``spec`` names. Of one on the hub the repository is asked for its commit and for the digest
+    of its weights, unless ``offline``; the weights are fetched when they are needed.
 
     Raises ModelError that names the file, and the hub repository where it would come from.
     """
-    path = located(spec, offline=offline)
-    weights.require_regular(path)
-    try:
-        return Checkpoint(spec, path, offline, digest.stamp(path))
-    except OSError as error:
-        raise ModelError(f"{spec.name}: '{path}' cannot be read: {error.strerror or error}.") from error
-
-
-def located(spec: ModelSpec, *, offline: bool) -> Path:
-    """The weights of a checkpoint as a file on this machine; see ``opened``."""
-    if spec.kind == "local-dir":
-        return _in_folder(Path(spec.path))
-    if spec.path:
-        if not Path(spec.path).exists():
-            raise ModelError(f"{spec.name}: the file '{spec.path}' does not exist (any more).")
-        return Path(spec.path)
+    if spec.kind == "local-dir" or spec.path:
+        path = _in_folder(Path(spec.path)) if spec.kind == "local-dir" else Path(spec.path)
+        if not path.exists():
+            raise ModelError(f"{spec.name}: the file '{path}' does not exist (any more).")
+        weights.require_regular(path)
+        found = Checkpoint(spec, str(path), offline)
+        assert found.stamp  # of now
+        return found
     repository, files = _address(spec)
-    return hub.fetch(repository, files, spec.name, offline=offline)
+    snapshot = hub.snapshot(repository, files, spec.name, offline=offline)
+    with hub.as_model_errors(spec.name):
+        return Checkpoint(spec, snapshot.first(files), offline, snapshot)
 
 
-def _address(spec: ModelSpec) -> tuple[str, tuple[str, ...]]:
+def _address(spec: ModelSpec) -> tuple[Repository, tuple[str, ...]]:
     """(repository, files that hold the same weights, preferred first)."""
-    if spec.kind == "hub":
-        return spec.pretrained.removeprefix(HUB_PREFIX), _HUB_FILES
-    if spec.kind == "hf":
-        organisation, name, file = spec.pretrained.removeprefix(HF_PREFIX).split("/", 2)
-        return f"{organisation}/{name}", (file,)
-    row = zoo.checkpoints().get((spec.arch, spec.pretrained))
-    address = row.hub if row else library.tag_settings(spec.arch, spec.pretrained).get("hub", "")
-    repository, _, file = address.rpartition("/")
-    if not file:
-        return repository, _HUB_FILES
-    return repository, tuple(dict.fromkeys((str(Path(file).with_suffix(".safetensors")), file)))
+    if spec.kind in ("hub", "hf"):
+        repository, file = repository_of(spec.pretrained)
+        files: tuple[str, ...] = (file,) if file else _HUB_FILES
+    else:
+        row = zoo.checkpoints().get((spec.arch, spec.pretrained))
+        address = row.hub if row else library.tag_settings(spec.arch, spec.pretrained).get("hub", "")
+        name, _, file = address.rpartition("/")
+        repository = Repository("model", name)
+        files = (*dict.fromkeys((str(Path(file).with_suffix(".safetensors")), file)),) if file else _HUB_FILES
+    return (replace(repository, revision=spec.commit) if spec.commit else repository), files
 
 
 def _in_folder(folder: Path) -> Path:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from clipeval.config import Config, ModelEntry
 from clipeval.errors import UsageError, suggest
 from clipeval.models import zoo
 from clipeval.regular import read_regular
+from clipeval.remote.hub import Repository
 
 Kind = Literal["tag", "file", "hf", "hub", "local-dir", "trained"]
 
 HUB_PREFIX, LOCAL_PREFIX, HF_PREFIX = "hf-hub:", "local-dir:", "hf://"
 _OVERRIDES = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
 _LATEST_BYTES = 4096
+_REVISION = r"refs/(?:pr|convert)/[\w.-]+|[^/@\s]+"
+_FILE = re.compile(rf"hf://(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>{_REVISION}))?/(?P<file>.*[^/])")
+_REPOSITORY = re.compile(r"hf-hub:(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy")
 
 
@@ -30,7 +36,8 @@ class ModelSpec:
     ``name`` identifies it in the results. ``kind`` says where the weights are: an open_clip ``tag``; a ``file`` on this
     machine or one on the hub (``hf``), both of architecture ``arch``; a ``hub`` repository or a ``local-dir`` with an
     open_clip configuration; a checkpoint ``trained`` by clipeval-train. ``path`` is the local file or folder, if any.
-    ``overrides`` are facts from the configuration that win over what clipeval finds out.
+    ``overrides`` are facts from the configuration that win over what clipeval finds out. ``commit`` is that of the
+    hub's repository once it has been looked up.
     """
 
     name: str
@@ -39,6 +46,7 @@ class ModelSpec:
     pretrained: str = ""
     path: str = ""
     overrides: tuple[tuple[str, Any], ...] = ()
+    commit: str = ""
 
 
 def resolve(words: Sequence[str], config: Config) -> list[ModelSpec]:
@@ -84,7 +92,8 @@ class _Resolver:
         if entry.spec is not None and entry.arch is None and entry.pretrained is None:
             specs = self.word(entry.spec, f"{where}.spec: ", look_up=False)
         elif entry.spec is None and entry.arch is not None and entry.pretrained is not None:
-            specs = [_of_architecture(entry.arch, entry.pretrained, f"{where}.arch: ", f"{where}.pretrained: ")]
+            with _looking_up(entry.pretrained, f"{where}.pretrained: "):
+                specs = [_of_architecture(entry.arch, entry.pretrained, f"{where}.arch: ", f"{where}.pretrained: ")]
         else:
             raise UsageError(f"{where}: give either `spec`, or `arch` with `pretrained`.")
         if entry.name is not None:
@@ -104,10 +113,8 @@ class _Resolver:
             return [_of_zoo(row) for row in zoo.members(word)]
         if "\0" in word:
             raise UsageError(f"{where}{word!r:.200} holds a NUL character, which no name of a file or model does.")
-        try:
+        with _looking_up(word, where):
             return self._address(word, where)
-        except OSError as error:  # too long for a name, or in a folder that may not be looked into
-            raise UsageError(f"{where}'{word:.200}' cannot be looked up: {error.strerror or error}.") from error
 
     def _address(self, word: str, where: str) -> list[ModelSpec]:
         if word.startswith(HUB_PREFIX):
@@ -128,6 +135,16 @@ class _Resolver:
         specs = [spec for index, entry in entries for spec in self.entry(entry, f"{place}[{index}]")]
         self._open_zoos.pop()
         return specs
+
+
+@contextmanager
+def _looking_up(word: str, where: str) -> Iterator[None]:
+    """A word may be too long for a name, thousands of folders deep, or in a folder that may not be looked into."""
+    try:
+        yield
+    except (OSError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{where}'{word:.200}' cannot be looked up: {reason}.") from error
 
 
 def _name(entry: ModelEntry) -> str:
@@ -151,8 +168,8 @@ def _of_architecture(arch: str, pretrained: str, where_arch: str, where: str) ->
             raise UsageError(f"{where}{wrong_activation(arch, tag, row.quick_gelu)}")
         return _of_zoo(row)
     if pretrained.startswith(HF_PREFIX):
-        if not re.fullmatch(r"hf://[\w.-]+/[\w.-]+/.*[^/]", pretrained):
-            raise UsageError(f"{where}'{pretrained}' is not of the form hf://ORG/REPO/FILE.")
+        if not _FILE.fullmatch(pretrained):
+            raise UsageError(f"{where}'{pretrained}' is not of the form hf://ORG/REPO[@REV]/FILE.")
         return ModelSpec(f"{arch},{pretrained}", "hf", arch, pretrained)
     path = Path(pretrained)
     if path.is_file():
@@ -166,7 +183,9 @@ def _why_not_pretrained(arch: str, pretrained: str) -> str:
     if not pretrained:
         return f"which checkpoint of {arch}? Write '{arch},TAG' or '{arch},FILE'."
     if "://" in pretrained:
-        return f"'{pretrained}': of addresses, only hf://ORG/REPO/FILE is read. Download the file and give its path."
+        return (
+            f"'{pretrained}': of addresses, only hf://ORG/REPO[@REV]/FILE is read. Download the file and give its path."
+        )
     if Path(pretrained).is_dir():
         return f"'{pretrained}' is a folder; a checkpoint file is needed after '{arch},'. Or use local-dir:{pretrained}"
     if "/" in pretrained or pretrained.endswith(_WEIGHT_SUFFIXES):
@@ -199,9 +218,18 @@ def _newer_open_clip_has(arch: str, tag: str = "") -> bool:
 
 
 def _of_hub(word: str, where: str) -> ModelSpec:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", word.removeprefix(HUB_PREFIX)):
-        raise UsageError(f"{where}'{word}' is not of the form {HUB_PREFIX}ORG/NAME.")
+    if not _REPOSITORY.fullmatch(word):
+        raise UsageError(f"{where}'{word}' is not of the form {HUB_PREFIX}ORG/NAME[@REV].")
     return ModelSpec(word, "hub", pretrained=word)
+
+
+def repository_of(pretrained: str) -> tuple[Repository, str]:
+    """The repository that ``hf-hub:ORG/NAME[@REV]`` or ``hf://ORG/REPO[@REV]/FILE`` names, and the file, if any."""
+    match = _FILE.fullmatch(pretrained) or _REPOSITORY.fullmatch(pretrained)
+    assert match, pretrained
+    parts = match.groupdict()
+    revision = unquote(parts["revision"] or "")
+    return Repository("model", parts["name"], "" if revision == "main" else revision), parts.get("file", "")
 
 
 def _of_folder(word: str, where: str) -> ModelSpec:

@@ -15,6 +15,7 @@ from clipeval import digest
 from clipeval.errors import ModelError, first_line
 from clipeval.models import hub, library, schema
 from clipeval.regular import read_regular
+from clipeval.remote.hub import Repository, Snapshot
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
 _CONFIGURATIONS = ("config.json", "tokenizer_config.json")
@@ -80,10 +81,13 @@ class Tokenizer:
         return json.dumps({key: value for key, value in config.items() if not key.endswith("_file")}).encode()
 
 
-def of(text_cfg: dict[str, Any], wanted_by: str, *, folder: Path | None, offline: bool) -> Tokenizer:
+def of(
+    text_cfg: dict[str, Any], wanted_by: str, *, folder: Path | None, own: Snapshot | None = None, offline: bool
+) -> Tokenizer:
     """The tokenizer that open_clip's ``text_cfg`` asks for, its files fetched where needed and ``offline`` allows.
 
-    ``folder`` holds those of a checkpoint that comes with its own. Raises ModelError when they are not to be had or
+    ``folder`` holds those of a checkpoint that comes with its own, ``own`` is where a checkpoint of the hub comes from.
+    Raises ModelError when they are not to be had or
     would run code, and for settings other than ``schema.TOKENIZER``.
     """
     given = text_cfg.get("tokenizer_kwargs") or {}
@@ -98,7 +102,7 @@ def of(text_cfg: dict[str, Any], wanted_by: str, *, folder: Path | None, offline
     if folder is None:
         folder = Path(name)
     if not folder.is_dir():
-        folder = hub.folder(name, _FILES, _VOCABULARIES, wanted_by, offline=offline)
+        folder = _from_hub(Repository("model", name), wanted_by, own, offline)
     if not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
         raise ModelError(f"{wanted_by}: the folder '{folder}' holds no tokenizer: none of {', '.join(_VOCABULARIES)}.")
     found = sorted({path.name for pattern in _FILES for path in folder.glob(pattern)})
@@ -109,6 +113,16 @@ def of(text_cfg: dict[str, Any], wanted_by: str, *, folder: Path | None, offline
             schema.refuse_code(schema.read_json_text(data, folder / file), folder / file)
         files[file] = hashlib.sha256(data).hexdigest()
     return Tokenizer("transformers", settings, folder, files, wanted_by)
+
+
+def _from_hub(repository: Repository, wanted_by: str, own: Snapshot | None, offline: bool) -> Path:
+    """A folder with the tokenizer's files."""
+    names = tuple(name for name in _VOCABULARIES if "*" not in name)
+    found = hub.snapshot(repository, names, wanted_by, offline=offline, own=own)
+    with hub.as_model_errors(wanted_by):
+        for path in found.matching(_FILES):
+            found.file(path)
+    return found.folder
 
 
 def _read(path: Path, wanted_by: str) -> bytes:

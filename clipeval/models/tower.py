@@ -6,18 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from clipeval.models import hub, library, schema
+from clipeval.remote.hub import Repository, Snapshot
+
+_CONFIG = "config.json"
 
 
-def of(text_cfg: dict[str, Any], wanted_by: str, *, offline: bool) -> dict[str, Any] | None:
-    """The configuration of the tower that ``text_cfg`` names, from a folder or from the hub; None where it is
-    open_clip's own. Raises ModelError when it is not to be had, would run code, or is nothing that open_clip builds."""
+def of(
+    text_cfg: dict[str, Any], wanted_by: str, *, own: Snapshot | None = None, offline: bool
+) -> dict[str, Any] | None:
+    """The configuration of the tower that ``text_cfg`` names, from a folder or from the hub (``own``: where the
+    checkpoint comes from); None where it is open_clip's own.
+
+    Raises ModelError when it is not to be had, would run code, or is nothing that open_clip builds.
+    """
     name = text_cfg.get("hf_model_name")
     if not name:
         return None
     if Path(name).is_dir():
-        path = Path(name) / "config.json"
+        path = Path(name) / _CONFIG
     else:
-        path = hub.fetch(name, ("config.json",), wanted_by, offline=offline)
+        found = hub.snapshot(Repository("model", name), (_CONFIG,), wanted_by, offline=offline, own=own)
+        with hub.as_model_errors(wanted_by):
+            path = found.file(_CONFIG)
     config = schema.read_json(path)
     schema.refuse_code(config, path)
     schema.check_tower(config, library.tower_kinds(), path)

@@ -43,6 +43,7 @@ def parquet(file: Path, most_rows: int) -> pd.DataFrame:
     require_size(metadata.num_rows, most_rows, metadata.num_columns, unpacked)
     texts = [field.name for field in metadata.schema.to_arrow_schema() if pa.types.is_string(field.type)]
     table = pq.ParquetFile(file, metadata=metadata, read_dictionary=texts).read()
+    table.validate(full=True)  # a text that is no UTF-8 would be an error of whoever looks at it first
     frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     return frame.drop(columns=[name for name in frame if str(name).startswith("__index_level_")])
 

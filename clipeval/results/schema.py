@@ -77,12 +77,14 @@ COLUMNS: dict[str, str] = {
     "prompts_digest": TEXT,
     "train_fingerprint": TEXT,
     "checkpoint_identity": TEXT,
+    "revision": TEXT,
 }
 """``epochs``: passes over the unique samples. ``from_scratch_filter``: why the row is left out of a from-scratch fit;
 empty where it is not. ``samples_seen_tolerance``: relative, how far off ``samples_seen`` may be. ``packages``: of the
 process that wrote the row; embeddings may be of an earlier one, under the same versions of clipeval and open_clip.
 ``prompts_digest``: of class names and templates. ``train_fingerprint``: of the splits that were trained on.
-``checkpoint_identity``: of weights, configuration, preprocessing, tokenizer and the code that embeds."""
+``checkpoint_identity``: of weights, configuration, preprocessing, tokenizer and the code that embeds. ``revision``: the
+commits of hub repositories that were measured, the checkpoint's first."""
 
 TIMING_COLUMNS = ("seconds", "images_per_second", "started_at")
 """Columns in which two runs of the same measurement differ."""

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from clipeval import digest
 from clipeval.datasets import braces
-from clipeval.datasets.download import ask, fetch, is_remote, local_path
 from clipeval.datasets.selection import refuse_commands
-from clipeval.datasets.transfer import public
 from clipeval.errors import DataError
 from clipeval.files import NO_LOCKS
+from clipeval.remote.copies import ask, fetch, is_remote, local_path
+from clipeval.remote.origin import public
 from clipeval_train.input.bad import BadSample
 
 _OPEN_FILES = 64
@@ -42,7 +42,10 @@ def expand(source: str, reference: str) -> list[str]:
     paths = []
     for pattern in patterns:
         is_pattern = not is_remote(pattern) and glob.has_magic(pattern)
-        matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True)) if is_pattern else [pattern]  # noqa: PTH207, PTH111
+        try:
+            matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True)) if is_pattern else [pattern]  # noqa: PTH207, PTH111
+        except RecursionError as error:
+            raise DataError(f"data: {source}: '{pattern:.200}' is thousands of folders deep.") from error
         if not matches:
             raise DataError(f"data: {source}: no file matches '{pattern}'. Check the path.")
         paths += matches

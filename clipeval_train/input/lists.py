@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from clipeval import digest
-from clipeval.datasets.download import is_remote
 from clipeval.datasets.images import BYTE_LIMIT
 from clipeval.errors import DataError, UsageError
 from clipeval.paths import readable
 from clipeval.regular import read_regular
+from clipeval.remote.copies import is_remote
 from clipeval_train.config import SourceEntry
 from clipeval_train.input import files
 from clipeval_train.input.bad import BadSample, Tally

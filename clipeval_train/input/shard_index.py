@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipeval import digest
-from clipeval.datasets import tar
+from clipeval import digest, tar
 from clipeval.datasets.images import BYTE_LIMIT
 from clipeval.files import write_bytes
 from clipeval.paths import cache_dir

@@ -14,8 +14,8 @@ import shard_writer as writer
 from clipeval import datasets
 from clipeval.config import DatasetEntry
 from clipeval.datasets.adapters.shards import _hub_root
-from clipeval.datasets.download import fetch, local_path
 from clipeval.errors import DataError, StoreError, UsageError
+from clipeval.remote.copies import fetch, local_path
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -139,5 +139,5 @@ def test_hugging_face_addresses() -> None:
     assert _hub_root(f"{base}/tree/main/sub/folder", None) == f"{resolved}/sub/folder"
     assert _hub_root(f"{base}/tree/main", "0123abc") == f"{base}/resolve/0123abc"
     assert _hub_root("https://example.org/a/tree/main", None) == "https://example.org/a/tree/main"
-    with pytest.raises(UsageError, match="revision: only repositories under"):
+    with pytest.raises(UsageError, match="revision: only repositories of the hub"):
         _hub_root("https://example.org/a", "0123abc")

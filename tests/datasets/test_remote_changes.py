@@ -16,10 +16,10 @@ import shard_writer as writer
 
 from clipeval import datasets
 from clipeval.config import DatasetEntry, packaged
-from clipeval.datasets import download, transfer
-from clipeval.datasets.download import ask, fetch, local_path
-from clipeval.datasets.transfer import public
 from clipeval.errors import DataError, UsageError
+from clipeval.remote import copies, origin
+from clipeval.remote.copies import ask, fetch, local_path
+from clipeval.remote.origin import public
 from clipeval_train.config import SourceEntry
 from clipeval_train.input.shards import ShardSource
 
@@ -82,9 +82,9 @@ def another_process() -> Callable[[], None]:
     """What a process knows of servers ends with it."""
 
     def forget() -> None:
-        download._checked.clear()
-        download._away.clear()
-        download._silent.clear()
+        copies._checked.clear()
+        copies._away.clear()
+        copies._silent.clear()
 
     forget()
     return forget
@@ -268,7 +268,7 @@ def test_a_server_that_never_ends_is_given_up(server: Server, monkeypatch: pytes
     server.answer = endless
     with pytest.raises(DataError, match=r"classnames\.txt: the server sends more than 67,108,864 bytes"):
         fetch(f"{server.url}/classnames.txt", offline=False, optional=True)
-    monkeypatch.setattr(download, "_RESERVE", download.shutil.disk_usage("/tmp").free - 1_000_000)
+    monkeypatch.setattr(copies, "_RESERVE", copies.shutil.disk_usage("/tmp").free - 1_000_000)
     with pytest.raises(DataError, match=r"0\.tar: the server sends more than [0-9,]* bytes"):
         fetch(f"{server.url}/0.tar", offline=False)
 
@@ -372,7 +372,7 @@ def test_no_secret_of_a_url_reaches_a_message_or_a_file(
 def test_the_token_goes_to_the_hub_alone_and_never_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_S3CRET")
     has_token = {
-        url: "authorization" in {name.lower() for name in transfer._token(url)}
+        url: "authorization" in {name.lower() for name in origin.headers_for(url)}
         for url in (
             "https://huggingface.co/datasets/a/b/resolve/main/0.tar",
             "http://huggingface.co/datasets/a/b/resolve/main/0.tar",

@@ -16,7 +16,7 @@ import shard_writer as writer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipeval.datasets import tar
+from clipeval import tar
 from clipeval.datasets.adapters.tar_index import index_tar
 from clipeval.errors import DataError
 

@@ -146,8 +146,8 @@ def test_an_unnamed_entry_is_found_by_its_spec(tmp_path: Path) -> None:
         ("ViT-B-32,.", "'.' is a folder"),
         ("ViT-B-32,", "which checkpoint of ViT-B-32?"),
         ("ViT-B-32", "which checkpoint of ViT-B-32? Write 'ViT-B-32,TAG'"),
-        ("ViT-B-32,https://example.org/w.pt", "of addresses, only hf://ORG/REPO/FILE is read"),
-        ("ViT-B-32,hf://org/file.pt", "is not of the form hf://ORG/REPO/FILE"),
+        ("ViT-B-32,https://example.org/w.pt", "of addresses, only hf://ORG/REPO[@REV]/FILE is read"),
+        ("ViT-B-32,hf://org/file.pt", "is not of the form hf://ORG/REPO[@REV]/FILE"),
         ("hf-hub:name", "is not of the form hf-hub:ORG/NAME"),
         ("no/such/run", "the file or run folder 'no/such/run' does not exist."),
         ("no/such/*.pt", "no file matches 'no/such/*.pt'."),
@@ -202,6 +202,13 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "stat", refuse)
     assert "cannot be looked up: Permission denied" in message([f"{tmp_path}/secret.pt"])
+
+
+def test_words_that_no_path_can_be(tmp_path):
+    assert "cannot be looked up: maximum recursion" in message(["*/" * 1500 + "*.pt"])
+    config = configuration.Config.model_validate({"models": [{"arch": "ViT-B-32", "pretrained": "x" * 5000}]})
+    with pytest.raises(UsageError, match=r"models\[0\].pretrained: 'x+' cannot be looked up: File name too long"):
+        resolve([], config)
 
 
 @pytest.mark.parametrize(

@@ -168,3 +168,12 @@ def test_records_are_plain_values():
     assert [first[name] for name in ("value", "n", "higher_is_better", "model")] == [0.5, 1, True, None]
     assert [type(first[name]) for name in ("value", "n", "higher_is_better")] == [float, int, bool]
     assert set(second.values()) == {None}
+
+
+def test_a_text_that_is_no_utf_8_is_a_fault_of_the_file(tmp_path):
+    """Not of whoever looks at that text first: pyarrow checks none when it reads."""
+    offsets, data = pa.array([0, 1, 3], pa.int32()).buffers()[1], pa.py_buffer(b"a\xff\xfe")
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, offsets, data])
+    pq.write_table(pa.table({"model": texts, "value": [0.5, 0.5]}), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match=r"t.parquet: not a readable results table: .*UTF-?8"):
+        read_results(tmp_path / "t.parquet")

@@ -223,7 +223,7 @@ def test_remote_shards_are_fetched_ahead_of_the_stream(tmp_path, monkeypatch):
 
     import fsspec
 
-    from clipeval.datasets.download import local_path
+    from clipeval.remote.copies import local_path
 
     monkeypatch.setattr("clipeval.datasets.selection.REMOTE_SCHEMES", ("memory",))
     sound(tmp_path, [50] * 9)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval import digest
+from clipeval.datasets.adapters.parquet_rows import ParquetRows
 from clipeval.datasets.images import BYTE_LIMIT, decode
 from clipeval.errors import DataError, first_line
 from clipeval.paths import cache_dir, readable
@@ -58,9 +59,12 @@ def image_column(name: str, rows: Any, key: str, root: Path) -> ImageColumn:
         ]
 
     with reading(name, key):
-        cells = rows.select_columns([key]).cast_column(key, ImageFeature(decode=False))
-        tables = [Path(file["filename"]) for file in cells.cache_files]
-        question = ["hf", _FORMAT, key, rows._fingerprint, len(rows)]
+        if isinstance(rows, ParquetRows):
+            cells, tables, identity = rows.cells(key), rows.files, rows.identity
+        else:
+            cells = rows.select_columns([key]).cast_column(key, ImageFeature(decode=False))
+            tables, identity = [Path(file["filename"]) for file in cells.cache_files], rows._fingerprint
+        question = ["hf", _FORMAT, key, identity, len(rows)]
         found = digest.remembered(question, tables, described) if tables else described()
     roots = _roots(root)
     files = [_inside(name, index, root / path, roots) for index, (_, path) in enumerate(found) if path]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clipeval.datasets.adapters.hf import offline_hub
+from clipeval.datasets.adapters.hf_source import offline_hub
 from clipeval.errors import DataError
 
 

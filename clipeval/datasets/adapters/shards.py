@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from clipeval.config import DatasetEntry
 from clipeval.datasets import braces
 from clipeval.datasets.braces import MOST_NAMES
-from clipeval.datasets.download import fetch, is_remote
 from clipeval.datasets.lines import read_lines
 from clipeval.datasets.selection import refuse_commands
 from clipeval.errors import DataError, UsageError, few
+from clipeval.remote.copies import is_remote
+from clipeval.remote.door import fetch, of_hub, snapshot_of
+from clipeval.remote.origin import PUBLIC_HUB
 
 _AT_ONCE = 8
 """Remote shards that are fetched, or asked about, at a time."""
-HUB = "https://huggingface.co/datasets/"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Shards:
     """``classification``, ``multilabel``, ``retrieval`` or empty."""
     classes: list[str] | None
     templates: list[str] | None
+    revision: str
+    """The commit of the hub's repository that they are of; empty where they are of none."""
 
 
 def find_shards(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> Shards:
@@ -46,6 +50,7 @@ def find_shards(name: str, reference: str, split: str, entry: DatasetEntry, offl
         raise DataError(f"{name}: {reference} is the split '{entry.split}'; it has no split '{split}'.")
     urls = _expand(reference) if listed else []
     root = (urls[0].rpartition("/")[0] or ".") if listed else _hub_root(reference.rstrip("/"), entry.revision)
+    source = snapshot_of(urls[0] if listed else f"{root}/{split}/nshards.txt", offline=offline)
     kind = "\n".join(_lines(f"{root}/dataset_type.txt", offline) or ()).strip().lower()
     classes = _lines(f"{root}/classnames.txt", offline)
     templates = _lines(f"{root}/zeroshot_classification_templates.txt", offline)
@@ -58,21 +63,22 @@ def find_shards(name: str, reference: str, split: str, entry: DatasetEntry, offl
             paths = list(pool.map(lambda url: _local(name, url, offline), urls))
     else:
         paths = [_local(name, url, offline) for url in urls]
-    return Shards(paths, _stems(urls), kind, classes, templates)
+    return Shards(paths, _stems(urls), kind, classes, templates, source.commit if source else "")
 
 
 def _hub_root(reference: str, revision: str | None) -> str:
-    """The folder under which a Hugging Face repository serves its files; another reference unchanged.
+    """The folder under which a repository of the hub serves its files at ``revision``; another reference unchanged.
 
     CLIP_benchmark writes https://huggingface.co/datasets/ORG/REPO/tree/BRANCH.
     """
-    if not reference.startswith(HUB):
+    if (place := of_hub(reference)) is None:
         if revision:
-            raise UsageError(f"wds:{reference}: revision: only repositories under {HUB} have revisions.")
+            raise UsageError(f"wds:{reference}: revision: only repositories of the hub have revisions.")
         return reference
-    organisation, repository, *rest = reference.removeprefix(HUB).split("/")
-    branch = rest[1] if len(rest) > 1 else "main"
-    return "/".join([f"{HUB}{organisation}/{repository}/resolve/{revision or branch}", *rest[2:]])
+    repository, folder = place
+    kind = "datasets/" if repository.kind == "dataset" else ""
+    at = quote(revision or repository.revision or "main", safe="")
+    return f"{PUBLIC_HUB}/{kind}{repository.name}/resolve/{at}/{folder}".rstrip("/")
 
 
 def _shards_of_split(name: str, root: str, split: str, offline: bool) -> list[str]:

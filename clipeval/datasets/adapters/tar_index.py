@@ -15,8 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from clipeval import digest
-from clipeval.datasets import tar
+from clipeval import digest, tar
 from clipeval.datasets.images import BYTE_LIMIT
 from clipeval.errors import DataError, few
 from clipeval.regular import open_regular

@@ -57,6 +57,7 @@ def open_wds(name: str, reference: str, split: str, entry: DatasetEntry, offline
         labels=labels,
         prompts=prompts,
         captions=captions,
+        revision=shards.revision,
     )
 
 

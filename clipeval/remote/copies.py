@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from clipeval import digest
+from clipeval import digest, tar
 from clipeval.console import say
-from clipeval.datasets import tar
-from clipeval.datasets.transfer import Version, from_server, public
 from clipeval.errors import DataError, StoreError, UsageError
 from clipeval.files import write_atomically, write_json
 from clipeval.paths import cache_dir
+from clipeval.remote.origin import public
+from clipeval.remote.transfer import Version, from_server
 
 _TEXT_LIMIT = 64 << 20
 """Bytes of an optional file: those are small texts."""

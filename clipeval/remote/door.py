@@ -1,0 +1,63 @@
+"""Files by their address, of the hub or of any other server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from clipeval.errors import AbsentError, DataError, RemoteError
+from clipeval.remote import copies, hub
+from clipeval.remote.hub import Repository, Snapshot
+from clipeval.remote.origin import PUBLIC_HUB, endpoint, public
+
+_OF_HUB = re.compile(
+    r"/(?P<kind>datasets/)?(?P<name>[^/]+/[^/]+?)(?:/(?:tree|resolve|blob|raw)/(?P<revision>[^/]+))?(?:/(?P<path>.*))?"
+)
+
+
+def of_hub(url: str) -> tuple[Repository, str] | None:
+    """The repository and the path in it that an address of the hub names; None for one of another server.
+
+    Addresses of the public hub are those of ``$HF_ENDPOINT`` where that is set.
+    """
+    for root in dict.fromkeys((PUBLIC_HUB, endpoint())):
+        if url.startswith(f"{root}/") and (match := _OF_HUB.fullmatch(url.removeprefix(root).partition("?")[0])):
+            revision = unquote(match["revision"] or "")
+            path = unquote(match["path"] or "").strip("/")
+            return Repository(
+                "dataset" if match["kind"] else "model", match["name"], "" if revision == "main" else revision
+            ), path
+    return None
+
+
+def fetch(url: str, *, offline: bool, optional: bool = False) -> Path | None:
+    """The file at ``url`` on this machine: at the hub that of the commit of this run, elsewhere what is there now.
+
+    None when ``optional`` and there is no such file, or offline and it is not here. Raises DataError when it cannot be
+    had, UsageError for what is no URL and StoreError when it cannot be kept.
+    """
+    if (place := of_hub(url)) is None:
+        return copies.fetch(url, offline=offline, optional=optional)
+    repository, path = place
+    try:
+        found = hub.snapshot(repository, (path,), offline=offline)
+        if offline and optional:
+            return found.local(path)
+        return found.file(path)
+    except AbsentError as error:
+        if optional:
+            return None
+        raise DataError(f"{public(url)}: {error}") from error
+    except RemoteError as error:
+        raise DataError(f"{public(url)}: {error}") from error
+
+
+def snapshot_of(url: str, *, offline: bool) -> Snapshot | None:
+    """The commit that files below ``url`` come from; None where it is no address of the hub. Raises DataError."""
+    if (place := of_hub(url)) is None:
+        return None
+    try:
+        return hub.snapshot(place[0], (place[1],), offline=offline)
+    except RemoteError as error:
+        raise DataError(f"{public(url)}: {error}") from error
