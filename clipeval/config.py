@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -20,10 +20,30 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
+Side = Annotated[int, Field(ge=1, le=4096, strict=True)]
+Level = Annotated[float, Field(ge=-1000, le=1000)]
+Spread = Annotated[float, Field(ge=1e-6, le=1000)]
+
+
+class PreprocessEntry(_Frozen):
+    """How images are made into a model's input, where its file does not say it or is wrong; names are open_clip's.
+
+    ``mean`` and ``std`` apply to values from 0 to 1, per channel or for all three.
+    """
+
+    size: Side | tuple[Side, Side] | None = None
+    mean: Level | tuple[Level, Level, Level] | None = None
+    std: Spread | tuple[Spread, Spread, Spread] | None = None
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = None
+    fill_color: int | None = Field(None, ge=0, le=255)
+
+
 class ModelEntry(_Frozen):
     """A checkpoint named in the configuration. Either ``spec`` (a MODEL spec) or ``arch`` with ``pretrained``.
 
-    The other fields override what clipeval finds out by itself.
+    The other fields override what clipeval finds out by itself: facts, and what decides its input. ``image_size`` is in
+    pixels, a side or (height, width).
     """
 
     name: str | None = None
@@ -35,6 +55,9 @@ class ModelEntry(_Frozen):
     unique_samples: float | None = Field(None, gt=0)
     samples_seen: float | None = Field(None, gt=0)
     samples_seen_from: Literal["measured", "tag", "epochs", "card", "paper"] | None = None
+    preprocess: PreprocessEntry | None = None
+    image_size: Side | tuple[Side, Side] | None = None
+    context_length: int | None = Field(None, ge=1, le=8192)
 
 
 class DatasetEntry(_Frozen):

@@ -30,7 +30,8 @@ class ModelSpec:
     ``name`` identifies it in the results. ``kind`` says where the weights are: an open_clip ``tag``; a ``file`` on this
     machine or one on the hub (``hf``), both of architecture ``arch``; a ``hub`` repository or a ``local-dir`` with an
     open_clip configuration; a checkpoint ``trained`` by clipeval-train. ``path`` is the local file or folder, if any.
-    ``overrides`` are facts from the configuration that win over what clipeval finds out.
+    ``overrides`` are facts from the configuration that win over what clipeval finds out. ``forced`` is what it says of
+    the model's input (keys of ``PreprocessEntry``, ``image_size``, ``context_length``), which decides values.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelSpec:
     pretrained: str = ""
     path: str = ""
     overrides: tuple[tuple[str, Any], ...] = ()
+    forced: tuple[tuple[str, Any], ...] = ()
 
 
 def resolve(words: Sequence[str], config: Config) -> list[ModelSpec]:
@@ -92,7 +94,8 @@ class _Resolver:
                 raise UsageError(f"{where}.name: '{entry.name}' would name {len(specs)} checkpoints. Leave it out.")
             specs = [replace(spec, name=entry.name) for spec in specs]
         overrides = tuple((key, value) for key in _OVERRIDES if (value := getattr(entry, key)) is not None)
-        return [replace(spec, overrides=overrides) for spec in specs]
+        forced = _forced(entry, where)
+        return [replace(spec, overrides=overrides, forced=forced) for spec in specs]
 
     def word(self, word: str, where: str, look_up: bool = True) -> list[ModelSpec]:
         """The checkpoints one word names: a model or zoo by name (unless ``look_up`` is off), or a MODEL spec."""
@@ -132,6 +135,16 @@ class _Resolver:
 
 def _name(entry: ModelEntry) -> str:
     return entry.name or entry.spec or f"{entry.arch},{entry.pretrained}"
+
+
+def _forced(entry: ModelEntry, where: str) -> tuple[tuple[str, Any], ...]:
+    """What an entry says of the model's input; ``preprocess.size`` is another word for ``image_size``."""
+    given = entry.preprocess.model_dump(exclude_none=True) if entry.preprocess else {}
+    size = given.pop("size", None)
+    if size is not None and entry.image_size not in (None, size):
+        raise UsageError(f"{where}: image_size is {entry.image_size}, but preprocess.size is {size}. Give one of them.")
+    given |= {"image_size": entry.image_size or size, "context_length": entry.context_length}
+    return tuple((key, value) for key, value in sorted(given.items()) if value is not None)
 
 
 def _of_zoo(row: zoo.Checkpoint) -> ModelSpec:
