@@ -44,7 +44,9 @@ def import_files(paths: Sequence[Path]) -> Imported:
 
     files = [raw.read(Path(path)) for path in paths]
     tidy = [file for file in files if set(_TIDY_COLUMNS) <= set(file.columns)]
-    rows, notes = _rows([file for file in files if file not in tidy])
+    foreign = [file for file in files if file not in tidy]
+    rows, notes = _rows(foreign)
+    notes = [note for file in foreign for note in file.notes] + notes
     tables = [to_frame(rows)] if rows else []
     tables += [_tidy(file) for file in tidy]
     if not tables or not sum(map(len, tables)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipeval.files import write_atomically, write_json
 from clipeval.plain import plain
+from clipeval.results.columns import records
 from clipeval.results.table import write_csv
 from clipeval.scaling.compare import Comparison
 from clipeval.scaling.compare import as_rows as comparison_rows
@@ -113,12 +114,6 @@ class FitResult:
             write_atomically(folder / f"{name}.csv", partial(write_csv, table))
         write_json(folder / "fit_card.json", self.card)
         self.plot(folder)
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One dictionary per row."""
-    rows: list[Any] = table.to_dict("records")
-    return rows
 
 
 def versions() -> dict[str, str]:
