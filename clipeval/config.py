@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from clipeval.errors import UsageError, suggest
+from clipeval.paths import expand
 
 PACKAGED = "benchmarks.yaml"
 
@@ -197,7 +198,7 @@ def load(path: str | Path | None = None) -> Config:
         path = Path(PACKAGED)
         if not path.exists():
             return base
-    path = Path(path)
+    path = expand(path)
     user = _parse(read_yaml(path), str(path))
     return base.model_copy(
         update={
@@ -251,7 +252,12 @@ class _Loader(yaml.SafeLoader):
                 if (key.tag, key.value) in seen:
                     self._refuse(f"the key '{key.value:.80}' is there twice", key.start_mark)
                 seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        for (key, _), value in zip(node.value, found, strict=False):
+            if not isinstance(value, str):
+                written = f"'{key.value!s:.80}'" if isinstance(key, yaml.ScalarNode) else "one that is no text"
+                self._refuse(f"the key {written} is read as {_shown(value)}: write it in quotes", key.start_mark)
+        return found
 
     def construct_number(self, node: Any) -> int | float:
         """A number of a length that a number has."""
@@ -325,8 +331,42 @@ def explain(error: ValidationError, path: str, model_at: Callable[[list[Any]], t
         return f"{path}: {where}: unknown key.{suggest(str(location[-1]), keys)} Keys here: {', '.join(keys)}."
     if problem["type"] == "missing":
         return f"{path}: {where}: this key is required."
-    reason = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{path}: {where}: {reason} (found {problem['input']!r:.80})."
+    return f"{path}: {where}: {_reason(problem, model_at, location)} (found {_shown(problem['input'])})."
+
+
+def _shown(value: Any) -> str:
+    """A value in YAML's words."""
+    words = {True: "true", False: "false", None: "nothing"}
+    return words[value] if value is None or isinstance(value, bool) else f"{value!r:.80}"
+
+
+_KINDS = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+}
+"""What is expected of a value of another kind, in YAML's words."""
+
+
+def _reason(problem: Any, model_at: Callable[[list[Any]], type[BaseModel]], location: list[Any]) -> str:
+    kind = _KINDS.get(problem["type"])
+    if kind is None:
+        reason: str = problem["msg"]
+        return reason[0].lower() + reason[1:]
+    if problem["type"] == "model_type":
+        kind += f" with the keys {', '.join(_user_keys(model_at(location)))}"
+    if kind == "a list" and isinstance(problem["input"], str):
+        kind += f": [{problem['input']:.80}]"
+    return f"expected {kind}"
 
 
 def _model_at(location: list[Any]) -> type[BaseModel]:

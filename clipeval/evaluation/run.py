@@ -16,7 +16,7 @@ from clipeval.evaluation.failures import log
 from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.plan import Cell, Plan
 from clipeval.evaluation.request import Options, Request
-from clipeval.paths import cache_dir
+from clipeval.paths import cache_dir, expand
 from clipeval.results import table
 from clipeval.results.ledger import Ledger, Row, exclusive
 
@@ -68,7 +68,7 @@ def run(
     from clipeval.results.schema import to_frame
 
     options = Options(
-        out=Path(out),
+        out=expand(out),
         limit=limit,
         seed=seed,
         shots=shots,
@@ -93,6 +93,7 @@ def _words(value: Sequence[str] | str) -> list[str]:
 def execute(request: Request, *, quiet: bool = False) -> Outcome:
     """Build the plan and execute it. On an interrupt the table of what is finished is written before it goes on."""
     options = request.options
+    table.refuse_foreign(options.out)
     with exclusive(options.out):
         ledger = Ledger(options.out)
         if ledger.damaged_lines and not quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +14,14 @@ from typing import Any, Literal
 from clipeval.config import Config, ModelEntry
 from clipeval.errors import UsageError, suggest
 from clipeval.models import zoo
+from clipeval.paths import with_home
 from clipeval.regular import read_regular
 
 Kind = Literal["tag", "file", "hf", "hub", "local-dir", "trained"]
 
 HUB_PREFIX, LOCAL_PREFIX, HF_PREFIX = "hf-hub:", "local-dir:", "hf://"
 _OVERRIDES = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
-_LATEST_BYTES = 4096
+_LATEST_BYTES, _CONFIG_BYTES = 4096, 1 << 20
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy")
 
 
@@ -86,7 +88,9 @@ class _Resolver:
         if entry.spec is not None and entry.arch is None and entry.pretrained is None:
             specs = self.word(entry.spec, f"{where}.spec: ", look_up=False)
         elif entry.spec is None and entry.arch is not None and entry.pretrained is not None:
-            specs = [_of_architecture(entry.arch, entry.pretrained, f"{where}.arch: ", f"{where}.pretrained: ")]
+            specs = [
+                _of_architecture(entry.arch, with_home(entry.pretrained), f"{where}.arch: ", f"{where}.pretrained: ")
+            ]
         else:
             raise UsageError(f"{where}: give either `spec`, or `arch` with `pretrained`.")
         if entry.name is not None:
@@ -108,7 +112,7 @@ class _Resolver:
         if "\0" in word:
             raise UsageError(f"{where}{word!r:.200} holds a NUL character, which no name of a file or model does.")
         try:
-            return self._address(word, where)
+            return self._address(_with_home(word), where)
         except OSError as error:  # too long for a name, or in a folder that may not be looked into
             raise UsageError(f"{where}'{word:.200}' cannot be looked up: {error.strerror or error}.") from error
 
@@ -131,6 +135,14 @@ class _Resolver:
         specs = [spec for index, entry in entries for spec in self.entry(entry, f"{place}[{index}]")]
         self._open_zoos.pop()
         return specs
+
+
+def _with_home(word: str) -> str:
+    """A MODEL spec with the home folder for ``~`` where its path begins."""
+    for start in (LOCAL_PREFIX, word.partition(",")[0] + "," if "," in word else ""):
+        if start and word.startswith(start):
+            return start + with_home(word.removeprefix(start))
+    return with_home(word)
 
 
 def _name(entry: ModelEntry) -> str:
@@ -220,9 +232,21 @@ def _of_hub(word: str, where: str) -> ModelSpec:
 def _of_folder(word: str, where: str) -> ModelSpec:
     path = Path(word.removeprefix(LOCAL_PREFIX))
     if not (path / "open_clip_config.json").is_file():
-        raise UsageError(f"{where}'{word}': the folder '{path}' has no file open_clip_config.json.")
+        raise UsageError(f"{where}'{word}': the folder '{path}' {_no_open_clip(path)}")
     name = LOCAL_PREFIX + path.as_posix()
     return ModelSpec(name, "local-dir", pretrained=name, path=str(path))
+
+
+def _no_open_clip(folder: Path) -> str:
+    """What a folder is that open_clip did not write."""
+    try:
+        kind = json.loads(read_regular(folder / "config.json", _CONFIG_BYTES))["model_type"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "has no file open_clip_config.json."
+    return (
+        f"is a transformers folder (its config.json says model_type '{kind!s:.40}'), and has no open_clip_config.json, "
+        "without which a model of open_clip is not known."
+    )
 
 
 def _of_paths(word: str, where: str, names: Sequence[str], config_path: str) -> list[ModelSpec]:
@@ -251,6 +275,8 @@ def _of_trained(path: Path, where: str) -> ModelSpec:
     if path.is_dir():
         latest = path / "latest"
         if not latest.is_file():
+            if (path / "config.json").is_file() and not (path / "open_clip_config.json").is_file():
+                raise UsageError(f"{where}'{name}' {_no_open_clip(path)}")
             hint = f" Use {LOCAL_PREFIX}{name}" if (path / "open_clip_config.json").is_file() else ""
             raise UsageError(f"{where}'{name}' holds no run of clipeval-train: it has no file 'latest'.{hint}")
         try:

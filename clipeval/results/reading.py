@@ -15,6 +15,7 @@ import numpy as np
 from clipeval import vocabulary
 from clipeval.console import say
 from clipeval.errors import UsageError, few, first_line, foreign, suggest
+from clipeval.paths import exists, expand, with_home
 from clipeval.results import bounded
 from clipeval.results.header import header, left_out, nameless
 from clipeval.results.published import published
@@ -37,8 +38,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     there is no such table, for one that is larger than any results are, for a cell of another type than its column, and
     for a share outside [0, 1].
     """
-    path = Path(path)
-    if _is_there(path) and (made_anew := current(path)) is not None:
+    path = expand(path)
+    if exists(path) and (made_anew := current(path)) is not None:
         return made_anew
     file = _file(path)
     with foreign(lambda error: UsageError(f"{file}: not a readable results table: {first_line(error)}.")):
@@ -51,7 +52,7 @@ def read_tables(words: Sequence[str]) -> pd.DataFrame:
     ``results_file`` says which. Raises UsageError."""
     import pandas as pd
 
-    return pd.concat([_study_or_file(str(word)) for word in words])
+    return pd.concat([_study_or_file(with_home(str(word))) for word in words])
 
 
 def typed(frame: pd.DataFrame, name: str = "table") -> pd.DataFrame:
@@ -85,7 +86,7 @@ def _require_shares(columns: dict[str, pd.Series], name: str) -> None:
 
 
 def _study_or_file(word: str) -> pd.DataFrame:
-    if "/" not in word and not Path(word).suffix and not _is_there(Path(word)):
+    if "/" not in word and not Path(word).suffix and not exists(Path(word)):
         studies = published()
         names = sorted(studies["study"].unique())
         if word in names:
@@ -94,13 +95,6 @@ def _study_or_file(word: str) -> pd.DataFrame:
             f"{word}: no such file or folder, and not a published study ({', '.join(names)}).{suggest(word, names)}"
         )
     return read_results(word).assign(results_file=word)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # the name is too long to be one, or holds a NUL
-        return False
 
 
 def _file(path: Path) -> Path:

@@ -23,6 +23,7 @@ from clipeval.datasets.selection import refuse_commands
 from clipeval.datasets.transfer import public
 from clipeval.errors import DataError
 from clipeval.files import NO_LOCKS
+from clipeval.paths import with_home
 from clipeval_train.input.bad import BadSample
 
 _OPEN_FILES = 64
@@ -36,13 +37,13 @@ def expand(source: str, reference: str) -> list[str]:
     """
     refuse_commands(reference, f"data: {source}: {reference}")
     try:
-        patterns = [pattern for part in reference.split("::") for pattern in braces.expand(part)]
+        patterns = [pattern for part in with_home(reference).split("::") for pattern in braces.expand(part)]
     except ValueError as error:
         raise DataError(f"data: {source}: '{public(reference):.200}': {error}. Write {{00000..00099}}.") from error
     paths = []
     for pattern in patterns:
         is_pattern = not is_remote(pattern) and glob.has_magic(pattern)
-        matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True)) if is_pattern else [pattern]  # noqa: PTH207, PTH111
+        matches = sorted(glob.glob(pattern, recursive=True)) if is_pattern else [pattern]  # noqa: PTH207
         if not matches:
             raise DataError(f"data: {source}: no file matches '{pattern}'. Check the path.")
         paths += matches
