@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from clipeval.errors import UsageError, suggest
 from clipeval.paths import expand
@@ -21,9 +21,21 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
-Side = Annotated[int, Field(ge=1, le=4096, strict=True)]
-Level = Annotated[float, Field(ge=-1000, le=1000)]
-Spread = Annotated[float, Field(ge=1e-6, le=1000)]
+def _both(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,) * 2
+
+
+def _all_three(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,) * 3
+
+
+_Side = Annotated[int, Field(ge=1, le=4096, strict=True)]
+_Level = Annotated[float, Field(ge=-1000, le=1000)]
+_Spread = Annotated[float, Field(ge=1e-6, le=1000)]
+Size = Annotated[tuple[_Side, _Side], BeforeValidator(_both)]
+"""Pixels: (height, width), or one number for both."""
+Mean = Annotated[tuple[_Level, _Level, _Level], BeforeValidator(_all_three)]
+Std = Annotated[tuple[_Spread, _Spread, _Spread], BeforeValidator(_all_three)]
 
 
 class PreprocessEntry(_Frozen):
@@ -32,9 +44,9 @@ class PreprocessEntry(_Frozen):
     ``mean`` and ``std`` apply to values from 0 to 1, per channel or for all three.
     """
 
-    size: Side | tuple[Side, Side] | None = None
-    mean: Level | tuple[Level, Level, Level] | None = None
-    std: Spread | tuple[Spread, Spread, Spread] | None = None
+    size: Size | None = None
+    mean: Mean | None = None
+    std: Std | None = None
     interpolation: Literal["bicubic", "bilinear"] | None = None
     resize_mode: Literal["shortest", "longest", "squash"] | None = None
     fill_color: int | None = Field(None, ge=0, le=255)
@@ -43,8 +55,7 @@ class PreprocessEntry(_Frozen):
 class ModelEntry(_Frozen):
     """A checkpoint named in the configuration. Either ``spec`` (a MODEL spec) or ``arch`` with ``pretrained``.
 
-    The other fields override what clipeval finds out by itself: facts, and what decides its input. ``image_size`` is in
-    pixels, a side or (height, width).
+    The other fields override what clipeval finds out by itself: facts, and what decides its input.
     """
 
     name: str | None = None
@@ -57,7 +68,7 @@ class ModelEntry(_Frozen):
     samples_seen: float | None = Field(None, gt=0)
     samples_seen_from: Literal["measured", "tag", "epochs", "card", "paper"] | None = None
     preprocess: PreprocessEntry | None = None
-    image_size: Side | tuple[Side, Side] | None = None
+    image_size: Size | None = None
     context_length: int | None = Field(None, ge=1, le=8192)
 
 
@@ -330,7 +341,7 @@ def explain(error: ValidationError, path: str, model_at: Callable[[list[Any]], t
         keys = _user_keys(model_at(location[:-1]))
         return f"{path}: {where}: unknown key.{suggest(str(location[-1]), keys)} Keys here: {', '.join(keys)}."
     if problem["type"] == "missing":
-        return f"{path}: {where}: this key is required."
+        return f"{path}: {where}: this {'entry' if isinstance(location[-1], int) else 'key'} is required."
     return f"{path}: {where}: {_reason(problem, model_at, location)} (found {_shown(problem['input'])})."
 
 
@@ -360,7 +371,7 @@ _KINDS = {
 def _reason(problem: Any, model_at: Callable[[list[Any]], type[BaseModel]], location: list[Any]) -> str:
     kind = _KINDS.get(problem["type"])
     if kind is None:
-        reason: str = problem["msg"]
+        reason: str = problem["msg"].replace("Tuple", "The list").replace(" after validation", "")
         return reason[0].lower() + reason[1:]
     if problem["type"] == "model_type":
         kind += f" with the keys {', '.join(_user_keys(model_at(location)))}"
@@ -372,6 +383,8 @@ def _reason(problem: Any, model_at: Callable[[list[Any]], type[BaseModel]], loca
 def _model_at(location: list[Any]) -> type[BaseModel]:
     if not location:
         return Config
+    if "preprocess" in location:
+        return PreprocessEntry
     if location[0] == "tasks":
         location = location[-1:]
     kinds: dict[Any, type[BaseModel]] = {

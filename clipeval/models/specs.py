@@ -154,9 +154,15 @@ def _forced(entry: ModelEntry, where: str) -> tuple[tuple[str, Any], ...]:
     given = entry.preprocess.model_dump(exclude_none=True) if entry.preprocess else {}
     size = given.pop("size", None)
     if size is not None and entry.image_size not in (None, size):
-        raise UsageError(f"{where}: image_size is {entry.image_size}, but preprocess.size is {size}. Give one of them.")
-    given |= {"image_size": entry.image_size or size, "context_length": entry.context_length}
+        sides = f"image_size is {_sides(entry.image_size)}, but preprocess.size is {_sides(size)}"
+        raise UsageError(f"{where}: {sides}. Give one of them.")
+    given |= {"image_size": _sides(entry.image_size or size), "context_length": entry.context_length}
     return tuple((key, value) for key, value in sorted(given.items()) if value is not None)
+
+
+def _sides(size: tuple[int, int] | None) -> int | tuple[int, int] | None:
+    """A size as architectures write it: one number where both are equal."""
+    return size[0] if size and size[0] == size[1] else size
 
 
 def _of_zoo(row: zoo.Checkpoint) -> ModelSpec:
