@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from clipeval.console import say, show, show_json
-from clipeval.errors import UsageError, suggest
+from clipeval.errors import StoreError, UsageError, suggest
 from clipeval.exits import guarded
 from clipeval.paths import exists, expand
 from clipeval.version import __version__
@@ -162,7 +162,10 @@ def run(
     if as_json:
         show_json({"rows": outcome.rows, "exit_code": outcome.exit_code})
     else:
-        show.print_results(outcome.rows, outcome.cells, out, [cell for cell, _ in outcome.failures])
+        try:
+            show.print_results(outcome.rows, outcome.cells, out, [cell for cell, _ in outcome.failures])
+        except StoreError as error:  # what was measured is in the files
+            say(error)
     for line in show.failures(outcome.failures):
         say(line)
     raise typer.Exit(outcome.exit_code)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -177,3 +179,26 @@ def test_names_that_no_baseline_can_have(home, command, side):
     code, _, said = command("clipeval", "check", *words, "--update-baseline")
     assert code in (2, 3)
     assert "File name too long" in said
+
+
+@pytest.mark.parametrize("to", ["> /dev/full", ">&-"])
+def test_a_table_that_cannot_be_shown_is_saved_all_the_same(home, to):
+    words = "run -m ~/m.pt -d folder:~/f -t classification --workers 0 -o ~/out"
+    done = subprocess.run(
+        f"{sys.executable} -m clipeval {words} {to}", shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("standard output: cannot write: ")
+    assert len(clipeval.read_results(home / "out")) == 3
+
+
+def test_a_hub_data_set_of_several_configurations_is_said_so(home, command):
+    pictures = image_folder(home / "two", classes=2)
+    (pictures / "README.md").write_text(
+        "---\nconfigs:\n- config_name: a\n  data_files:\n  - {split: test, path: test/**}\n"
+        "- config_name: b\n  data_files:\n  - {split: test, path: train/**}\n---\n"
+    )
+    code, _, said = command("clipeval", "run", "-m", "~/m.pt", "-d", "hf:~/two", "-t", "probe", "-o", "~/out")
+    assert code == 3
+    assert "it has several configurations (a, b), and the spec says none" in said
+    assert "load_dataset" not in said

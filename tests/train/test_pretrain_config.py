@@ -67,7 +67,7 @@ def test_inline_models_take_settings_and_exponents(load):
         (["samples=0"], r"samples: input should be greater than 0"),
         (["samples=1.5"], r"samples: expected a whole number"),
         (["precision=fp8"], r"precision: input should be 'fp32', 'bf16' or 'fp16'"),
-        (["data=[]"], r"data: tuple should have at least 1 item"),
+        (["data=[]"], r"data: the list should have at least 1 item"),
         (["data.0.weight=-1"], r"data\[0\].weight: input should be greater than 0"),
         (["warmup=3_000_000"], r"warmup: 3000000 samples of warm-up leave nothing of a run of 3000000"),
         (["cooldown=5"], r"cooldown: belongs to `schedule: constant`; the cosine ends at zero by itself"),

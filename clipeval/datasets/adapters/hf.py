@@ -109,8 +109,17 @@ def _load(name: str, reference: str, split: str, entry: DatasetEntry, offline: b
     except Exception as error:  # the libraries underneath raise errors of a dozen kinds
         absent = offline and not path.exists()
         why = " It is not in the cache, and nothing is downloaded now (--offline or --plan)." if absent else ""
-        reason = str(error).rstrip(".")
+        reason = _reason(error)
         raise DataError(f"{name}: hf:{reference}: cannot load the split '{split}': {reason}.{why}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What ``datasets`` says, without advice about calls of its own that no spec can follow."""
+    text = str(error).rstrip(".")
+    if found := re.match(r"Config name is missing.*?: \[(.*?)\]", text, re.DOTALL):
+        names = few(name.strip(" '\"") for name in found[1].split(","))
+        return f"it has several configurations ({names}), and the spec says none"
+    return text
 
 
 def _cache(name: str, path: Path) -> str:
