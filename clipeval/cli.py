@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from clipeval.console import say, show, show_json
-from clipeval.errors import UsageError, suggest
+from clipeval.errors import StoreError, UsageError, suggest
 from clipeval.exits import guarded
+from clipeval.paths import exists, expand
 from clipeval.version import __version__
 
 app = typer.Typer(
@@ -23,11 +25,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _home(value: Any) -> Any:
+    """Paths with the home folder for ``~``, which no shell expands in quotes and behind ``=``."""
+    if isinstance(value, list):
+        return [expand(path) for path in value]
+    return None if value is None else expand(value)
+
+
+_PathOption, _PathArgument = partial(typer.Option, callback=_home), partial(typer.Argument, callback=_home)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
-        "-c", "--config", help="Configuration added to the packaged one; ./benchmarks.yaml where there is one."
+    _PathOption(
+        "-c",
+        "--config",
+        help="Configuration added to the packaged one; ./benchmarks.yaml where there is one.",
     ),
 ]
 
@@ -74,7 +87,7 @@ def run(
             "-t", "--task", help="A task (clipeval list tasks). Default: the zero-shot tasks a data set allows."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results table.")] = Path("results"),
+    out: Annotated[Path, _PathOption("-o", "--out", help="Folder of the results table.")] = Path("results"),
     limit: Annotated[int | None, typer.Option(help="Score only this many samples, spread over the data set.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of bootstrap intervals and of the first k-shot draw.")] = 0,
     shots: Annotated[
@@ -153,9 +166,12 @@ def run(
     if as_json:
         show_json({"rows": outcome.rows, "exit_code": outcome.exit_code})
     else:
-        show.print_results(outcome.rows, outcome.cells, out)
-    for cell, error in outcome.failures:
-        say(f"not measured: {cell.label}: {error}")
+        try:
+            show.print_results(outcome.rows, outcome.cells, out, [cell for cell, _ in outcome.failures])
+        except StoreError as error:  # what was measured is in the files
+            say(error)
+    for line in show.failures(outcome.failures):
+        say(line)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -198,9 +214,7 @@ def fit(
         bool, typer.Option("--rank-laws", help="Compare all laws by AICc and BIC, each through all checkpoints.")
     ] = False,
     against: Annotated[str, typer.Option(help="The data set without the shift.")] = "imagenet1k",
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write tables, figures and the fit card here.")
-    ] = None,
+    out: Annotated[Path | None, _PathOption("-o", "--out", help="Write tables, figures and the fit card here.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Derive scaling laws per task and data source from a results table, and compare the sources."""
@@ -238,10 +252,11 @@ def fit(
 
 @app.command()
 def check(
-    current: Annotated[Path, typer.Argument(metavar="CURRENT", help="Results folder or table to judge.")],
-    against: Annotated[Path, typer.Option(help="Results folder or table of the baseline.", metavar="BASELINE")],
+    current: Annotated[Path, _PathArgument(metavar="CURRENT", help="Results folder or table to judge.")],
+    against: Annotated[Path, _PathOption(help="Results folder or table of the baseline.", metavar="BASELINE")],
     rules: Annotated[
-        Path | None, typer.Option(help="Configuration with 'rules'; ./benchmarks.yaml where there is one.")
+        Path | None,
+        _PathOption(help="Configuration with 'rules'; ./benchmarks.yaml where there is one."),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -255,7 +270,8 @@ def check(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="text, json, junit or github.")] = "text",
     output: Annotated[
-        Path | None, typer.Option(help="Write to this file; with github the table, by default the job summary.")
+        Path | None,
+        _PathOption(help="Write to this file; with github the table, by default the job summary."),
     ] = None,
     update_baseline: Annotated[
         bool,
@@ -270,7 +286,7 @@ def check(
     from clipeval.checks import baseline, emit, gate
 
     emit.require_format(form)
-    if not update_baseline or against.exists():
+    if not update_baseline or exists(against):
         result = gate.check(current, against, rules=rules, models=model or ())
         emit.write(result, form, output)
     if update_baseline:
@@ -285,7 +301,7 @@ def report(
         list[str],
         typer.Argument(metavar="RESULTS...", help="Results folders, tables or published studies; several are joined."),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the page and its files.", metavar="DIR")],
+    out: Annotated[Path, _PathOption("-o", "--out", help="Folder of the page and its files.", metavar="DIR")],
     config: ConfigFile = None,
 ) -> None:
     """Make one self-contained HTML page of results tables, and the same as CSV, Markdown and model-index YAML."""
@@ -298,13 +314,14 @@ def report(
 
 @app.command("import")
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Raw result files.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the tidy table.")],
+    files: Annotated[list[Path], _PathArgument(metavar="FILE...", help="Raw result files.")],
+    out: Annotated[Path, _PathOption("-o", "--out", help="Folder of the tidy table.")],
 ) -> None:
     """Turn raw result files (CLIP_benchmark JSON and CSV, open_clip CSV, the paper's CSV) into a tidy table."""
     from clipeval.importers.import_files import import_files
-    from clipeval.results.table import write_frame
+    from clipeval.results.table import refuse_foreign_import, write_frame
 
+    refuse_foreign_import(out)
     imported = import_files(files)
     write_frame(out, imported.frame)
     for note in imported.notes:

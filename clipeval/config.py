@@ -6,12 +6,13 @@ from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from clipeval.errors import UsageError, suggest
+from clipeval.paths import expand
 
 PACKAGED = "benchmarks.yaml"
 
@@ -20,10 +21,41 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
+def _both(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,) * 2
+
+
+def _all_three(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,) * 3
+
+
+_Side = Annotated[int, Field(ge=1, le=4096, strict=True)]
+_Level = Annotated[float, Field(ge=-1000, le=1000)]
+_Spread = Annotated[float, Field(ge=1e-6, le=1000)]
+Size = Annotated[tuple[_Side, _Side], BeforeValidator(_both)]
+"""Pixels: (height, width), or one number for both."""
+Mean = Annotated[tuple[_Level, _Level, _Level], BeforeValidator(_all_three)]
+Std = Annotated[tuple[_Spread, _Spread, _Spread], BeforeValidator(_all_three)]
+
+
+class PreprocessEntry(_Frozen):
+    """How images are made into a model's input, where its file does not say it or is wrong; names are open_clip's.
+
+    ``mean`` and ``std`` apply to values from 0 to 1, per channel or for all three.
+    """
+
+    size: Size | None = None
+    mean: Mean | None = None
+    std: Std | None = None
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = None
+    fill_color: int | None = Field(None, ge=0, le=255)
+
+
 class ModelEntry(_Frozen):
     """A checkpoint named in the configuration. Either ``spec`` (a MODEL spec) or ``arch`` with ``pretrained``.
 
-    The other fields override what clipeval finds out by itself.
+    The other fields override what clipeval finds out by itself: facts, and what decides its input.
     """
 
     name: str | None = None
@@ -35,6 +67,9 @@ class ModelEntry(_Frozen):
     unique_samples: float | None = Field(None, gt=0)
     samples_seen: float | None = Field(None, gt=0)
     samples_seen_from: Literal["measured", "tag", "epochs", "card", "paper"] | None = None
+    preprocess: PreprocessEntry | None = None
+    image_size: Size | None = None
+    context_length: int | None = Field(None, ge=1, le=8192)
 
 
 class DatasetEntry(_Frozen):
@@ -174,7 +209,7 @@ def load(path: str | Path | None = None) -> Config:
         path = Path(PACKAGED)
         if not path.exists():
             return base
-    path = Path(path)
+    path = expand(path)
     user = _parse(read_yaml(path), str(path))
     return base.model_copy(
         update={
@@ -228,7 +263,12 @@ class _Loader(yaml.SafeLoader):
                 if (key.tag, key.value) in seen:
                     self._refuse(f"the key '{key.value:.80}' is there twice", key.start_mark)
                 seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        for (key, _), value in zip(node.value, found, strict=False):
+            if not isinstance(value, str):
+                written = f"'{key.value!s:.80}'" if isinstance(key, yaml.ScalarNode) else "one that is no text"
+                self._refuse(f"the key {written} is read as {_shown(value)}: write it in quotes", key.start_mark)
+        return found
 
     def construct_number(self, node: Any) -> int | float:
         """A number of a length that a number has."""
@@ -301,14 +341,50 @@ def explain(error: ValidationError, path: str, model_at: Callable[[list[Any]], t
         keys = _user_keys(model_at(location[:-1]))
         return f"{path}: {where}: unknown key.{suggest(str(location[-1]), keys)} Keys here: {', '.join(keys)}."
     if problem["type"] == "missing":
-        return f"{path}: {where}: this key is required."
-    reason = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{path}: {where}: {reason} (found {problem['input']!r:.80})."
+        return f"{path}: {where}: this {'entry' if isinstance(location[-1], int) else 'key'} is required."
+    return f"{path}: {where}: {_reason(problem, model_at, location)} (found {_shown(problem['input'])})."
+
+
+def _shown(value: Any) -> str:
+    """A value in YAML's words."""
+    words = {True: "true", False: "false", None: "nothing"}
+    return words[value] if value is None or isinstance(value, bool) else f"{value!r:.80}"
+
+
+_KINDS = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+}
+"""What is expected of a value of another kind, in YAML's words."""
+
+
+def _reason(problem: Any, model_at: Callable[[list[Any]], type[BaseModel]], location: list[Any]) -> str:
+    kind = _KINDS.get(problem["type"])
+    if kind is None:
+        reason: str = problem["msg"].replace("Tuple", "The list").replace(" after validation", "")
+        return reason[0].lower() + reason[1:]
+    if problem["type"] == "model_type":
+        kind += f" with the keys {', '.join(_user_keys(model_at(location)))}"
+    if kind == "a list" and isinstance(problem["input"], str):
+        kind += f": [{problem['input']:.80}]"
+    return f"expected {kind}"
 
 
 def _model_at(location: list[Any]) -> type[BaseModel]:
     if not location:
         return Config
+    if "preprocess" in location:
+        return PreprocessEntry
     if location[0] == "tasks":
         location = location[-1:]
     kinds: dict[Any, type[BaseModel]] = {

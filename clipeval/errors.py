@@ -16,7 +16,8 @@ A message says what, where, why and what to do. An exception outside this tree i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 EXIT_OK, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_NOT_MEASURED, EXIT_BUG, EXIT_INTERRUPTED = 0, 1, 2, 3, 70, 130
@@ -62,6 +63,24 @@ class AbsentError(RemoteError):
 
 class StoreError(MeasureError):
     """A cache entry or a result file cannot be read or written."""
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory")
+"""What torch says in a RuntimeError."""
+
+
+@contextmanager
+def foreign(told: Callable[[Exception], ClipevalError]) -> Iterator[None]:
+    """Whatever a library raises about somebody's file or model becomes the error that ``told`` makes of it; our own
+    errors stay, and no memory is no fault of the file: MemoryError."""
+    try:
+        yield
+    except (ClipevalError, MemoryError):
+        raise
+    except Exception as error:
+        if any(words in str(error).lower() for words in _NO_MEMORY):
+            raise MemoryError(first_line(error)) from error
+        raise told(error) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -8,12 +8,12 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clipeval.errors import StoreError
+from clipeval.errors import StoreError, UsageError, few
 from clipeval.plain import json_text
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp")
@@ -43,6 +43,16 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def require_own(folder: Path, names: Iterable[str], own: Callable[[], bool], what: str) -> None:
+    """Raises UsageError where a folder that is to be written to has files of these names, unless they are our ``own``,
+    those of ``what``."""
+    there = [name for name in names if os.path.lexists(folder / name)]
+    if there and not own():
+        raise UsageError(
+            f"{folder}: holds {few(there)}, and not of {what}: it would be overwritten. Choose another -o, or move it."
+        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ imported tables, keep their own name as title.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -122,6 +123,7 @@ SCALES = {
     "gmacs_text": "GMACs per text",
 }
 
+_ROUNDING = 1e-9
 _RECALL = re.compile(r"(image|text)_retrieval_recall@(\d{1,4})")
 _SHARE = re.compile(r"acc\d*|.*_acc|acc_.*|.*recall@\d+|jaccard.*|F1.*")
 """Metrics in [0, 1] of tables that clipeval did not measure."""
@@ -134,6 +136,14 @@ def metric(name: str) -> Metric:
     if recall := _RECALL.fullmatch(name):
         return _recall("image" if recall[1] == "image" else "text", int(recall[2]))
     return Metric(name, name, share=_SHARE.fullmatch(name) is not None)
+
+
+def not_a_share(name: str, value: float) -> str:
+    """What is wrong with the value of a metric that lies in [0, 1]; empty where nothing is."""
+    if not metric(name).share or math.isnan(value) or -_ROUNDING <= value <= 1 + _ROUNDING:
+        return ""
+    advice = f": in percent? Write {value / 100:g}" if 1 < value <= 100 else ""
+    return f"{name} = {value:g} is outside [0, 1]{advice}. Values are fractions, not percent."
 
 
 def task(name: str) -> Task:

@@ -30,6 +30,7 @@ from clipeval.errors import StoreError, UsageError
 from clipeval.files import write_atomically, write_bytes, write_json, write_text
 from clipeval.models import weights
 from clipeval.models.checkpoint import CONFIG_FILE
+from clipeval.models.layout import weights_in
 from clipeval.regular import read_regular
 from clipeval.results.ledger import exclusive
 from clipeval_train.model import IMAGE_MEAN, IMAGE_STD
@@ -139,7 +140,7 @@ def export(path: Path, folder: Path, ema: bool = False) -> None:
     tensors = saved.get("ema" if ema else "state_dict")
     if ema and tensors is None:
         raise UsageError(f"{path}: holds no running average of the weights: `ema` was not set. Leave --ema out.")
-    tensors = {name: tensor.contiguous() for name, tensor in weights.tensors_of({"state_dict": tensors}, path).items()}
+    tensors = {name: tensor.contiguous() for name, tensor in weights_in(tensors, path).tensors.items()}
     preprocessing = {"mean": IMAGE_MEAN, "std": IMAGE_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     config = {
         "model_cfg": saved["model_cfg"],

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from clipeval.config import explain, parse_yaml, read_yaml
 from clipeval.errors import UsageError
+from clipeval.paths import with_home
 
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")
 
@@ -27,6 +28,8 @@ def numbers(value: Any) -> Any:
 
 Real = Annotated[float, BeforeValidator(numbers), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(numbers)]
+Place = Annotated[str, AfterValidator(with_home)]
+"""A path, or several with ``::``; ``~`` is the home folder."""
 
 
 class Frozen(BaseModel):
@@ -38,7 +41,7 @@ class SourceEntry(Frozen):
 
     source: str
     """Its name in the results table."""
-    shards: str
+    shards: Place
     """Where its image-text pairs are: webdataset shards, a list of files, or ``builtin:icons/material+phosphor``."""
     weight: Real = Field(1.0, gt=0)
     """Its share of the samples seen, relative to the weights of the other sources."""
@@ -83,7 +86,7 @@ class PretrainConfig(Frozen):
     """After warm-up: down to zero along a cosine, or constant until the last ``cooldown`` samples."""
     cooldown: Count = Field(0, ge=0)
     """Samples of linear decay to zero at the end of a constant schedule."""
-    start_from: str | None = None
+    start_from: Place | None = None
     """A checkpoint, or the folder, of a constant-rate run to branch off from; its samples count as seen."""
     weight_decay: Real = Field(0.2, ge=0)
     betas: tuple[Real, Real] = (0.9, 0.98)
@@ -107,7 +110,7 @@ class PretrainConfig(Frozen):
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     peak_tflops: Real | None = Field(None, gt=0)
     """What the device could do at best, for the MFU; None: by its name where that is known."""
-    out: str
+    out: Place
     resume: Literal["auto"] = "auto"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from clipeval.checks.measured import Results, Row, has_value, key_of
 from clipeval.errors import StoreError, UsageError
 from clipeval.files import write_atomically
+from clipeval.paths import exists, expand
 from clipeval.results import table
 
 _TABLES = (".csv", ".parquet")
@@ -22,12 +23,13 @@ def update(current: Path, baseline: Path) -> str:
     Each file is replaced whole: outcomes first, under names of their own, then the ledger that refers to them, then
     the table. Says what changed. Raises UsageError and StoreError.
     """
-    if current.resolve() == baseline.resolve():
+    current, baseline = expand(current), expand(baseline)
+    if exists(current) and exists(baseline) and current.resolve() == baseline.resolve():
         raise UsageError(f"{current}: the current results and the baseline are the same. Name another --against.")
     now = Results(current)
     if not any(map(has_value, now.rows)):
         raise UsageError(f"{current}: there is no measured value in this table. The baseline stays as it is.")
-    before = Results(baseline) if baseline.exists() else None
+    before = Results(baseline) if exists(baseline) else None
     if baseline.suffix in _TABLES:
         csv = baseline.suffix == ".csv"
         write = partial(table.write_csv, now.frame) if csv else partial(now.frame.to_parquet, index=False)

@@ -141,6 +141,9 @@ def _absent(rows: list[Row], key: Key) -> str:
     """Why there is no value of a cell, in the words of a row without one."""
     for row in rows:
         same = key_of(row)
-        if (same[:2], same[3:]) == (key[:2], key[3:]) and not has_value(row) and row.get("error"):
-            return f"{row['status']}: {row['error']}"
+        if (same[:2], same[3:]) == (key[:2], key[3:]) and not has_value(row):
+            if row.get("error"):
+                return f"{row['status']}: {row['error']}"
+            if same == key:
+                return f"its value is {'empty' if row.get('value') is None else row['value']}"
     return "there is no such row"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipeval.paths import expand
 from clipeval.results.columns import records
 from clipeval.results.ledger import Ledger, Row
 from clipeval.results.outcomes import Shelf
@@ -33,7 +34,7 @@ class Results:
     def __init__(self, source: str | Path | pd.DataFrame) -> None:
         self._folder: Path | None = None
         if isinstance(source, str | Path):
-            path = Path(source)
+            path = expand(source)
             self.name, self.frame = str(source), read_results(path)
             self._folder = path if path.is_dir() else path.parent
         else:

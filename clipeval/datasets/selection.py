@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from clipeval import digest
 from clipeval.config import Config, DatasetEntry
 from clipeval.errors import UsageError, suggest
+from clipeval.paths import with_home
 from clipeval.remote.origin import public
 
 SCHEMES = {
@@ -92,7 +93,10 @@ def _resolve(words: Sequence[str], config: Config) -> Selection:
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """A DATASET spec as its scheme and the rest. Raises UsageError for another form or one that runs a command."""
+    """A DATASET spec as its scheme and the rest, ``~`` as the home folder.
+
+    Raises UsageError for another form or one that runs a command.
+    """
     scheme, colon, reference = spec.partition(":")
     if "\0" in spec or len(spec) > _SPEC_LIMIT:
         raise UsageError(f"'{spec:.80}' is not a DATASET spec: it is too long, or holds a character of code 0.")
@@ -101,7 +105,7 @@ def split_spec(spec: str) -> tuple[str, str]:
             f"'{spec}' is not a DATASET spec.{suggest(scheme, SCHEMES)} Forms: {', '.join(SCHEMES.values())}."
         )
     refuse_commands(reference, spec)
-    return scheme, reference
+    return scheme, with_home(reference)
 
 
 def refuse_commands(text: str, where: str) -> None:

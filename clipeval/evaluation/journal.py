@@ -63,7 +63,7 @@ class Journal:
     def fail(self, cell: Cell, error: ClipevalError) -> None:
         """A cell could not be measured. Raises StoreError."""
         self.failures.append((cell, error))
-        self._progress.finish_cell(f"{cell.label}: FAILED: {error}")
+        self._progress.finish_cell(f"{cell.label}: FAILED")  # why is said once, at the end
         if not self._is_only_absent(cell):
             self._add_row(cell, str(error), "failed")
 

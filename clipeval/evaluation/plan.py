@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipeval import datasets, digest, identity, models
-from clipeval.config import DatasetEntry
+from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.errors import ClipevalError, ModelError, UsageError
 from clipeval.evaluation.failures import InternalError, attempt
@@ -116,6 +116,7 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     specs = models.resolve(request.models, config)
     selection = datasets.resolve(request.datasets or config.own_datasets, config)
     tasks = [TASKS[canonical_name(word)] for word in dict.fromkeys(request.tasks)]
+    _require_tasks(config)
     if not specs:
         raise UsageError(
             "no model given: name one with -m, for example: -m ViT-B-32,laion2b_s34b_b79k (all: clipeval list models)"
@@ -142,6 +143,16 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
         tuple(suites.requests(config, selection.suites, sorted({cell.task.name for cell in cells}))),
         tuple(history.notes()),
     )
+
+
+def _require_tasks(config: Config) -> None:
+    """Raises UsageError for a task in the configuration that is none, with its place."""
+    for name, entry in config.datasets.items():
+        for number, word in enumerate(entry.tasks or ()):
+            try:
+                canonical_name(word)
+            except UsageError as error:
+                raise UsageError(f"{config.path}: datasets.{name}.tasks[{number}]: {error}") from error
 
 
 def _identified(spec: ModelSpec, offline: bool) -> Checkpoint:

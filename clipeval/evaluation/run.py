@@ -16,7 +16,7 @@ from clipeval.evaluation.failures import log
 from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.plan import Cell, Plan
 from clipeval.evaluation.request import Options, Request
-from clipeval.paths import cache_dir
+from clipeval.paths import cache_dir, expand
 from clipeval.results import table
 from clipeval.results.ledger import Ledger, Row, exclusive
 
@@ -69,7 +69,7 @@ def run(
     from clipeval.results.schema import to_frame
 
     options = Options(
-        out=Path(out),
+        out=expand(out),
         limit=limit,
         seed=seed,
         shots=shots,
@@ -95,6 +95,7 @@ def _words(value: Sequence[str] | str) -> list[str]:
 def execute(request: Request, *, quiet: bool = False) -> Outcome:
     """Build the plan and execute it. On an interrupt the table of what is finished is written before it goes on."""
     options = request.options
+    table.refuse_foreign(options.out)
     with exclusive(options.out):
         ledger = Ledger(options.out)
         if ledger.damaged_lines and not quiet:
@@ -103,9 +104,8 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
                 "what it held is measured again."
             )
         plan = planning.build(request, ledger)
-        missing = [f"missing: {reason}" for reason in missing_offline(plan)] if options.offline else []
         left = embeddings.earlier(cache_dir()) if plan.to_do() else None
-        for line in filter(None, [*missing, *plan.notes, left]):
+        for line in filter(None, [*plan.notes, left]):
             say(line)
         failures: list[tuple[Cell, ClipevalError]] = []
         try:
@@ -123,11 +123,6 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
 def _listed(numbers: Sequence[int]) -> str:
     more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
     return ", ".join(map(str, numbers[:_MOST_LISTED])) + more
-
-
-def missing_offline(plan: Plan) -> list[str]:
-    """What an offline run does not find on this machine: data sets, checkpoints, splits to train on. Each once."""
-    return list(dict.fromkeys(cell.reason for cell in plan.cells if cell.state == "failed"))
 
 
 def _measure(cells: list[Cell], plan: Plan, journal: Journal, progress: RunProgress) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,18 @@ from rich.table import Table
 
 from clipeval import console, vocabulary
 from clipeval.console import show
+from clipeval.errors import few
 from clipeval.results.schema import WITH_VALUE
 from clipeval.results.suites import is_suite
 from clipeval.tables import human, number, table
 
 
-def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Path) -> None:
-    """What this run's checkpoints reached: a table per task, a line per measurement, percent with 95 % intervals."""
+def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Path, failed: Sequence[Any] = ()) -> None:
+    """What this run's checkpoints reached: a table per task, a line per measurement, percent with 95 % intervals.
+
+    Of the cells that ``failed`` in it ``failures`` tells.
+    """
+    told = {(cell.model.name, cell.dataset, cell.task.name) for cell in failed}
     models = {cell.model.name for cell in cells}
     datasets = {cell.dataset for cell in cells}
     shown = [row for row in rows if row["model"] in models and (row["dataset"] in datasets or is_suite(row))]
@@ -28,13 +33,23 @@ def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Pat
             console.out().print(_task_table(task, of_task))
     troubles: dict[tuple[str, ...], list[str]] = {}
     for row in shown:
-        if row["status"] not in WITH_VALUE:
+        known = row["status"] == "failed" and (row["model"], row["dataset"], row["task"]) in told
+        if row["status"] not in WITH_VALUE and not known:
             what = row["status"], row["dataset"], row["task"], row.get("metric") or "", str(row.get("error"))
             troubles.setdefault(what, []).append(row["model"])
     for (status, dataset, task, metric, error), names in troubles.items():
         who = names[0] if len(names) == 1 else f"{len(names)} checkpoints"
         show(f"{status}: {dataset} · {task} · {metric} · {who}: {error}")
     show(f"{len(rows)} rows in {out / 'results.parquet'} and {out / 'results.csv'}")
+
+
+def failures(failed: Sequence[tuple[Any, Exception]]) -> Iterator[str]:
+    """Why cells could not be measured, each reason once."""
+    labels: dict[str, list[str]] = {}
+    for cell, error in failed:
+        labels.setdefault(str(error), []).append(cell.label)
+    for reason, found in labels.items():
+        yield f"not measured: {few(dict.fromkeys(found), 3)}: {reason}"
 
 
 def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:

@@ -11,6 +11,7 @@ from clipeval import vocabulary
 from clipeval.errors import UsageError
 from clipeval.importers import cherti2023, clip_benchmark, hygiene, open_clip, probes, raw
 from clipeval.importers.raw import Format, RawFile
+from clipeval.paths import expand
 from clipeval.results.ledger import Row
 from clipeval.results.reading import read_results
 from clipeval.results.schema import COLUMNS, COUNT, NUMBER, to_frame
@@ -42,9 +43,11 @@ def import_files(paths: Sequence[Path]) -> Imported:
     """
     import pandas as pd
 
-    files = [raw.read(Path(path)) for path in paths]
+    files = [raw.read(expand(path)) for path in paths]
     tidy = [file for file in files if set(_TIDY_COLUMNS) <= set(file.columns)]
-    rows, notes = _rows([file for file in files if file not in tidy])
+    foreign = [file for file in files if file not in tidy]
+    rows, notes = _rows(foreign)
+    notes = [note for file in foreign for note in file.notes] + notes
     tables = [to_frame(rows)] if rows else []
     tables += [_tidy(file) for file in tidy]
     if not tables or not sum(map(len, tables)):

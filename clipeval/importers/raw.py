@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from clipeval import vocabulary
-from clipeval.errors import UsageError, first_line
+from clipeval.errors import UsageError, first_line, foreign
 from clipeval.results import bounded
 from clipeval.results.columns import records
+from clipeval.results.header import header, left_out, nameless
 from clipeval.results.ledger import Row
 from clipeval.results.reading import read_results
 
@@ -28,6 +29,8 @@ class RawFile:
     records: list[dict[str, Any]]
     columns: tuple[str, ...]
     is_csv: bool
+    notes: tuple[str, ...] = ()
+    """What was left out of it."""
 
     def where(self, index: int) -> str:
         """The place of a record in its file, as a user would look for it."""
@@ -79,11 +82,9 @@ class RawFile:
                 if self.records[index].get(column) in (None, "") or metric == "acc5":
                     continue
                 raise UsageError(f"{self.where(index)}: column '{column}': the value is NaN. Measure it again.")
-            if math.isinf(value) or (vocabulary.metric(metric).share and not 0 <= value <= 1):
-                raise UsageError(
-                    f"{self.where(index)}: column '{column}': {metric} = {value:g} is outside [0, 1]. "
-                    "Values are fractions, not percent."
-                )
+            wrong = vocabulary.not_a_share(metric, value) or (f"{metric} is infinite." if math.isinf(value) else "")
+            if wrong:
+                raise UsageError(f"{self.where(index)}: column '{column}': {wrong}")
             found[column] = value
         if not found:
             raise UsageError(f"{self.where(index)}: no metric has a value; looked for {', '.join(columns)}.")
@@ -109,18 +110,23 @@ def read(path: Path) -> RawFile:
     if path.suffix == ".parquet":
         frame = read_results(path)
         return RawFile(path, records(frame), tuple(frame.columns[frame.notna().any()]), is_csv=False)
-    try:
-        text = io.TextIOWrapper(io.BytesIO(bounded.content(path)), "utf-8-sig").read()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: cannot read it: it is neither a table nor UTF-8 text.") from error
-    except Exception as error:  # whatever a reader of a foreign file raises is about the file
-        raise UsageError(f"{path}: cannot read it: {getattr(error, 'strerror', None) or first_line(error)}.") from error
+
+    def told(error: Exception) -> UsageError:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is neither a table nor UTF-8 text"
+        return UsageError(f"{path}: cannot read it: {reason}.")
+
+    with foreign(told):
+        data = bounded.content(path)
+        names = [] if data.lstrip()[:1] in (b"[", b"{") else header(data)
+        text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig").read()
     if not text.strip():
         raise UsageError(f"{path}: the file is empty.")
-    return _json(path, text) if text.lstrip()[0] in "[{" else _csv(path, text)
+    return _json(path, text) if text.lstrip()[0] in "[{" else _csv(path, text, nameless(names))
 
 
-def _csv(path: Path, text: str) -> RawFile:
+def _csv(path: Path, text: str, places: list[int]) -> RawFile:
     reader = csv.DictReader(io.StringIO(text), strict=True)
     records = []
     try:
@@ -131,12 +137,23 @@ def _csv(path: Path, text: str) -> RawFile:
             records.append(record)
     except csv.Error as error:
         raise UsageError(f"{path}: line {reader.line_num}: not a valid CSV file: {error}.") from error
-    return RawFile(path, records, tuple(reader.fieldnames or ()), is_csv=True)
+    columns = reader.fieldnames or []
+    unnamed = {columns[place] for place in places}
+    named = [{name: cell for name, cell in record.items() if name not in unnamed} for record in records]
+    notes = (f"{path}: {left_out(places)}",) if places else ()
+    return RawFile(path, named, tuple(name for name in columns if name not in unnamed), is_csv=True, notes=notes)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the key '{twice:.60}' is there twice")
+    return dict(pairs)
 
 
 def _json(path: Path, text: str) -> RawFile:
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a valid JSON file: {error}.") from error
     records = document if isinstance(document, list) else [document]

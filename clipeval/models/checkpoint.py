@@ -14,9 +14,9 @@ from typing import Any
 from clipeval import digest
 from clipeval.errors import ModelError
 from clipeval.identity import CheckpointIdentity
-from clipeval.models import hub, library, profile, schema, tokenizer, tower, weights, zoo
+from clipeval.models import description, hub, layout, library, profile, schema, tokenizer, weights, zoo
 from clipeval.models.base import ModelInfo, Preprocessing
-from clipeval.models.schema import Metadata
+from clipeval.models.description import Description
 from clipeval.models.specs import ModelSpec, repository_of
 from clipeval.models.tokenizer import Tokenizer
 from clipeval.remote import client
@@ -27,23 +27,6 @@ _ENCODER_VERSION = 1
 """Raised whenever the same checkpoint would embed differently: it is part of every stored embedding's key."""
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _FOLDER_FILES = (*_HUB_FILES, "open_clip_pytorch_model.safetensors", "model.safetensors", "pytorch_model.bin")
-
-
-@dataclass(frozen=True)
-class Description:
-    """What model a checkpoint is of: open_clip's ``model_cfg``, all settings of its preprocessing, and the
-    configuration of its text tower where that is one of transformers.
-
-    ``trained_with_quick_gelu`` is what is on record of the activation, None where nothing is. ``arch`` and ``metadata``
-    are what the checkpoint says of itself.
-    """
-
-    model_cfg: dict[str, Any]
-    preprocess_cfg: dict[str, Any]
-    tower: dict[str, Any] | None
-    trained_with_quick_gelu: bool | None = None
-    arch: str = ""
-    metadata: Metadata | None = None
 
 
 @dataclass(frozen=True)
@@ -103,10 +86,10 @@ class Checkpoint:
     @cached_property
     def identity(self) -> CheckpointIdentity:
         """What decides the embeddings, by content."""
-        description = self.description
+        described = self.description
         return CheckpointIdentity(
             weights=self.sha256,
-            model=digest.of_value([description.model_cfg, description.tower]),
+            model=digest.of_value([described.model_cfg, described.tower]),
             preprocessing=digest.of_value(asdict(self.preprocessing)),
             tokenizer=self.tokenizer.digest,
             encoder=f"clipeval {_ENCODER_VERSION}, open_clip {library.VERSION}",
@@ -117,6 +100,8 @@ class Checkpoint:
         """The facts: of the shipped tables where they know the checkpoint, else of its description;
         ``spec.overrides`` win."""
         found = zoo.info_of(self._row) if self._row else self._described_info()
+        if {"image_size", "context_length"} & dict(self.spec.forced).keys():
+            found = replace(found, **asdict(profile.of_config(self.description.model_cfg, self.description.tower)))
         found = replace(
             found,
             model=self.spec.name,
@@ -128,18 +113,28 @@ class Checkpoint:
 
     @cached_property
     def description(self) -> Description:
-        """What model it is of. A file that describes itself is read for it, tensors left on the disk; one that is not
-        on this machine yet is known by its architecture, and read for the rest when it is loaded."""
-        reads = self._may_describe_itself and (self.spec.kind == "trained" or self.is_here)
-        return self._described(weights.read(self.path) if reads else {})
+        """What model it is of. A file that may describe itself is read for it, tensors left on the disk."""
+        return self._described(self._remembered(weights.read(self.path)) if self._may_describe_itself else {})
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was guessed about it, and what of its file is not used, a sentence each. Of a file that cannot be read
+        nothing is said here: loading it says why."""
+        stale = (self.snapshot.remark,) if self.snapshot and self.snapshot.remark else ()
+        name = Path(self.name)
+        try:
+            found = description.guesses(self.spec, self.description, self.preprocessing, self._row, name)
+            return (*stale, *found, *self._left)
+        except ModelError:
+            return stale
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """How its images are made into its input."""
-        description = self.description
-        settings = description.preprocess_cfg
+        described = self.description
+        settings = described.preprocess_cfg
         return Preprocessing(
-            library.both_sides(description.model_cfg["vision_cfg"].get("image_size", 224)),
+            library.both_sides(described.model_cfg["vision_cfg"].get("image_size", 224)),
             _per_channel(settings["mean"]),
             _per_channel(settings["std"]),
             settings["interpolation"],
@@ -156,13 +151,9 @@ class Checkpoint:
 
     def read(self) -> Any:
         """The content of the weights file (``weights.read``), which is not kept here."""
-        is_new = not self.is_here
-        content = weights.read(self.path)
-        if self._may_describe_itself and (
-            is_new or "description" not in vars(self)
-        ):  # it need not be read for it again
-            vars(self)["description"] = self._described(content)
-            vars(self).pop("info", None)
+        content = self._remembered(weights.read(self.path))
+        if self._may_describe_itself:  # it need not be read for that again
+            vars(self).setdefault("description", self._described(content))
         return content
 
     def remove_fetched(self) -> None:
@@ -188,16 +179,41 @@ class Checkpoint:
 
     @property
     def _may_describe_itself(self) -> bool:
-        return self.spec.kind == "trained" or (bool(self.spec.arch) and Path(self.name).suffix == ".pt")
+        unknown = bool(self.spec.arch) and Path(self.name).suffix == ".pt" and self._row is None
+        return self.spec.kind == "trained" or unknown
+
+    def _remembered(self, content: Any) -> Any:
+        """``content``, of which it is kept what ``remarks`` says of it."""
+        vars(self).setdefault("left", layout.remarks(content, self.path))
+        return content
+
+    @property
+    def _left(self) -> tuple[str, ...]:
+        """What of its file is not used. Files of tags are taken to be in order; one not here yet says nothing."""
+        if self.spec.kind == "tag" or ("left" not in vars(self) and not self.is_here):
+            return ()
+        if "left" not in vars(self):
+            self._remembered(weights.read(self.path))
+        found: tuple[str, ...] = vars(self)["left"]
+        return found
 
     @cached_property
     def _row(self) -> zoo.Checkpoint | None:
-        """Its line in the shipped tables."""
+        """Its line in the shipped tables, by its address or the digest of its weights, never by a file's name."""
         spec = self.spec
         if spec.kind == "hub":
             return zoo.by_hub(repository_of(spec.pretrained)[0].name)
-        name = Path(self.name).name
-        return zoo.checkpoints().get((spec.arch, spec.pretrained)) or zoo.by_file_name(spec.arch, name)
+        if not spec.arch:
+            return None
+        known = zoo.checkpoints()
+        if row := known.get((spec.arch, spec.pretrained)):
+            return row
+        return known.get((spec.arch, self._published_tag)) if self._published_tag else None
+
+    @cached_property
+    def _published_tag(self) -> str:
+        """The tag of which its file has the very weights, as far as open_clip tells their digest."""
+        return library.tag_of_weights(self.spec.arch, self.sha256) if self.spec.kind in ("file", "hf") else ""
 
     def _described_info(self) -> ModelInfo:
         arch, known = self.spec.arch, self.description
@@ -207,45 +223,18 @@ class Checkpoint:
         return replace(found, **asdict(known.metadata)) if known.metadata else found
 
     def _described(self, content: Any) -> Description:
-        if self.spec.arch:
-            return self._of_architecture(content)
-        if self.spec.kind == "trained":
+        spec, offline = self.spec, self.offline
+        if spec.arch:
+            own = weights.require_trained(content, self.path) if weights.is_trained(content) else None
+            return description.of_architecture(
+                spec, self._row, self._published_tag, own, Path(self.name), self.snapshot, offline=offline
+            )
+        if spec.kind == "trained":
             content, where = weights.require_trained(content, self.path), self.path
         else:
             where = self._config_file()
             content = schema.read_json(where)
-        model_cfg = schema.check_model_cfg(content, where)
-        settings = schema.check_preprocess_cfg(content, where)
-        return Description(
-            model_cfg,
-            library.full_preprocessing(settings),
-            tower.of(model_cfg["text_cfg"], self.spec.name, own=self.snapshot, offline=self.offline),
-            arch=schema.arch(content, where),
-            metadata=schema.metadata(content, where) if content.get("metadata") is not None else None,
-        )
-
-    def _of_architecture(self, content: Any) -> Description:
-        spec, tag, row = self.spec, self.spec.pretrained, self._row
-        own = weights.require_trained(content, self.path) if weights.is_trained(content) else None
-        if spec.kind != "tag":
-            tag = row.preprocess_of if row else ""
-        settings = library.tag_settings(spec.arch, tag) if tag else library.common_settings(spec.arch)
-        if row and row.pretrained == spec.pretrained:
-            quick_gelu: bool | None = row.quick_gelu
-        elif spec.kind == "tag":
-            quick_gelu = settings.get("quick_gelu", False)
-        elif own:
-            quick_gelu = own["model_cfg"].get("quick_gelu", False)
-        else:
-            quick_gelu = library.published_activation(spec.arch, Path(self.name).name) if spec.kind == "file" else None
-        model_cfg = library.architecture_config(spec.arch)
-        return Description(
-            model_cfg,
-            library.full_preprocessing(settings),
-            tower.of(model_cfg["text_cfg"], spec.name, own=self.snapshot, offline=self.offline),
-            quick_gelu,
-            metadata=schema.metadata(own, self.path) if own else None,
-        )
+        return description.of_configuration(spec, content, where, self.snapshot, offline=offline)
 
     def _config_file(self) -> Path:
         if self.spec.kind == "local-dir":

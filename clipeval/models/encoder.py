@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval import machine
-from clipeval.errors import ModelError, first_line
+from clipeval.errors import ModelError, first_line, foreign
 from clipeval.identity import CheckpointIdentity
 from clipeval.models.base import ModelInfo, Preprocessing
 from clipeval.models.text_tower import CausalTextTower
@@ -86,10 +86,9 @@ class OpenClipEncoder:
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """``[n, context_length]`` int64 on the CPU. Raises ModelError for a token that the model does not have."""
-        try:
+        # one of transformers is what its files say, and may lack what it needs
+        with foreign(lambda error: ModelError(f"{self.info.model}: its tokenizer fails: {first_line(error):.300}")):
             tokens = self._tokenizer(texts)
-        except Exception as error:  # one of transformers is what its files say, and may lack what it needs
-            raise ModelError(f"{self.info.model}: its tokenizer fails: {first_line(error):.300}") from error
         if self._vocab_size is not None and tokens.numel() and (highest := int(tokens.max())) >= self._vocab_size:
             raise ModelError(
                 f"{self.info.model}: its tokenizer gives token {highest}, but its text tower has {self._vocab_size}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from open_clip.transformer import TextTransformer
 from torchvision.transforms import Normalize, ToTensor
 
-from clipeval.errors import ModelError, first_line
+from clipeval.errors import ModelError, first_line, foreign
 from clipeval.models import hub
 from clipeval.models.base import Preprocessing
 from clipeval.models.text_tower import CausalTextTower
@@ -73,13 +74,34 @@ def common_settings(arch: str) -> dict[str, Any]:
     return every[0] if every and all(settings == every[0] for settings in every) else {}
 
 
-def published_activation(arch: str, file_name: str) -> bool | None:
-    """Whether the tag whose weights were published under this file name computes QuickGELU; None: there is none."""
+def tag_of_weights(arch: str, sha256: str) -> str:
+    """The tag whose weights have this digest, as far as their addresses tell it; empty where there is none."""
+    for tag, address in _addresses(arch):
+        known = _digest_in(address)
+        if known and sha256.startswith(known):
+            return tag
+    return ""
+
+
+def tag_of_file_name(arch: str, file_name: str) -> str:
+    """The tag whose weights were published under this file name, without a digest that would tell them by content;
+    empty where there is none."""
+    for tag, address in _addresses(arch):
+        if Path(address).name == file_name and not _digest_in(address):
+            return tag
+    return ""
+
+
+def _addresses(arch: str) -> Iterator[tuple[str, str]]:
     for tag in open_clip.list_pretrained_tags_by_model(arch):
-        settings = tag_settings(arch, tag)
-        if Path(settings.get("url") or "").name == file_name:
-            return bool(settings.get("quick_gelu", False))
-    return None
+        yield tag, tag_settings(arch, tag).get("url") or ""
+
+
+def _digest_in(address: str) -> str:
+    """The SHA-256 of the file at an address, or its beginning, where open_clip expects one there."""
+    if found := re.search(r"openaipublic.*/([0-9a-f]{64})/[^/]*$|mlfoundations.*-([0-9a-f]{8})\.\w+$", address):
+        return str(found[1] or found[2])
+    return ""
 
 
 def full_preprocessing(settings: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +126,7 @@ def build(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) -> Any
     cfg = copy.deepcopy(model_cfg)
     if (cfg["text_cfg"].get("hf_model_name") is None) != (tower is None):
         raise ModelError("text_cfg.hf_model_name and the configuration of that tower belong together.")
-    with _understood("open_clip cannot build this model configuration"), _tower_folder(tower) as folder:
+    with foreign(_not_built), _tower_folder(tower) as folder:
         is_custom = cfg.pop("custom_text", False) or bool(folder)
         kind: Any = open_clip.CLIP
         if is_custom:
@@ -114,6 +136,10 @@ def build(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) -> Any
         if folder:
             cfg["text_cfg"] |= {"hf_model_name": folder, "hf_model_pretrained": False}
         return kind(**cfg)
+
+
+def _not_built(error: Exception) -> ModelError:
+    return ModelError(f"open_clip cannot build this model configuration: {first_line(error):.300}")
 
 
 def image_size(model: Any) -> tuple[int, int]:
@@ -208,22 +234,3 @@ def _tower_folder(tower: dict[str, Any] | None) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="clipeval-tower-") as folder, hub.closed():
         (Path(folder) / "config.json").write_text(json.dumps(tower), "utf-8")
         yield folder
-
-
-@contextmanager
-def _understood(what: str) -> Iterator[None]:
-    """Whatever open_clip raises becomes a ModelError that begins with ``what``; but no memory stays no memory."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        if no_memory(error):
-            raise MemoryError(first_line(error)) from error
-        raise ModelError(f"{what}: {first_line(error):.300}") from error
-
-
-def no_memory(error: Exception) -> bool:
-    """Whether torch found no memory; on the CPU it says so in a RuntimeError."""
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "out of memory" in text

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from clipeval import machine
-from clipeval.errors import ModelError, UsageError, first_line
+from clipeval.errors import ModelError, UsageError, first_line, foreign
 from clipeval.models import library, specs, weights
 from clipeval.models.checkpoint import Checkpoint
 from clipeval.models.encoder import OpenClipEncoder, PixelTransform
+from clipeval.models.layout import weights_in
 
 _SOME = 10_000_000
 """Weights that a model may have and its file may not: position embeddings, which open_clip can stretch."""
@@ -36,8 +37,8 @@ def load(checkpoint: Checkpoint, *, device: str, precision: str) -> OpenClipEnco
     ``precision`` is ``fp32``, or ``bf16``/``fp16`` by autocast with fp32 weights. Raises ModelError when the weights
     are unsafe, broken, of another shape than the architecture, trained with another activation than it computes,
     or no longer those that were opened; MemoryError where there is no room. A weights file does not tell its
-    activation; it is compared where it is on record: for tags, for files that still have the name a tag's weights were
-    published under, and for files of clipeval-train.
+    activation; it is compared where it is on record: for tags, for files that have the digest a tag's weights were
+    published with, and for files of clipeval-train.
     """
     content = checkpoint.read()
     description = checkpoint.description
@@ -52,10 +53,8 @@ def load(checkpoint: Checkpoint, *, device: str, precision: str) -> OpenClipEnco
     checkpoint.require_unchanged()
     if library.image_size(model) != checkpoint.preprocessing.size:
         raise ModelError(f"{checkpoint.spec.name}: its model takes images of another size than its configuration says.")
-    try:
+    with foreign(lambda e: ModelError(f"{checkpoint.spec.name}: cannot be moved to '{device}': {first_line(e):.300}")):
         model = model.to(device)
-    except RuntimeError as error:
-        raise _no_memory_or(error, f"{checkpoint.spec.name}: cannot be moved to '{device}'") from error
     return OpenClipEncoder(
         model=model.eval().requires_grad_(False),
         text_tower=library.trimmable_tower(model),
@@ -83,7 +82,7 @@ def _check_size(checkpoint: Checkpoint, content: Any) -> None:
     with torch.device("meta"):
         model = library.build(checkpoint.description.model_cfg, checkpoint.description.tower)
     described = sum(tensor.numel() for tensor in model.state_dict().values())
-    held = sum(tensor.numel() for tensor in weights.tensors_of(content, checkpoint.path).values())
+    held = sum(tensor.numel() for tensor in weights_in(content, checkpoint.path).tensors.values())
     if described > 2 * held + _SOME:
         raise ModelError(
             f"{checkpoint.path}: its configuration describes {described:,} weights, but it holds {held:,}. "
@@ -109,25 +108,25 @@ def _load_weights(model: Any, checkpoint: Checkpoint, content: Any) -> None:
     spec, path = checkpoint.spec, checkpoint.path
     architecture = spec.arch or spec.name
     expected = _shapes(model)
-    tensors = weights.tensors_of(content, path) if content else {}
-    if tensors and spec.kind != "tag":  # open_clip would silently interpolate position embeddings of another size
+    if not content:
+        with foreign(lambda error: ModelError(f"{path}: does not fit {architecture}: {first_line(error):.300}")):
+            library.load_arrays(model, path)
+        return
+    found = weights_in(content, path)
+    tensors = found.tensors | {name: tensor for name, tensor in found.beside.items() if name in expected}
+    if spec.kind != "tag" or spec.forced:  # open_clip would silently interpolate position embeddings of another size
+        asked = {"visual.positional_embedding"} if "image_size" in dict(spec.forced) else set()
+        fixed = {name: shape for name, shape in expected.items() if name not in asked}
+        weights.check_shapes(tensors, fixed, architecture, path)
+
+    def why_not(error: Exception) -> ModelError:
         weights.check_shapes(tensors, expected, architecture, path)
-    try:
-        library.load_weights(model, tensors) if tensors else library.load_arrays(model, path)
-    except MemoryError:
-        raise
-    except Exception as error:  # open_clip's conversions assume a checkpoint of theirs and may raise anything
-        if tensors:
-            weights.check_shapes(tensors, expected, architecture, path)
-            weights.check_names(tensors, expected, architecture, path)
-        raise _no_memory_or(error, f"{path}: does not fit {architecture}") from error
+        weights.check_names(tensors, expected, architecture, path)
+        return ModelError(f"{path}: does not fit {architecture}: {first_line(error):.300}")
+
+    with foreign(why_not):  # open_clip's conversions assume a checkpoint of theirs and may raise anything
+        library.load_weights(model, tensors)
 
 
 def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-
-
-def _no_memory_or(error: Exception, what: str) -> Exception:
-    if library.no_memory(error):
-        return MemoryError(first_line(error))
-    return ModelError(f"{what}: {first_line(error):.300}")

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clipeval import digest
-from clipeval.errors import ModelError, StoreError, first_line
+from clipeval.errors import ModelError, StoreError, first_line, foreign
 from clipeval.files import write_json
 from clipeval.paths import cache_dir
 
@@ -69,13 +69,15 @@ def measure(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) -> P
         image = torch.zeros(1, 3, height, width)
         text = torch.zeros(1, model_cfg["text_cfg"].get("context_length", 77), dtype=torch.long)
     towers_only = "multimodal_cfg" not in model_cfg
-    try:
+
+    def told(error: Exception) -> ModelError:  # its parts do not fit each other
+        return ModelError(f"open_clip cannot run this model configuration: {first_line(error):.300}")
+
+    with foreign(told):
         gmacs_image = _gmacs(lambda: model.encode_image(image))
         # towers of transformers look at values, and tensors without storage have none
         gmacs_text = math.nan if tower else _gmacs(lambda: model.encode_text(text))
         gmacs = gmacs_image + gmacs_text if towers_only else _gmacs(lambda: model(image, text))
-    except Exception as error:  # its parts do not fit each other
-        raise ModelError(f"open_clip cannot run this model configuration: {first_line(error):.300}") from error
     return Profile(
         params=_count(model),
         params_image=_count(model.visual),

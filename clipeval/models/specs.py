@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from urllib.parse import unquote
 from clipeval.config import Config, ModelEntry
 from clipeval.errors import UsageError, suggest
 from clipeval.models import zoo
+from clipeval.paths import with_home
 from clipeval.regular import read_regular
 from clipeval.remote.hub import Repository
 
@@ -22,7 +24,7 @@ Kind = Literal["tag", "file", "hf", "hub", "local-dir", "trained"]
 
 HUB_PREFIX, LOCAL_PREFIX, HF_PREFIX = "hf-hub:", "local-dir:", "hf://"
 _OVERRIDES = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
-_LATEST_BYTES = 4096
+_LATEST_BYTES, _CONFIG_BYTES = 4096, 1 << 20
 _REVISION = r"refs/(?:pr|convert)/[\w.-]+|[^/@\s]+"
 _FILE = re.compile(rf"hf://(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>{_REVISION}))?/(?P<file>.*[^/])")
 _REPOSITORY = re.compile(r"hf-hub:(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
@@ -36,8 +38,9 @@ class ModelSpec:
     ``name`` identifies it in the results. ``kind`` says where the weights are: an open_clip ``tag``; a ``file`` on this
     machine or one on the hub (``hf``), both of architecture ``arch``; a ``hub`` repository or a ``local-dir`` with an
     open_clip configuration; a checkpoint ``trained`` by clipeval-train. ``path`` is the local file or folder, if any.
-    ``overrides`` are facts from the configuration that win over what clipeval finds out. ``commit`` is that of the
-    hub's repository once it has been looked up.
+    ``overrides`` are facts from the configuration that win over what clipeval finds out. ``forced`` is what it says of
+    the model's input (keys of ``PreprocessEntry``, ``image_size``, ``context_length``), which decides values.
+    ``commit`` is that of the hub's repository once it has been looked up.
     """
 
     name: str
@@ -46,6 +49,7 @@ class ModelSpec:
     pretrained: str = ""
     path: str = ""
     overrides: tuple[tuple[str, Any], ...] = ()
+    forced: tuple[tuple[str, Any], ...] = ()
     commit: str = ""
 
 
@@ -92,8 +96,9 @@ class _Resolver:
         if entry.spec is not None and entry.arch is None and entry.pretrained is None:
             specs = self.word(entry.spec, f"{where}.spec: ", look_up=False)
         elif entry.spec is None and entry.arch is not None and entry.pretrained is not None:
-            with _looking_up(entry.pretrained, f"{where}.pretrained: "):
-                specs = [_of_architecture(entry.arch, entry.pretrained, f"{where}.arch: ", f"{where}.pretrained: ")]
+            pretrained = with_home(entry.pretrained)
+            with _looking_up(pretrained, f"{where}.pretrained: "):
+                specs = [_of_architecture(entry.arch, pretrained, f"{where}.arch: ", f"{where}.pretrained: ")]
         else:
             raise UsageError(f"{where}: give either `spec`, or `arch` with `pretrained`.")
         if entry.name is not None:
@@ -101,7 +106,8 @@ class _Resolver:
                 raise UsageError(f"{where}.name: '{entry.name}' would name {len(specs)} checkpoints. Leave it out.")
             specs = [replace(spec, name=entry.name) for spec in specs]
         overrides = tuple((key, value) for key in _OVERRIDES if (value := getattr(entry, key)) is not None)
-        return [replace(spec, overrides=overrides) for spec in specs]
+        forced = _forced(entry, where)
+        return [replace(spec, overrides=overrides, forced=forced) for spec in specs]
 
     def word(self, word: str, where: str, look_up: bool = True) -> list[ModelSpec]:
         """The checkpoints one word names: a model or zoo by name (unless ``look_up`` is off), or a MODEL spec."""
@@ -114,7 +120,7 @@ class _Resolver:
         if "\0" in word:
             raise UsageError(f"{where}{word!r:.200} holds a NUL character, which no name of a file or model does.")
         with _looking_up(word, where):
-            return self._address(word, where)
+            return self._address(_with_home(word), where)
 
     def _address(self, word: str, where: str) -> list[ModelSpec]:
         if word.startswith(HUB_PREFIX):
@@ -147,8 +153,32 @@ def _looking_up(word: str, where: str) -> Iterator[None]:
         raise UsageError(f"{where}'{word:.200}' cannot be looked up: {reason}.") from error
 
 
+def _with_home(word: str) -> str:
+    """A MODEL spec with the home folder for ``~`` where its path begins."""
+    for start in (LOCAL_PREFIX, word.partition(",")[0] + "," if "," in word else ""):
+        if start and word.startswith(start):
+            return start + with_home(word.removeprefix(start))
+    return with_home(word)
+
+
 def _name(entry: ModelEntry) -> str:
     return entry.name or entry.spec or f"{entry.arch},{entry.pretrained}"
+
+
+def _forced(entry: ModelEntry, where: str) -> tuple[tuple[str, Any], ...]:
+    """What an entry says of the model's input; ``preprocess.size`` is another word for ``image_size``."""
+    given = entry.preprocess.model_dump(exclude_none=True) if entry.preprocess else {}
+    size = given.pop("size", None)
+    if size is not None and entry.image_size not in (None, size):
+        sides = f"image_size is {_sides(entry.image_size)}, but preprocess.size is {_sides(size)}"
+        raise UsageError(f"{where}: {sides}. Give one of them.")
+    given |= {"image_size": _sides(entry.image_size or size), "context_length": entry.context_length}
+    return tuple((key, value) for key, value in sorted(given.items()) if value is not None)
+
+
+def _sides(size: tuple[int, int] | None) -> int | tuple[int, int] | None:
+    """A size as architectures write it: one number where both are equal."""
+    return size[0] if size and size[0] == size[1] else size
 
 
 def _of_zoo(row: zoo.Checkpoint) -> ModelSpec:
@@ -235,9 +265,21 @@ def repository_of(pretrained: str) -> tuple[Repository, str]:
 def _of_folder(word: str, where: str) -> ModelSpec:
     path = Path(word.removeprefix(LOCAL_PREFIX))
     if not (path / "open_clip_config.json").is_file():
-        raise UsageError(f"{where}'{word}': the folder '{path}' has no file open_clip_config.json.")
+        raise UsageError(f"{where}'{word}': the folder '{path}' {_no_open_clip(path)}")
     name = LOCAL_PREFIX + path.as_posix()
     return ModelSpec(name, "local-dir", pretrained=name, path=str(path))
+
+
+def _no_open_clip(folder: Path) -> str:
+    """What a folder is that open_clip did not write."""
+    try:
+        kind = json.loads(read_regular(folder / "config.json", _CONFIG_BYTES))["model_type"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "has no file open_clip_config.json."
+    return (
+        f"is a transformers folder (its config.json says model_type '{kind!s:.40}'), and has no open_clip_config.json, "
+        "without which a model of open_clip is not known."
+    )
 
 
 def _of_paths(word: str, where: str, names: Sequence[str], config_path: str) -> list[ModelSpec]:
@@ -266,6 +308,8 @@ def _of_trained(path: Path, where: str) -> ModelSpec:
     if path.is_dir():
         latest = path / "latest"
         if not latest.is_file():
+            if (path / "config.json").is_file() and not (path / "open_clip_config.json").is_file():
+                raise UsageError(f"{where}'{name}' {_no_open_clip(path)}")
             hint = f" Use {LOCAL_PREFIX}{name}" if (path / "open_clip_config.json").is_file() else ""
             raise UsageError(f"{where}'{name}' holds no run of clipeval-train: it has no file 'latest'.{hint}")
         try:

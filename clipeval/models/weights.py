@@ -7,10 +7,11 @@ import re
 import stat
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipeval.errors import ModelError, first_line
+from clipeval.errors import ModelError, few, first_line, foreign
 from clipeval.models import schema
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 TRAINED_FORMAT = "clipeval-train-1"
 _NUMPY_SUFFIXES = (".npz", ".npy")
+_RIGHT_ONE = "Give the architecture that the checkpoint was trained with."
+_TRANSFORMERS = {"`text_model.`", "`vision_model.`"}
 _DESCRIPTION = ("arch", "model_cfg", "preprocess_cfg", "metadata")
 
 
@@ -32,7 +35,8 @@ def require_regular(path: Path) -> None:
 
 
 def read(path: Path) -> Any:
-    """The content of a checkpoint file: tensors and plain Python values, tensors mapped from disk where possible.
+    """The content of a checkpoint file: tensors and plain values (``unpickling``), tensors mapped from disk where
+    possible.
 
     A ``.npz`` file of big_vision is not opened here: an empty dictionary stands for it. Raises ModelError for a file
     that is cut off or broken, and for one that would have to execute code to be read; nothing in it is executed.
@@ -43,19 +47,18 @@ def read(path: Path) -> Any:
     import torch
     from safetensors.torch import load_file
 
-    try:
+    from clipeval.models.unpickling import plain_data
+
+    with foreign(lambda error: ModelError(_why_unreadable(path, error))), plain_data(), warnings.catch_warnings():
         if path.suffix == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch announces a TorchScript archive before it refuses it
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except MemoryError:
-        raise
-    except Exception as error:  # the bytes of a broken file can make an unpickler raise anything
-        raise ModelError(_why_unreadable(path, error)) from error
+        warnings.simplefilter("ignore")  # torch announces a TorchScript archive before it refuses it
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
+    from clipeval.models.unpickling import NotPlainError
+
     text = str(error)
     if "TorchScript" in text:
         return (
@@ -66,6 +69,11 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return (
             f"{path}: reading it would execute code ({code[1]}); refused, nothing was executed. "
             "If you trust its author, convert it to .safetensors elsewhere."
+        )
+    if isinstance(error, NotPlainError):
+        return (
+            f"{path}: beside its weights it holds {error}, which may hold code; refused, nothing was executed. "
+            "Save it without, or convert it to .safetensors elsewhere if you trust its author."
         )
     reason = first_line(error)
     if isinstance(error, pickle.UnpicklingError):  # torch's own text recommends to load it the unsafe way
@@ -104,7 +112,7 @@ def check_shapes(
         if shape not in (None, tuple(tensor.shape)) and not key.startswith("logit_"):  # of these () and (1,) are equal
             raise ModelError(
                 f"{path}: '{key:.200}' has the shape {tuple(tensor.shape)}, but {architecture} needs {shape}. "
-                "Give the architecture that the checkpoint was trained with."
+                f"{_RIGHT_ONE}"
             )
 
 
@@ -114,23 +122,17 @@ def check_names(
     """Raises ModelError that names the first tensor that is missing or not ``expected``."""
     missing = [key for key in expected if key not in tensors and key.removeprefix("text.") not in tensors]
     surplus = [key for key in tensors if key not in expected and f"text.{key}" not in expected]
+    if len(missing) == len(expected):
+        raise ModelError(f"{path}: {_whose(tensors)}, unlike {architecture}. {_RIGHT_ONE}")
     for keys, verb in ((missing, "lacks"), (surplus, "has")):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise ModelError(
-                f"{path}: {verb} '{keys[0]:.200}'{more}, unlike {architecture}. "
-                "Give the architecture that the checkpoint was trained with."
-            )
+            raise ModelError(f"{path}: {verb} '{keys[0]:.200}'{more}, unlike {architecture}. {_RIGHT_ONE}")
 
 
-def tensors_of(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The named tensors of a checkpoint's content. Raises ModelError where there are none."""
-    import torch
-
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
-        content = {"": None}
-    if not all(isinstance(key, str) and torch.is_tensor(value) for key, value in content.items()):
-        raise ModelError(f"{path}: holds no model weights (a dictionary of tensors, or one under 'state_dict').")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+def _whose(names: Iterable[str]) -> str:
+    """How the names of weights begin that are not open_clip's."""
+    beginnings = list(dict.fromkeys(f"`{name.partition('.')[0]:.100}.`" for name in names))
+    if set(beginnings) >= _TRANSFORMERS:
+        return "its names are those of transformers' own models (`text_model.`, `vision_model.`)"
+    return f"{'all' if len(beginnings) == 1 else 'its'} names begin with {few(beginnings, 5)}"

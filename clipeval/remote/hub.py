@@ -157,7 +157,7 @@ class Snapshot:
         return self.folder.joinpath(*parts)
 
 
-_snapshots: dict[tuple[Repository, bool], Snapshot] = {}
+_snapshots: dict[Repository, Snapshot] = {}
 _away: dict[str, str] = {}
 """Endpoints that could not be reached, with the reason."""
 _lock = threading.RLock()
@@ -177,11 +177,12 @@ def snapshot(repository: Repository, wanted: Sequence[str], *, offline: bool) ->
     Where the hub cannot be asked, the newest commit on this machine that has one of the ``wanted`` files, with a
     remark; ``offline`` the same, without one. Raises RemoteError.
     """
-    key = repository, offline or is_offline()
+    if offline or is_offline():
+        return _resolved(repository, wanted, offline=True)
     with _lock:
-        if key not in _snapshots:
-            _snapshots[key] = _resolved(repository, wanted, key[1])
-        return _snapshots[key]
+        if repository not in _snapshots:
+            _snapshots[repository] = _resolved(repository, wanted, offline=False)
+        return _snapshots[repository]
 
 
 def _resolved(repository: Repository, wanted: Sequence[str], offline: bool) -> Snapshot:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from clipeval import vocabulary
+from clipeval.plain import printable
 from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
 from clipeval.reporting.rows import number, text
@@ -72,7 +73,7 @@ def _escaped(cell: str) -> str:
     """Text as Markdown shows it unchanged, in one line: no markup, no link, no mention, no control character."""
     if cell == "#":
         return cell
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(cell.split()))
+    shown = printable(" ".join(cell.split()))
     # GitHub finds addresses and names of people behind @ whatever is escaped; an empty comment parts them
     return _ACTIVE.sub(r"\\\g<0>", shown).replace("@", "@<!-- -->" if re.search(r"@\w+\.\w|(?<!\w)@\w", shown) else "@")
 

@@ -14,7 +14,8 @@ import numpy as np
 from clipeval import config as configuration
 from clipeval import vocabulary
 from clipeval.errors import UsageError
-from clipeval.files import write_atomically, write_text
+from clipeval.files import require_own, write_atomically, write_text
+from clipeval.paths import expand
 from clipeval.plain import plain
 from clipeval.reporting import comparison as pairs
 from clipeval.reporting import curves, examples, exports, gaps, matrix, scaling, words
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_MARK, _HEAD = b"<title>clipeval report", 4096
 FILES = ("index.html", "results.csv", "report.md", "model-index.yaml")
 
 
@@ -47,9 +49,10 @@ def report(
         raise UsageError("no results given: name a results folder, for example: clipeval report results -o report")
     if not isinstance(config, configuration.Config):
         config = configuration.load(config)
+    out = expand(out)
+    _refuse_foreign(out)
     rows = table.read(given, config)
     leaderboards = boards(rows, config)
-    out = Path(out)
     texts = {
         "index.html": _page(rows, leaderboards, config),
         "report.md": exports.markdown(leaderboards),
@@ -59,6 +62,14 @@ def report(
         write_text(out / name, text)
     write_atomically(out / "results.csv", partial(write_csv, rows.drop(columns=list(table.HELPERS))))
     return out / FILES[0]
+
+
+def _refuse_foreign(out: Path) -> None:
+    def own() -> bool:
+        page = out / FILES[0]
+        return page.is_file() and _MARK in page.read_bytes()[:_HEAD] and not (out / "ledger.jsonl").exists()
+
+    require_own(out, FILES, own, "an earlier report")
 
 
 def _page(rows: pd.DataFrame, leaderboards: Sequence[Any], config: configuration.Config) -> str:

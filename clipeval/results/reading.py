@@ -3,8 +3,8 @@ and a cell of another type than its column is named."""
 
 from __future__ import annotations
 
-import csv
 import io
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval.errors import UsageError, first_line, suggest
+from clipeval import vocabulary
+from clipeval.console import say
+from clipeval.errors import UsageError, few, first_line, foreign, suggest
+from clipeval.paths import exists, expand, with_home
 from clipeval.results import bounded
+from clipeval.results.header import header, left_out, nameless
 from clipeval.results.published import published
-from clipeval.results.schema import COLUMNS, NUMBER, TEXT
+from clipeval.results.schema import COLUMNS, NUMBER, TEXT, WITH_VALUE
 from clipeval.results.table import current, unquoted
 
 if TYPE_CHECKING:
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 1_000_000
 """More than any results are: a thousand checkpoints on forty data sets have some 200,000."""
-_HEADER_BYTES = 1 << 20
 _NESTED = (list, dict, tuple, set, np.ndarray)
 
 
@@ -32,16 +35,15 @@ def read_results(path: str | Path) -> pd.DataFrame:
     the file is not the table of that ledger (``table.current``).
 
     Columns that the file lacks are there and empty; columns it has beyond the schema are kept. Raises UsageError when
-    there is no such table, for one that is larger than any results are, and for a cell of another type than its column.
+    there is no such table, for one that is larger than any results are, for a cell of another type than its column, and
+    for a share outside [0, 1].
     """
-    path = Path(path)
-    if _is_there(path) and (made_anew := current(path)) is not None:
+    path = expand(path)
+    if exists(path) and (made_anew := current(path)) is not None:
         return made_anew
     file = _file(path)
-    try:
+    with foreign(lambda error: UsageError(f"{file}: not a readable results table: {first_line(error)}.")):
         frame = bounded.parquet(file, MOST_ROWS) if file.suffix == ".parquet" else _read_csv(file)
-    except Exception as error:  # whatever a reader of a foreign file raises is about the file
-        raise UsageError(f"{file}: not a readable results table: {first_line(error)}.") from error
     return typed(frame, str(file))
 
 
@@ -50,12 +52,12 @@ def read_tables(words: Sequence[str]) -> pd.DataFrame:
     ``results_file`` says which. Raises UsageError."""
     import pandas as pd
 
-    return pd.concat([_study_or_file(str(word)) for word in words])
+    return pd.concat([_study_or_file(with_home(str(word))) for word in words])
 
 
 def typed(frame: pd.DataFrame, name: str = "table") -> pd.DataFrame:
     """``frame`` with the columns of the schema in their types and order, then its other columns. Raises UsageError that
-    names row and column of a cell that does not fit."""
+    names row and column of a cell that does not fit, and of a share outside [0, 1]."""
     import pandas as pd
 
     columns = [str(column) for column in frame.columns]
@@ -68,11 +70,23 @@ def typed(frame: pd.DataFrame, name: str = "table") -> pd.DataFrame:
         for column, kind in COLUMNS.items()
     }
     others = {column: _flat(frame[column], name) for column in columns if column not in COLUMNS}
+    _require_shares(found, name)
     return pd.DataFrame(found | others, index=frame.index)
 
 
+def _require_shares(columns: dict[str, pd.Series], name: str) -> None:
+    measured = (columns["status"].isna() | columns["status"].isin(WITH_VALUE)).to_numpy(bool)
+    for column in ("value", "ci_low", "ci_high"):
+        values = columns[column].to_numpy(np.float64)
+        for row in np.flatnonzero(measured & np.isfinite(values) & ((values < 0) | (values > 1))):
+            metric = columns["metric"].iloc[row]
+            if isinstance(metric, str) and (wrong := vocabulary.not_a_share(metric, float(values[row]))):
+                what = ", ".join(str(columns[key].iloc[row]) for key in ("model", "dataset"))
+                raise UsageError(f"{name}: row {row + 1} ({what}), column {column}: {wrong}")
+
+
 def _study_or_file(word: str) -> pd.DataFrame:
-    if "/" not in word and not Path(word).suffix and not _is_there(Path(word)):
+    if "/" not in word and not Path(word).suffix and not exists(Path(word)):
         studies = published()
         names = sorted(studies["study"].unique())
         if word in names:
@@ -81,13 +95,6 @@ def _study_or_file(word: str) -> pd.DataFrame:
             f"{word}: no such file or folder, and not a published study ({', '.join(names)}).{suggest(word, names)}"
         )
     return read_results(word).assign(results_file=word)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # the name is too long to be one, or holds a NUL
-        return False
 
 
 def _file(path: Path) -> Path:
@@ -110,13 +117,16 @@ def _read_csv(file: Path) -> pd.DataFrame:
     import pandas as pd
 
     data = bounded.content(file)
-    header = io.StringIO(data[:_HEADER_BYTES].decode("utf-8-sig", "replace"), newline="")
-    bounded.require_size(columns=len(next(csv.reader(header), [])))
+    names = header(data)
+    bounded.require_size(columns=len(names))
     as_written = {name: str for name, kind in COLUMNS.items() if kind == TEXT}  # 007 is a name, not 7
     frame = pd.read_csv(io.BytesIO(data), low_memory=False, dtype=as_written, nrows=MOST_ROWS + 1)
     bounded.require_size(len(frame), MOST_ROWS)
     if not isinstance(frame.index, pd.RangeIndex):
-        raise ValueError("its rows have more cells than its header")
+        raise ValueError(f"its rows have more cells than its header ({few(names)})")
+    if places := nameless(names):
+        say(f"{file}: {left_out(places)}.")
+        frame = frame.drop(columns=frame.columns[places])
     for name in frame.select_dtypes(["object", "string"]):
         frame[name] = frame[name].map(unquoted, na_action="ignore")
     return frame.rename(columns=unquoted)
@@ -129,6 +139,8 @@ def _typed(values: pd.Series, kind: str, name: str) -> pd.Series:
         row = _first_wrong(values.astype(object), kind)
     cell = values.iloc[row]
     shown = f"{getattr(cell, 'item', lambda: cell)()!r:.60} is not of type {kind}"
+    if isinstance(cell, str) and re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell):
+        shown += ": write numbers with a point, not a comma"
     raise UsageError(f"{name}: not a readable results table: row {row + 1}, column {values.name}: {shown}.")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipeval.errors import StoreError, first_line
+from clipeval.errors import StoreError, first_line, foreign
 from clipeval.files import write_atomically
 from clipeval.results import bounded
 from clipeval.results.schema import well_formed
@@ -39,9 +39,9 @@ def write(out: Path, cell: str, columns: dict[str, np.ndarray]) -> None:
 def read(out: Path, cell: str) -> pd.DataFrame:
     """The outcomes of one cell. Raises StoreError when they are not there or broken."""
     file = path(out, cell)
-    try:
+
+    def told(error: Exception) -> StoreError:
+        return StoreError(f"{file}: cannot read the per-sample outcomes: {first_line(error)}. Run the cell again.")
+
+    with foreign(told):
         return bounded.parquet(file, MOST_ROWS)
-    except Exception as error:  # whatever a reader of a foreign file raises is about the file
-        raise StoreError(
-            f"{file}: cannot read the per-sample outcomes: {first_line(error)}. Run the cell again."
-        ) from error

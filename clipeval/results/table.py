@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipeval.console import say
-from clipeval.files import write_atomically
+from clipeval.files import require_own, write_atomically
 from clipeval.results.ledger import Ledger, Record, Row, digest_of
-from clipeval.results.schema import to_frame
+from clipeval.results.schema import COLUMNS, to_frame
 from clipeval.results.suites import SuiteRequest, suite_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _ORDER = ("model", "dataset", "split", "task", "shots", "seed", "protocol", "precision", "limit")
+_TABLES = ("results.parquet", "results.csv")
+_FIRST_COLUMNS = list(COLUMNS)[: list(COLUMNS).index("reference") + 1]
+"""Those of the first version of the table."""
 _STAMP = b"clipeval.ledger"
 """Key of the Parquet file's metadata: the digest of the ledger that the table was written from."""
 
@@ -69,7 +72,7 @@ def current(path: Path) -> pd.DataFrame | None:
     Raises StoreError for a ledger that cannot be read.
     """
     folder = path if path.is_dir() else path.parent
-    files = [folder / name for name in ("results.parquet", "results.csv")]
+    files = [folder / name for name in _TABLES]
     there = [file for file in files if file.exists()]
     if path != folder and path not in there:
         return None
@@ -94,6 +97,34 @@ def _stamp(file: Path) -> str | None:
     except (OSError, pa.ArrowException):
         return None
     return (metadata or {}).get(_STAMP, b"").decode("ascii", "replace") or None
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raises UsageError where the results folder ``out`` has a table that no run wrote: a table without a ledger."""
+    require_own(out, _TABLES, lambda: digest_of(out) is not None or _rows_of_ours(out / _TABLES[0]) == 0, "a run")
+
+
+def refuse_foreign_import(out: Path) -> None:
+    """Raises UsageError where ``out`` has a table that no import wrote."""
+
+    def own() -> bool:
+        return _rows_of_ours(out / _TABLES[0]) is not None and digest_of(out) is None
+
+    require_own(out, (*_TABLES, "ledger.jsonl"), own, "an earlier import")
+
+
+def _rows_of_ours(file: Path) -> int | None:
+    """The number of rows of a Parquet file with all columns of a results table; None for any other."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(file) if file.is_file() else None
+    except (OSError, pa.ArrowException):
+        return None
+    if metadata is None or not set(_FIRST_COLUMNS) <= set(metadata.schema.to_arrow_schema().names):
+        return None
+    return int(metadata.num_rows)
 
 
 def write(out: Path, rows: list[Row], ledger_digest: str | None = None) -> pd.DataFrame:

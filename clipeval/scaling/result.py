@@ -11,8 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipeval.files import write_atomically, write_json
+from clipeval.files import require_own, write_atomically, write_json
+from clipeval.paths import expand
 from clipeval.plain import plain
+from clipeval.results.columns import records
 from clipeval.results.table import write_csv
 from clipeval.scaling.compare import Comparison
 from clipeval.scaling.compare import as_rows as comparison_rows
@@ -38,6 +40,7 @@ FORECAST_COLUMNS = (
     *("predicted", "predicted_low", "predicted_high", "measured"),
 )
 """The first columns of each table, in order; others may follow."""
+_CARD = "fit_card.json"
 _NAN = float("nan")
 _PACKAGES = ("numpy", "scipy", "pandas")
 
@@ -102,23 +105,27 @@ class FitResult:
 
         drawn = plots.figures(self.laws, self.pairs, self.x)
         if folder is not None:
-            plots.save(drawn, Path(folder))
+            plots.save(drawn, expand(folder))
         return drawn
 
     def write(self, folder: str | Path) -> None:
-        """The tables as CSV files, ``fit_card.json`` and the figures. Raises StoreError."""
-        folder = Path(folder)
+        """The tables as CSV files, ``fit_card.json`` and the figures. Raises StoreError, and UsageError where files of
+        these names are there that no fit wrote."""
+        folder = expand(folder)
         tables = {"fits": self.fits, "comparisons": self.comparisons, "forecasts": self.forecasts, **self.more}
+        names = [*(f"{name}.csv" for name in tables), _CARD]
+        require_own(folder, names, lambda: _is_card(folder / _CARD), "an earlier fit")
         for name, table in tables.items():
             write_atomically(folder / f"{name}.csv", partial(write_csv, table))
-        write_json(folder / "fit_card.json", self.card)
+        write_json(folder / _CARD, self.card)
         self.plot(folder)
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One dictionary per row."""
-    rows: list[Any] = table.to_dict("records")
-    return rows
+def _is_card(file: Path) -> bool:
+    try:
+        return {"form", "estimator"} <= json.loads(file.read_bytes()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def versions() -> dict[str, str]:

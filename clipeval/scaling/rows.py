@@ -118,15 +118,19 @@ def _require_columns(table: pd.DataFrame, question: Question) -> None:
         if column not in table or table[column].isna().all():
             raise UsageError(
                 f"the results table has no column '{column}', or nothing in it. A fit needs model, source, gmacs, "
-                "samples_seen, dataset, task, metric and value."
+                f"samples_seen, dataset, task, metric and value. Columns with values: {_filled(table)}."
             )
     for option, column in (*(("--x", column) for column in question.x), ("--by", question.by)):
         if column not in table and column not in (COMPUTE, FAMILY):
-            filled = [str(name) for name in table.columns if table[name].notna().any()]
+            filled = _filled(table)
             raise UsageError(
-                f"{option} {column}: the results table has no such column.{suggest(column, filled)} "
-                f"Columns with values: {', '.join(filled)}."
+                f"{option} {column}: the results table has no such column.{suggest(column, filled.split(', '))} "
+                f"Columns with values: {filled}."
             )
+
+
+def _filled(table: pd.DataFrame) -> str:
+    return ", ".join(str(name) for name in table.columns if table[name].notna().any()) or "none"
 
 
 def _asked(table: pd.DataFrame, question: Question) -> pd.DataFrame:

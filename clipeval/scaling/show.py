@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +14,10 @@ from clipeval.console import lines, out, show
 from clipeval.plain import printable
 from clipeval.scaling.cherti2023 import BEST_OF_PAPER
 from clipeval.scaling.forecast import GUARD
-from clipeval.scaling.result import FitResult, records
+from clipeval.scaling.result import FitResult
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _UNLIMITED = 10_000
 _NONE = "–"
@@ -55,8 +58,14 @@ def _narrow(table: Table) -> Table:
     return narrow
 
 
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One dictionary per row, unknown numbers as NaN: they go through arithmetic."""
+    rows: list[Any] = table.to_dict("records")
+    return rows
+
+
 def _laws(result: FitResult) -> Table:
-    rows = records(result.fits)
+    rows = _rows(result.fits)
     floor = any(row["e_inf"] == row["e_inf"] for row in rows)
     held = any(row["holdout_mae"] == row["holdout_mae"] for row in rows)
     simple = all(row["alpha"] == row["alpha"] or row["verdict"] == "too-few-points" for row in rows)
@@ -103,7 +112,7 @@ def _formula(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _comparisons(result: FitResult) -> Table | None:
-    rows = records(result.comparisons)
+    rows = _rows(result.comparisons)
     if all(math.isnan(row["delta_alpha"]) for row in rows):
         return None
     table = _table(
@@ -125,7 +134,7 @@ def _comparisons(result: FitResult) -> Table | None:
 
 
 def _matched(result: FitResult) -> Table | None:
-    rows = [row for row in records(result.comparisons) if row["matched_n"] > 1]
+    rows = [row for row in _rows(result.comparisons) if row["matched_n"] > 1]
     if not rows:
         return None
     table = _table(
@@ -142,7 +151,7 @@ def _matched(result: FitResult) -> Table | None:
 
 
 def _forecasts(result: FitResult) -> Table | None:
-    rows = [row for row in records(result.forecasts) if row["measured_by"] != BEST_OF_PAPER]
+    rows = [row for row in _rows(result.forecasts) if row["measured_by"] != BEST_OF_PAPER]
     if not rows:
         return None
     table = _table(
@@ -162,7 +171,7 @@ def _allocations(result: FitResult) -> Table | None:
     """The optimum of each law and the best of its architectures; the others are in the files."""
     if "allocations" not in result.more:
         return None
-    rows = records(result.more["allocations"])
+    rows = _rows(result.more["allocations"])
     table = _table(
         f"What {rows[0]['budget']:.4g} GMACs are best spent on" if rows else "No law to read an optimum off",
         *("data set", "metric", "source", "choice", "GMACs per sample (95 %)", "samples seen"),
@@ -187,7 +196,7 @@ def _allocations(result: FitResult) -> Table | None:
 
 
 def _ranking(result: FitResult) -> Table | None:
-    rows = records(result.more["laws"]) if "laws" in result.more else []
+    rows = _rows(result.more["laws"]) if "laws" in result.more else []
     if not rows:
         return None
     table = _table(
@@ -212,7 +221,7 @@ def _robustness_lines(result: FitResult) -> Table | None:
         "Accuracy under a shift: logit(shifted) = level + slope (logit(accuracy) - logit(centre))",
         *("data set", "source", "n", "slope (95 %)", "level (95 %)", "centre in %"),
     )
-    for row in records(result.more["robustness_lines"]):
+    for row in _rows(result.more["robustness_lines"]):
         table.add_row(
             vocabulary.dataset(row["dataset"]), row["source"], str(row["n"]),
             _interval(row, "slope"), _interval(row, "level"), _number(100 * row["at"], 2),
@@ -221,7 +230,7 @@ def _robustness_lines(result: FitResult) -> Table | None:
 
 
 def _robustness(result: FitResult) -> Table | None:
-    rows = records(result.more["robustness"]) if "robustness" in result.more else []
+    rows = _rows(result.more["robustness"]) if "robustness" in result.more else []
     if not rows:
         return None
     table = _table(

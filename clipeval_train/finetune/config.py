@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from clipeval.config import explain, read_yaml
 from clipeval.errors import UsageError, suggest
-from clipeval_train.config import Count, Frozen, Real, apply_setting
+from clipeval_train.config import Count, Frozen, Place, Real, apply_setting
 from clipeval_train.finetune.presets import PRESETS
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -76,7 +76,7 @@ class FinetuneConfig(Recipe):
     """Iterations between evaluations; None: only before the first and after the last."""
     save_every: Count | None = Field(None, gt=0)
     """Iterations between checkpoints; None: only the last."""
-    out: str
+    out: Place
     resume: Literal["auto"] = "auto"
 
 
@@ -96,7 +96,7 @@ class PatchConfig(Frozen):
     """Shares of the fine-tuned weights to try; 0, the model as it was, is always tried."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     workers: Count | None = Field(None, ge=0)
-    out: str
+    out: Place
 
 
 def load_finetune(path: Path, settings: list[str]) -> FinetuneConfig:

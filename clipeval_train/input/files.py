@@ -21,6 +21,7 @@ from clipeval.datasets import braces
 from clipeval.datasets.selection import refuse_commands
 from clipeval.errors import DataError
 from clipeval.files import NO_LOCKS
+from clipeval.paths import with_home
 from clipeval.remote.copies import ask, fetch, is_remote, local_path
 from clipeval.remote.origin import public
 from clipeval_train.input.bad import BadSample
@@ -36,14 +37,14 @@ def expand(source: str, reference: str) -> list[str]:
     """
     refuse_commands(reference, f"data: {source}: {reference}")
     try:
-        patterns = [pattern for part in reference.split("::") for pattern in braces.expand(part)]
+        patterns = [pattern for part in with_home(reference).split("::") for pattern in braces.expand(part)]
     except ValueError as error:
         raise DataError(f"data: {source}: '{public(reference):.200}': {error}. Write {{00000..00099}}.") from error
     paths = []
     for pattern in patterns:
         is_pattern = not is_remote(pattern) and glob.has_magic(pattern)
         try:
-            matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True)) if is_pattern else [pattern]  # noqa: PTH207, PTH111
+            matches = sorted(glob.glob(pattern, recursive=True)) if is_pattern else [pattern]  # noqa: PTH207
         except RecursionError as error:
             raise DataError(f"data: {source}: '{pattern:.200}' is thousands of folders deep.") from error
         if not matches:

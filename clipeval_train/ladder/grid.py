@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from clipeval.config import explain, read_yaml
 from clipeval.errors import UsageError, suggest
 from clipeval_train import model
-from clipeval_train.config import Frozen, PretrainConfig, Real, apply_setting, numbers, parse_pretrain
+from clipeval_train.config import Frozen, Place, PretrainConfig, Real, apply_setting, numbers, parse_pretrain
 
 _NOT_VARIED = {"out", "resume", "arch", "data"}
 _AXES = ["model", "source", *(key for key in PretrainConfig.model_fields if key not in {"model", *_NOT_VARIED})]
@@ -37,7 +37,7 @@ class LadderConfig(Frozen):
     """Names for ``grid.source`` and the ``data`` entries each stands for, one or a list of them."""
     price_per_hour: Real | None = Field(None, ge=0)
     """Of what one run occupies: a GPU, or on a CPU one of the processes that train side by side."""
-    out: str
+    out: Place
 
 
 class _WithoutAliases(yaml.SafeDumper):

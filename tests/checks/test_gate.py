@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
@@ -235,7 +236,7 @@ def test_a_checkpoint_that_could_not_be_measured_at_all(gate):
 def test_values_that_are_no_numbers(gate, value):
     assert only(gate([row()], [row(value=value), row(dataset="other")]))[:2] == (
         "cannot-tell",
-        "missing: there is no such row",
+        f"missing: its value is {'empty' if math.isnan(value) else value}",
     )
     with pytest.raises(UsageError, match="no measured value"):
         gate([row(value=value)], [row()])

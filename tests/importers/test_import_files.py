@@ -504,3 +504,27 @@ def test_numbers_beyond_floats_are_named(tmp_path):
     )
     with pytest.raises(UsageError, match=r"record 0: column 'value': 1000.* is not a number"):
         import_files([tmp_path / "tidy.json"])
+
+
+def test_the_index_of_pandas_is_no_metric(tmp_path):
+    record = {"dataset": "imagenet1k", "model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k", "language": "en"}
+    frame = pd.DataFrame([record | {"task": "zeroshot_classification", "acc1": 0.66}] * 2)
+    frame.to_csv(tmp_path / "benchmark.csv")
+    found = import_files([tmp_path / "benchmark.csv"])
+    assert found.frame[["metric", "value"]].values.tolist() == [["acc1", 0.66]]
+    assert found.notes[0] == f"{tmp_path / 'benchmark.csv'}: without a name and left out: column 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("dataset;model;pretrained;task;acc1\n", "it is separated by semicolons"),
+        ("dataset,model,pretrained,task,acc1,acc1\n", "it has two columns 'acc1'"),
+        ('[{"dataset": "a", "dataset": "b"}]', "the key 'dataset' is there twice"),
+        ("dataset,model\n".encode("utf-16"), "it is UTF-16 text"),
+    ],
+)
+def test_files_that_are_told_by_their_form(tmp_path, text, expected):
+    (tmp_path / "a.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=expected):
+        import_files([tmp_path / "a.csv"])

@@ -17,10 +17,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms import Normalize, ToTensor
 
+from clipeval import config as configuration
 from clipeval import digest, models
 from clipeval.errors import ModelError, UsageError
 from clipeval.identity import CheckpointIdentity
-from clipeval.models import ModelSpec, Preprocessing, library, weights
+from clipeval.models import ModelSpec, Preprocessing, library, specs, weights
+from clipeval.models.checkpoint import Checkpoint
 from clipeval.models.encoder import OpenClipEncoder, PixelTransform
 
 VISION = {"image_size": 32, "patch_size": 8, "layers": 2, "width": 32, "head_width": 16}
@@ -245,26 +247,118 @@ def test_description_of_a_trained_checkpoint(tmp_path: Path) -> None:
     assert models.load(spec, **CPU).info == overridden
 
 
-def test_the_paper_s_file_is_known_wherever_it_lies(tmp_path: Path) -> None:
-    path = tmp_path / "Model-B-32_Data-80M_Samples-3B_lr-5e-4_bs-32k.pt"
-    torch.save({"x": torch.zeros(1)}, path)
-    info = models.describe(of_file(path, "ViT-B-32"), offline=True)
-    assert (info.source, info.samples_seen) == ("LAION-80M", 2560013280)
-    other = models.describe(of_file(path.rename(tmp_path / "other.pt"), "ViT-B-32"), offline=True)
-    assert (other.source, other.gmacs) == ("", info.gmacs)
-    assert np.isnan(other.samples_seen)
+def test_a_file_s_name_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(name: str, arch: str) -> Checkpoint:
+        torch.save(random_model().state_dict(), tmp_path / name)
+        return models.open_checkpoint(of_file(tmp_path / name, arch), offline=True)
+
+    paper = opened("Model-B-32_Data-80M_Samples-3B_lr-5e-4_bs-32k.pt", "ViT-B-32")
+    assert (paper.info.source, paper.info.params) == ("", 151277313)  # of the architecture, not of the paper
+    assert np.isnan(paper.info.samples_seen)
+    assert "source and samples seen of ViT-B-32,hf://laion/scaling-laws-openclip/Model-B-32" in paper.remarks[1]
+    openai = opened("ViT-L-14.pt", "ViT-L-14")  # OpenAI's own file of this name has QuickGELU, and a known digest
+    assert openai.description.trained_with_quick_gelu is None
+    assert len(openai.remarks) == 1
+    meta = opened("b32_400m.pt", "ViT-B-32")  # MetaCLIP's file name, of which no digest is known
+    assert "its name is that of the tag metaclip_400m" in meta.remarks[1]
+    assert "use ViT-B-32-quickgelu," in meta.remarks[1]
+    assert len(opened("b32_400m.pt", "ViT-B-32-quickgelu").remarks) == 1  # this one computes what those need
+
+    weights_file = tmp_path / "mine.pt"
+    save_trained(weights_file)
+    start = digest.of_file(weights_file)[:8]
+    url = f"https://github.com/mlfoundations/open_clip/releases/download/v0/toy-{start}.pt"
+    tag = {"url": url, "hf_hub": "", "mean": (0.1, 0.2, 0.3), "quick_gelu": True}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny", {"toy": tag})
+    torch.save(torch.load(weights_file)["state_dict"], tmp_path / "other.pt")
+    other = models.open_checkpoint(of_file(tmp_path / "other.pt"), offline=True)
+    assert other.description.trained_with_quick_gelu is None
+    monkeypatch.setitem(tag, "url", url.replace(start, digest.of_file(tmp_path / "other.pt")[:8]))
+    known = models.open_checkpoint(of_file(tmp_path / "other.pt"), offline=True)
+    assert (known.preprocessing.mean, known.remarks) == ((0.1, 0.2, 0.3), ())
+    assert "was trained with QuickGELU" in refused(of_file(tmp_path / "other.pt"))
 
 
 def test_preprocessing_of_files_without_any(tmp_path: Path) -> None:
-    def settings(arch: str, file: str) -> dict[str, Any]:
-        torch.save(random_model().state_dict(), tmp_path / file)
-        return models.open_checkpoint(of_file(tmp_path / file, arch), offline=True).description.preprocess_cfg
+    def guessed(arch: str) -> tuple[dict[str, Any], str]:
+        torch.save(random_model().state_dict(), tmp_path / "mine.pt")
+        checkpoint = models.open_checkpoint(of_file(tmp_path / "mine.pt", arch), offline=True)
+        return checkpoint.description.preprocess_cfg, checkpoint.remarks[0]
 
-    assert settings("ViT-B-16-SigLIP", "mine.pt")["mean"] == (0.5, 0.5, 0.5)  # on which all its tags agree
-    assert settings("ViT-B-16-SigLIP", "mine.pt")["resize_mode"] == "squash"
-    assert settings("ViT-L-14", "mine.pt")["mean"] == open_clip.OPENAI_DATASET_MEAN  # its tags do not agree
-    paper = "Model-L-14_Data-2B_Samples-34B_lr-1e-3_bs-86k.pt"
-    assert settings("ViT-L-14", paper)["mean"] == (0.5, 0.5, 0.5)  # the weights of ViT-L-14,laion2b_s32b_b82k
+    siglip, said = guessed("ViT-B-16-SigLIP")
+    assert (siglip["mean"], siglip["resize_mode"]) == ((0.5, 0.5, 0.5), "squash")  # on which all its tags agree
+    assert "not in the file: what all public checkpoints of ViT-B-16-SigLIP have is used (mean 0.5 0.5 0.5" in said
+    large, said = guessed("ViT-L-14")
+    assert large["mean"] == open_clip.OPENAI_DATASET_MEAN  # its tags do not agree
+    assert "open_clip's default is used (mean 0.481455 0.457827 0.408211, std 0.268" in said
+    assert "give `preprocess:` in benchmarks.yaml" in said
+
+
+def test_a_trained_file_says_its_preprocessing_under_any_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    content = torch.load(save_trained(path).path)
+    plain = models.open_checkpoint(of_file(path, "ViT-B-16-SigLIP"), offline=True)  # trained with the trainer's own
+    assert (plain.description.preprocess_cfg["mean"], plain.remarks) == (open_clip.OPENAI_DATASET_MEAN, ())
+    torch.save(content | {"preprocess_cfg": {"mean": [0.25] * 3}}, path)
+    assert models.open_checkpoint(of_file(path), offline=True).preprocessing.mean == (0.25, 0.25, 0.25)
+
+
+def with_input(path: Path, **keys: Any) -> ModelSpec:
+    entry = {"spec": f"tiny,{path}", "name": "mine", **keys}
+    (path.parent / "b.yaml").write_text(json.dumps({"models": [entry]}))
+    [spec] = models.resolve([], configuration.load(path.parent / "b.yaml"))
+    return spec
+
+
+def test_the_configuration_says_what_the_file_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs.zoo, "architectures", lambda: {"tiny": specs.zoo.Architecture("tiny", *[0] * 10)})
+    path = tmp_path / "w.pth"
+    torch.save(random_model().state_dict(), path)
+    keys = {"mean": [0.5, 0.4, 0.3], "std": 0.25, "interpolation": "bilinear", "resize_mode": "longest"}
+    encoder = models.load(with_input(path, preprocess=keys | {"fill_color": 7}), **CPU)
+    cfg = PreprocessCfg(32, "RGB", (0.5, 0.4, 0.3), (0.25,) * 3, "bilinear", "longest", 7)
+    theirs = image_transform_v2(cfg, is_train=False)
+    images = torch.stack([theirs(image) for image in photographs()])
+    with torch.inference_mode():
+        expected = random_model().encode_image(images)
+    pixels = torch.from_numpy(np.stack([encoder.pixels(image) for image in photographs()]))
+    assert torch.allclose(encoder.encode_images(pixels), expected, atol=1e-5)
+
+    opened = models.open_checkpoint(with_input(path, preprocess=keys), offline=True)
+    assert opened.remarks == ()
+    some = models.open_checkpoint(with_input(path, preprocess={"std": 0.25}), offline=True)
+    assert "std 0.25 0.25 0.25" in some.remarks[0]  # the rest is a guess still
+    plain = models.open_checkpoint(of_file(path), offline=True)
+    assert len({c.identity.preprocessing for c in (opened, some, plain)}) == 3
+
+
+def test_another_image_size_and_context_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs.zoo, "architectures", lambda: {"tiny": specs.zoo.Architecture("tiny", *[0] * 10)})
+    path = tmp_path / "w.pth"
+    torch.save(random_model().state_dict(), path)
+    theirs = open_clip.create_model("tiny", pretrained=str(path), force_image_size=48).eval()
+    for keys in ({"image_size": 48}, {"preprocess": {"size": 48}}):
+        ours = models.load(with_input(path, **keys), **CPU)
+        pixels = torch.stack([torch.from_numpy(ours.pixels(image)) for image in photographs()])
+        assert pixels.shape == (7, 48, 48, 3)
+        with torch.inference_mode():
+            normal = Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+            expected = theirs.encode_image(normal(pixels.permute(0, 3, 1, 2).float() / 255))
+        assert torch.allclose(ours.encode_images(pixels), expected, atol=1e-5)
+        assert ours.info.image_size == 48
+    plain = models.open_checkpoint(of_file(path), offline=True)
+    assert ours.identity.model != plain.identity.model
+    assert ours.info.gmacs_image > 2 * plain.info.gmacs_image  # 36 patches and not 16
+    short = TINY | {"text_cfg": TEXT | {"context_length": 11}}
+    assert "has the shape (24, 32), but tiny needs (11, 32)" in refused(with_input(path, context_length=11))
+    torch.save(random_model(short).state_dict(), path)
+    encoder = models.load(with_input(path, context_length=11), **CPU)
+    tokens = open_clip.SimpleTokenizer(context_length=11)(TEXTS)
+    assert torch.equal(encoder.tokenize(TEXTS), tokens)
+    with torch.inference_mode():
+        assert torch.equal(encoder.encode_tokens(tokens), random_model(short).encode_text(tokens))
+    with pytest.raises(UsageError, match=r"image_size is 48, but preprocess\.size is 64\. Give one of them"):
+        with_input(path, image_size=48, preprocess={"size": 64})
 
 
 def test_bf16_is_close_to_fp32_and_leaves_as_fp32(tmp_path: Path) -> None:
@@ -477,9 +571,6 @@ def test_activation_on_record_must_be_the_architecture_s(tmp_path: Path) -> None
     path = tmp_path / "w.pt"
     save_trained(path, TINY | {"quick_gelu": True})
     assert "was trained with QuickGELU, but tiny computes GELU" in refused(of_file(path))
-    published = tmp_path / "b32_400m.pt"  # MetaCLIP's own file name
-    torch.save({"x": torch.zeros(1)}, published)
-    assert "Use ViT-B-32-quickgelu," in refused(of_file(published, "ViT-B-32"))
 
 
 def test_a_vocabulary_smaller_than_the_tokenizer_s(tmp_path: Path) -> None:

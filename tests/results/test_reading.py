@@ -13,7 +13,8 @@ import pytest
 
 from clipeval import read_results
 from clipeval.errors import UsageError
-from clipeval.results import bounded, reading
+from clipeval.importers import raw
+from clipeval.results import bounded, reading, samples
 from clipeval.results.columns import records
 from clipeval.results.schema import COLUMNS
 
@@ -177,3 +178,105 @@ def test_a_text_that_is_no_utf_8_is_a_fault_of_the_file(tmp_path):
     pq.write_table(pa.table({"model": texts, "value": [0.5, 0.5]}), tmp_path / "t.parquet")
     with pytest.raises(UsageError, match=r"t.parquet: not a readable results table: .*UTF-?8"):
         read_results(tmp_path / "t.parquet")
+
+
+def csv(path, *lines):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+HEAD = "model,dataset,task,metric,value,n"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "expected"),
+    [
+        ("acc1", "60.5", r"row 2 \(m, d\), column value: acc1 = 60.5 is outside \[0, 1\]: in percent\? Write 0.605"),
+        ("mean_average_precision", "1.5", "mean_average_precision = 1.5 is outside"),
+        ("acc_worst_region", "-0.25", r"= -0.25 is outside \[0, 1\]\. Values are fractions"),
+        ("image_retrieval_recall@7", "250", r"= 250 is outside \[0, 1\]\. Values"),
+    ],
+)
+def test_every_command_refuses_a_share_outside_0_and_1(tmp_path, command, metric, value, expected):
+    good = csv(tmp_path / "good.csv", HEAD, f"m,d,t,{metric},0.5,9")
+    bad = csv(tmp_path / "bad.csv", HEAD, f"m,c,t,{metric},0.5,9", f"m,d,t,{metric},{value},9")
+    frame = pd.read_csv(bad)
+    frame.to_parquet(tmp_path / "bad.parquet")
+    with pytest.raises(UsageError, match=f"bad.parquet: .*{expected}"):
+        read_results(tmp_path / "bad.parquet")
+    with pytest.raises(UsageError, match=expected):
+        reading.typed(frame)
+    for words in (
+        ["check", bad, "--against", good],
+        ["check", good, "--against", bad],
+        ["report", bad, "-o", tmp_path / "page"],
+        ["fit", bad],
+        ["import", bad, "-o", tmp_path / "tidy"],
+    ):
+        code, _, said = command("clipeval", *words)
+        assert code == 2, words
+        assert f"{metric} = {value} is outside [0, 1]" in said
+    assert not (tmp_path / "page").exists()
+    assert not (tmp_path / "tidy").exists()
+
+
+def test_what_is_no_share_or_no_value_may_be_anything(tmp_path):
+    lines = ["m,d,t,loss,60.5,9,ok", "m,d,t,acc1,60,9,failed", "m,e,t,acc1,1.0000000000000002,9,", "m,f,t,acc1,,9,ok"]
+    found = read_results(csv(tmp_path / "a.csv", HEAD + ",status", *lines))
+    assert found["value"].tolist()[:2] == [60.5, 60]
+    wide = csv(tmp_path / "b.csv", HEAD + ",ci_low,ci_high", "m,d,t,acc1,0.5,9,0.4,60")
+    with pytest.raises(UsageError, match="column ci_high: acc1 = 60 is outside"):
+        read_results(wide)
+
+
+def test_a_column_without_a_name_is_left_out_and_said(tmp_path, capsys):
+    frame = pd.DataFrame([GOOD, GOOD | {"dataset": "e"}])
+    frame.to_csv(tmp_path / "index.csv")  # pandas writes its index under no name
+    found = read_results(tmp_path / "index.csv")
+    assert capsys.readouterr().err == f"{tmp_path / 'index.csv'}: without a name and left out: column 1.\n"
+    assert found["dataset"].tolist() == ["d", "e"]
+    assert set(found.columns) == set(COLUMNS)
+    two = csv(tmp_path / "two.csv", "model,,dataset,task,metric,value,", "m,7,d,t,acc1,0.5,")
+    assert read_results(two)["value"].tolist() == [0.5]
+    assert "left out: column 2, 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (HEAD.replace(",", ";") + "\nm;d;t;acc1;0,5;9\n", "one column, 'model;dataset;.*separated by semicolons"),
+        (HEAD.replace(",", "\t") + "\nm\td\n", "it is separated by tabs"),
+        (HEAD.replace(",", "|") + "\n", "it is separated by vertical bars"),
+        (HEAD.replace(",", ", ") + "\nm, d\n", "blanks around names of columns: ' dataset', ' task'"),
+        (HEAD + ",value\nm,d,t,acc1,0.5,9,0.6\n", "it has two columns 'value'"),
+        (HEAD + '\nm,d,t,acc1,"0,5",9\n', "row 1, column value: '0,5' .* with a point, not a comma"),
+        (HEAD + "\nm,d,t,acc1,0.5,9,7\n", r"more cells than its header \(model, dataset, task, metric, value, n\)"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said_in_its_words(tmp_path, text, expected):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    with pytest.raises(UsageError, match=expected):
+        read_results(tmp_path / "a.csv")
+
+
+def test_the_other_encodings_of_spreadsheets(tmp_path):
+    text = f"{HEAD}\nm,d,t,acc1,0.5,9\n"
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-8-sig"))
+    assert read_results(tmp_path / "a.csv")["model"].tolist() == ["m"]
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-16"))
+    with pytest.raises(UsageError, match="it is UTF-16 text: save it as UTF-8"):
+        read_results(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    "read", [reading.read_results, lambda path: raw.read(path), lambda path: samples.read(path, "c")]
+)
+def test_no_memory_is_not_the_file_s_fault(tmp_path, monkeypatch, read):
+    path = parquet(tmp_path / "a.parquet")
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(bounded, "parquet", full)
+    with pytest.raises(MemoryError):
+        read(path)

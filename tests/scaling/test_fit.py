@@ -287,7 +287,7 @@ def test_tables_are_read_from_files_folders_and_names(tmp_path):
 
 def test_a_row_of_a_file_is_named_with_the_file(tmp_path):
     rows = table()
-    rows.loc[8, "value"] = 7.0
+    rows.loc[8, "value"] = 1.0
     rows[:6].to_csv(tmp_path / "a.csv", index=False)
     rows[6:].to_csv(tmp_path / "b.csv", index=False)
     with pytest.raises(MeasureError, match=r"b.csv: row 3 \(b2, my-birds, acc1\)"):

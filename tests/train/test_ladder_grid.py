@@ -66,7 +66,7 @@ GRID = {"model": ["xs"], "source": ["a"], "samples": [64]}
         ({"grids": {}}, r"grids: unknown key\. Did you mean 'grid'\?"),
         ({"grid": {}}, r"grid: dictionary should have at least 1 item"),
         ({"grid": {"model": []}}, r"grid\.model: an empty list leaves nothing to run"),
-        ({"grid": {"model": "xs"}}, r"grid\.model: .*valid tuple"),
+        ({"grid": {"model": "xs"}}, r"grid\.model: expected a list: \[xs\]"),
         ({"grid": {**GRID, "sample": [1]}}, r"grid\.sample: unknown key\. Did you mean 'samples'\?"),
         ({"grid": {**GRID, "data": [1]}}, r"grid\.data: vary `source`"),
         ({"grid": {**GRID, "samples": [64, 64.0]}}, r"grid\.samples\[0\] and \[1\]: .*both be called 'xs-a-64'"),

@@ -43,7 +43,7 @@ def test_export_prints_what_open_clip_loads(train, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["pretrain", "FILE", "lr=x"], 2, "lr: input should be a valid number"),
+        (["pretrain", "FILE", "lr=x"], 2, "lr: expected a number"),
         (["pretrain", "missing.yaml"], 2, "missing.yaml: cannot read the configuration"),
         (["pretrain", "FILE", "model=ViT-B-31"], 2, "Did you mean 'ViT-B-32'?"),
         (["pretrain"], 2, "Missing argument"),

@@ -16,6 +16,7 @@ from clipeval.datasets.braces import MOST_NAMES
 from clipeval.datasets.lines import read_lines
 from clipeval.datasets.selection import refuse_commands
 from clipeval.errors import DataError, UsageError, few
+from clipeval.paths import with_home
 from clipeval.remote.copies import is_remote
 from clipeval.remote.door import fetch, of_hub, snapshot_of
 from clipeval.remote.origin import PUBLIC_HUB
@@ -112,7 +113,7 @@ def _expand(reference: str) -> list[str]:
     urls: list[str] = []
     for part in (part for line in lines if line for part in line.split("::")):
         try:
-            urls += braces.expand(part)
+            urls += braces.expand(with_home(part))
         except ValueError as error:
             raise DataError(f"{reference}: '{part:.200}': {error}. Write {{00000..00099}}.") from error
         if len(urls) > MOST_NAMES:

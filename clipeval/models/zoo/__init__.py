@@ -115,7 +115,7 @@ def by_hub(repository: str) -> Checkpoint | None:
 
 
 def by_file_name(arch: str, file_name: str) -> Checkpoint | None:
-    """The paper's checkpoint file of this name, wherever it was downloaded to, or None."""
+    """The paper's checkpoint that was published under this file name, or None. A name proves nothing: a hint only."""
     return checkpoints().get((arch, CHERTI2023_FILES + file_name))
 
 
