@@ -44,6 +44,9 @@ class Dataset(ABC):
         choices: for image-caption selection (SugarCrepe, Winoground): per image the candidate captions, the true
             one first; or None.
         groups: with ``choices``, the item each image belongs to (Winoground's items hold two images); or None.
+        digests: one hex digest per image's bytes, or None where images are not files.
+        metadata: ``[n, F]`` numbers per image that are no labels (WILDS's fields), or None.
+        remarks: sentences on what was left out or changed when the data was read. They decide nothing.
     """
 
     name: str
@@ -55,6 +58,9 @@ class Dataset(ABC):
     captions: Sequence[tuple[str, ...]] | None = None
     choices: Sequence[tuple[str, ...]] | None = None
     groups: np.ndarray | None = None
+    digests: Sequence[str] | None = None
+    metadata: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -28,6 +28,9 @@ class LoadedDataset(Dataset):
     captions: Sequence[tuple[str, ...]] | None = None
     choices: Sequence[tuple[str, ...]] | None = None
     groups: np.ndarray | None = None
+    digests: Sequence[str] | None = None
+    metadata: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
 
     def image(self, index: int) -> Image.Image:
         """Decode one image. Raises DataError that names the sample when it is missing, corrupt or truncated."""

@@ -28,6 +28,9 @@ class Subset(Dataset):
         self.captions = None if whole.captions is None else _pick(whole.captions, indices)
         self.choices = None if whole.choices is None else _pick(whole.choices, indices)
         self.groups = None if whole.groups is None else whole.groups[indices]
+        self.digests = None if whole.digests is None else _pick(whole.digests, indices)
+        self.metadata = None if whole.metadata is None else whole.metadata[indices]
+        self.remarks = whole.remarks
 
     def image(self, index: int) -> Image.Image:
         """Decode one image of the subset. Raises DataError."""

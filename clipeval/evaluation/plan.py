@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipeval import datasets, digest, identity, models
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, UsageError
+from clipeval.datasets.contents import shared_images
+from clipeval.errors import ClipevalError, DataError, ModelError, UsageError
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.request import Request
 from clipeval.identity import CheckpointIdentity, DatasetIdentity, Measure
@@ -89,6 +90,15 @@ class Plan:
     suites: tuple[suites.SuiteRequest, ...]
     notes: tuple[str, ...] = ()
     """What a person should know of it, each a line."""
+    split_remarks: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Sentences on what was read, by data set and split."""
+
+    def remarks(self, cell: Cell) -> list[str]:
+        """Sentences on the checkpoint and the splits of a cell, for its rows. They decide nothing."""
+        found = list(_remarks_of(self.checkpoints.get(cell.model.name)))
+        for split in (cell.entry.split, *training_splits(cell)):
+            found += self.split_remarks.get((cell.dataset, split), ())
+        return found
 
     def infos(self) -> list[ModelInfo]:
         """What is known of each checkpoint."""
@@ -127,18 +137,27 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     asked = [
         cell for spec in specs for name in selection.datasets for cell in _cells_of(spec, name, shelf, tasks, request)
     ]
-    cells = [_read(cell, checkpoints[cell.model.name], shelf, dry) for cell in asked]
+    cells = [_read(cell, checkpoints[cell.model.name], shelf, dry, bool(tasks)) for cell in asked]
     history = _History(ledger, checkpoints, shelf)
     cells = [history.compared(cell, options.rerun) for cell in cells]
+    opened = {name: found for name, found in checkpoints.items() if not isinstance(found, ClipevalError)}
+    remarks = shelf.remarks()
+    of_splits = [f"{name}: {sentence}" for (name, _), sentences in remarks.items() for sentence in sentences]
+    of_checkpoints = [f"{name}: {sentence}" for name, found in opened.items() for sentence in _remarks_of(found)]
     return Plan(
         request,
         tuple(cells),
-        {name: found for name, found in checkpoints.items() if not isinstance(found, ClipevalError)},
+        opened,
         {name: found for name in selection.datasets if isinstance(found := shelf.open(name), Dataset)},
         shelf.trained_on(),
         tuple(suites.requests(config, selection.suites, sorted({cell.task.name for cell in cells}))),
-        tuple(history.notes()),
+        (*history.notes(), *of_splits, *of_checkpoints),
+        remarks,
     )
+
+
+def _remarks_of(checkpoint: Checkpoint | None) -> tuple[str, ...]:
+    return getattr(checkpoint, "remarks", ())
 
 
 def _identified(spec: ModelSpec, offline: bool) -> Checkpoint:
@@ -174,7 +193,26 @@ class _Shelf:
         if broken := [found for found in (scored, *splits) if isinstance(found, ClipevalError)]:
             return broken[0]
         assert isinstance(scored, Dataset)
-        return dataset_identity(scored, [found for found in splits if isinstance(found, Dataset)])
+        training = [found for found in splits if isinstance(found, Dataset)]
+        for split in training:
+            require_same_classes(scored, split)
+        return dataset_identity(scored, training)
+
+    def remarks(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """Sentences on every opened split: those of a split that is trained on name it, and count the scored images
+        that are in it."""
+        found = {}
+        for (name, split), dataset in self._splits.items():
+            if not isinstance(dataset, Dataset):
+                continue
+            if split == self.entries[name].split:
+                found[name, split] = dataset.remarks
+            else:
+                scored = self.open(name)
+                both = shared_images(scored, dataset) if isinstance(scored, Dataset) else None
+                said = [f"split '{split}': {sentence}" for sentence in dataset.remarks]
+                found[name, split] = (*said, *([both] if both else []))
+        return found
 
     def trained_on(self) -> dict[tuple[str, str], Dataset]:
         """The opened splits that are not scored."""
@@ -183,6 +221,18 @@ class _Shelf:
             for (name, split), found in self._splits.items()
             if isinstance(found, Dataset) and split != self.entries[name].split
         }
+
+
+def require_same_classes(scored: Dataset, trained: Dataset) -> None:
+    """Raises DataError where a label means another class in the split that is trained on."""
+    ours, theirs = (split.prompts.classes if split.prompts else () for split in (scored, trained))
+    if ours and theirs and ours != theirs:
+        place = next((k for k, pair in enumerate(zip(ours, theirs, strict=False)) if len(set(pair)) > 1), None)
+        differ = f"label {place} is '{ours[place]}' and '{theirs[place]}'" if place is not None else "of other lengths"
+        raise DataError(
+            f"{scored.name}: the splits '{scored.split}' and '{trained.split}' have different class lists: {differ}. "
+            "Give both the same classes in the same order."
+        )
 
 
 def training_splits(cell: Cell) -> list[str]:
@@ -217,8 +267,10 @@ def _default_tasks(entry: DatasetEntry, dataset: Dataset | ClipevalError) -> lis
     zero_shot = [task for task in allowed if "train" not in task.needs]
     if isinstance(dataset, Dataset):
         contents = datasets.capabilities(dataset)
-        return [task for task in zero_shot if set(task.needs) <= contents]
-    return zero_shot if entry.tasks else zero_shot[:1]
+        possible = [task for task in zero_shot if set(task.needs) <= contents]
+        nameless = [task for task in zero_shot if set(task.needs) - contents == {"prompts"}]  # rows that say so
+        return possible + nameless or zero_shot[:1] or allowed[:1]
+    return zero_shot[: None if entry.tasks else 1] or allowed[:1]
 
 
 def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, int]]:
@@ -233,17 +285,23 @@ def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, in
             yield shots, options.seed + draw
 
 
-def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: _Shelf, dry: bool) -> Cell:
-    """The cell with its identities, and whether they allow it to be measured."""
+def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: _Shelf, dry: bool, asked: bool) -> Cell:
+    """The cell with its identities, and whether they allow it to be measured. Its task may not be ``asked`` for."""
     if not isinstance(checkpoint, ClipevalError):
         cell = replace(cell, checkpoint=checkpoint.identity)
     lacking = _lacking(cell, shelf.open(cell.dataset))
-    data = attempt(shelf.identity, cell, trained=not lacking)
+    unasked = "train" in cell.task.needs and not asked
+    data = attempt(shelf.identity, cell, trained=not lacking and not unasked)
     if isinstance(data, ClipevalError):
         return _absent(cell, data, dry)
     cell = replace(cell, data=data)
     if lacking:
-        return replace(cell, state="skipped", reason=f"{cell.dataset} has no {' and no '.join(lacking)}")
+        advice = _NAMELESS if lacking == [_NEED_WORDS["prompts"]] else ""
+        return replace(cell, state="skipped", reason=f"{cell.dataset} has no {' and no '.join(lacking)}{advice}")
+    if unasked:
+        word = cell.task.short or cell.task.name
+        reason = f"{cell.task.name} trains on the data, which has to be asked for: -t {word}"
+        return replace(cell, state="skipped", reason=reason)
     return cell if not isinstance(checkpoint, ClipevalError) else _absent(cell, checkpoint, dry)
 
 
@@ -253,6 +311,7 @@ def _absent(cell: Cell, error: ClipevalError, dry: bool) -> Cell:
 
 
 _NEED_WORDS = {"prompts": "class names", "train": "training split"}
+_NAMELESS = ": give them in classnames.txt or under prompts: in benchmarks.yaml, or ask for what needs none: -t probe"
 
 
 def _lacking(cell: Cell, dataset: Dataset | ClipevalError) -> list[str]:
