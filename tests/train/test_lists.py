@@ -68,7 +68,7 @@ def test_bad_rows_are_counted_by_reason(folder):
     )
     source = opened(folder / "a.csv")
     assert source.tally.read == 6
-    assert source.tally.bad == {"no image path or no caption": 2}
+    assert source.tally.bad == {"no image or no caption": 2}
     assert source.units.tolist() == [4]
     for index, reason in ((1, "caption is not UTF-8"), (2, "image file cannot be read"), (3, "undecodable image")):
         with pytest.raises(BadSample, match=f"^{reason}$"):
