@@ -192,3 +192,23 @@ def test_splits_with_other_class_lists_are_not_trained_on(zoo, run):
     with pytest.raises(DataError, match="have different class lists: label 0 is 'y' and 'x'"):
         require_same_classes(*opened)
     require_same_classes(opened[0], opened[0])
+
+
+@pytest.mark.parametrize(("pad", "end"), [("<pad>", "</s>"), ("</s>", "</s>"), ("<pad>", None)])
+def test_tokenizers_of_transformers_tell_cut_texts_too(zoo, pad, end):
+    """With an end of its own, with one that also fills up, and without any."""
+    from open_clip.tokenizer import HFTokenizer
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", *"abcdefghij"])}
+    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    if end:
+        made.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, words[end])])
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, pad_token=pad, eos_token="</s>", unk_token="<unk>")
+    fast.save_pretrained(zoo / "tokenizer")
+    encoder = encoder_of(tiny_checkpoint(zoo / "short.pt", 2, SHORT))
+    encoder._tokenizer = HFTokenizer(str(zoo / "tokenizer"), context_length=9)
+    texts = [" ".join("abcdefghij"[k % 10] for k in range(count)) for count in range(14)]
+    assert encoder.are_cut(texts).tolist() == [count + (end is not None) > 9 for count in range(14)]
