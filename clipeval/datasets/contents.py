@@ -4,7 +4,8 @@ when a data set is opened, so that it is known too when the pixels come from the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from clipeval import digest
 from clipeval.datasets import png
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.images import BYTE_LIMIT, opened
+from clipeval.errors import few
+from clipeval.paths import readable
 from clipeval.regular import read_regular
 
 _FORMAT = 1
@@ -54,6 +57,16 @@ def remarks(contents: Sequence[Content]) -> Iterator[str]:
         yield f"{alpha:,} of {total} have transparency, which is dropped: what it covers is seen as the file holds it"
     if deep := sum(_DEEP in content.lost for content in contents):
         yield f"{deep:,} of {total} have more than 8 bits per channel, of which the high 8 are used"
+
+
+def unread(files: Iterable[Path]) -> Iterator[str]:
+    """A sentence on the files that are left out because of their suffix; hidden ones are nobody's images."""
+    kinds = Counter(
+        path.suffix.lower() or "without a suffix" for path in files if path.name[0] != "." and path.is_file()
+    )
+    if kinds:
+        listed = few(f"{readable(kind)}: {count:,}" for kind, count in kinds.most_common())
+        yield f"{kinds.total():,} files are not read because of their suffix ({listed})"
 
 
 def _lost(data: bytes) -> str:

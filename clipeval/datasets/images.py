@@ -142,7 +142,7 @@ def naming(sample: str) -> Iterator[None]:
     """
     try:
         yield
-    except MeasureError:
+    except (MeasureError, MemoryError):
         raise
     except (TooLarge, Unscaled) as error:
         raise DataError(f"{sample}: {error}.") from error

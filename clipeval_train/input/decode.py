@@ -28,6 +28,8 @@ def decode_image(data: bytes) -> torch.Tensor:
             return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)
     except (TooLarge, Image.DecompressionBombError):
         raise BadSample("image too large") from None
+    except MemoryError:
+        raise
     except Exception:  # decoders raise errors of many kinds on damaged data
         raise BadSample("undecodable image") from None
 

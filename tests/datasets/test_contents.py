@@ -210,3 +210,14 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path: Path, odd_image
     assert len(dataset) == 5
     assert all(dataset.image(index).size == (37, 23) for index in range(5))
     assert dataset.remarks[0].startswith("3 files are not read")
+
+
+def test_files_that_an_image_folder_of_the_hub_leaves_out_are_counted(tmp_path: Path, odd_images: dict) -> None:
+    for label in ("a", "b"):
+        place = tmp_path / "f" / "test" / label
+        place.mkdir(parents=True)
+        (place / "0.png").write_bytes(odd_images["2.png"])
+        (place / "1.heic").write_bytes(b"x")
+    (tmp_path / "f" / "README.md").write_text("photographs")
+    remarks = datasets.open_dataset("d", DatasetEntry(spec=f"hf:{tmp_path / 'f'}")).remarks
+    assert remarks == ("2 files are not read because of their suffix (.heic: 2)",)

@@ -212,3 +212,25 @@ def test_tokenizers_of_transformers_tell_cut_texts_too(zoo, pad, end):
     encoder._tokenizer = HFTokenizer(str(zoo / "tokenizer"), context_length=9)
     texts = [" ".join("abcdefghij"[k % 10] for k in range(count)) for count in range(14)]
     assert encoder.are_cut(texts).tolist() == [count + (end is not None) > 9 for count in range(14)]
+
+
+def test_progress_counts_every_split_by_itself(zoo, run, monkeypatch):
+    """86 of 31 images, where the training split was counted into the total of the other."""
+    from clipeval.console import RunProgress
+
+    stretches = []
+    start, advance = RunProgress.start, RunProgress.advance
+
+    def started(self, label, items):
+        stretches.append([label, items, 0])
+        start(self, label, items)
+
+    def advanced(self, items, stored):
+        stretches[-1][2] += items
+        advance(self, items, stored)
+
+    monkeypatch.setattr(RunProgress, "start", started)
+    monkeypatch.setattr(RunProgress, "advance", advanced)
+    run("-d", f"folder:{zoo}/colours", "-t", "probe", "-t", "classification", "--shots", "full", given=("a.pt",))
+    assert all(done == total for _, total, done in stretches)
+    assert [(label.rpartition(" ")[2], total) for label, total, _ in stretches[1:]] == [("test", 14), ("train", 19)]

@@ -8,7 +8,6 @@ the folders are numbers, its lines are in the order of the numbers.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +78,7 @@ def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offl
 
 def _left_out(split: Path, files: Sequence[Path]) -> Iterator[str]:
     """What of a split is not read, by suffix and by place."""
-    others = [path for path in files if path.suffix.lower() not in SUFFIXES and path.name[0] != "." and path.is_file()]
-    kinds = Counter(path.suffix.lower() or "without a suffix" for path in others)
-    if kinds:
-        listed = few(f"{readable(kind)}: {count:,}" for kind, count in kinds.most_common())
-        yield f"{len(others):,} files are not read because of their suffix ({listed})"
+    yield from contents.unread(path for path in files if path.suffix.lower() not in SUFFIXES)
     if beside := sum(path.suffix.lower() in SUFFIXES and path.name[0] != "." for path in split.iterdir()):
         yield f"{beside:,} images are not read because they lie in no class folder"
 

@@ -54,8 +54,18 @@ def open_hf(name: str, reference: str, split: str, entry: DatasetEntry, offline:
         prompts=prompts,
         captions=captions,
         digests=[image.sha256 for image in images.contents],
-        remarks=tuple(contents.remarks(images.contents)),
+        remarks=(*_unread(rows, root), *contents.remarks(images.contents)),
     )
+
+
+def _unread(rows: Any, root: Path) -> Iterator[str]:
+    """What the reader of image folders passes over without a word."""
+    if rows.info.builder_name != "imagefolder" or not root.is_dir():
+        return
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+    known = {*ImageFolder.EXTENSIONS, ".md", ".json", ".jsonl", ".csv", ".parquet", ".yaml", ".zip", ".tar", ".gz"}
+    yield from contents.unread(path for path in sorted(root.rglob("*")) if path.suffix.lower() not in known)
 
 
 @contextlib.contextmanager
