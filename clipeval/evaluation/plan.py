@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipeval import datasets, digest, identity, models
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.datasets.contents import shared_images
-from clipeval.errors import ClipevalError, DataError, ModelError, UsageError
+from clipeval.errors import ClipevalError, ModelError, UsageError
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.request import Request
+from clipeval.evaluation.shelf import Shelf
 from clipeval.identity import CheckpointIdentity, DatasetIdentity, Measure
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
@@ -132,7 +132,7 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     if not selection.datasets:
         raise UsageError("no data set given: name one with -d, for example: -d digits (all: clipeval list datasets)")
     offline = options.offline or dry
-    shelf = _Shelf(selection.datasets, offline)
+    shelf = Shelf(selection.datasets, offline)
     checkpoints = {spec.name: attempt(_identified, spec, offline) for spec in specs}
     asked = [
         cell for spec in specs for name in selection.datasets for cell in _cells_of(spec, name, shelf, tasks, request)
@@ -171,70 +171,6 @@ def _identified(spec: ModelSpec, offline: bool) -> Checkpoint:
     return checkpoint
 
 
-class _Shelf:
-    """The data sets of a run, each split opened when first asked for. What cannot be opened is its error."""
-
-    def __init__(self, entries: dict[str, DatasetEntry], offline: bool) -> None:
-        self.entries = entries
-        self._offline = offline
-        self._splits: dict[tuple[str, str], Dataset | ClipevalError] = {}
-
-    def open(self, name: str, split: str | None = None) -> Dataset | ClipevalError:
-        """A split, by default the one that is scored."""
-        key = name, split or self.entries[name].split
-        if key not in self._splits:
-            self._splits[key] = attempt(datasets.open_dataset, name, self.entries[name], split, offline=self._offline)
-        return self._splits[key]
-
-    def identity(self, cell: Cell, *, trained: bool) -> DatasetIdentity | ClipevalError:
-        """What ``cell`` reads, its training splits only where they are ``trained`` on."""
-        scored = self.open(cell.dataset)
-        splits = [self.open(cell.dataset, split) for split in training_splits(cell)] if trained else []
-        if broken := [found for found in (scored, *splits) if isinstance(found, ClipevalError)]:
-            return broken[0]
-        assert isinstance(scored, Dataset)
-        training = [found for found in splits if isinstance(found, Dataset)]
-        for split in training:
-            require_same_classes(scored, split)
-        return dataset_identity(scored, training)
-
-    def remarks(self) -> dict[tuple[str, str], tuple[str, ...]]:
-        """Sentences on every opened split: those of a split that is trained on name it, and count the scored images
-        that are in it."""
-        found = {}
-        for (name, split), dataset in self._splits.items():
-            if not isinstance(dataset, Dataset):
-                continue
-            if split == self.entries[name].split:
-                found[name, split] = dataset.remarks
-            else:
-                scored = self.open(name)
-                both = shared_images(scored, dataset) if isinstance(scored, Dataset) else None
-                said = [f"split '{split}': {sentence}" for sentence in dataset.remarks]
-                found[name, split] = (*said, *([both] if both else []))
-        return found
-
-    def trained_on(self) -> dict[tuple[str, str], Dataset]:
-        """The opened splits that are not scored."""
-        return {
-            (name, split): found
-            for (name, split), found in self._splits.items()
-            if isinstance(found, Dataset) and split != self.entries[name].split
-        }
-
-
-def require_same_classes(scored: Dataset, trained: Dataset) -> None:
-    """Raises DataError where a label means another class in the split that is trained on."""
-    ours, theirs = (split.prompts.classes if split.prompts else () for split in (scored, trained))
-    if ours and theirs and ours != theirs:
-        place = next((k for k, pair in enumerate(zip(ours, theirs, strict=False)) if len(set(pair)) > 1), None)
-        differ = f"label {place} is '{ours[place]}' and '{theirs[place]}'" if place is not None else "of other lengths"
-        raise DataError(
-            f"{scored.name}: the splits '{scored.split}' and '{trained.split}' have different class lists: {differ}. "
-            "Give both the same classes in the same order."
-        )
-
-
 def training_splits(cell: Cell) -> list[str]:
     """The splits that a cell's task trains on, in the order train, validation."""
     if "train" not in cell.task.needs:
@@ -242,17 +178,7 @@ def training_splits(cell: Cell) -> list[str]:
     return [split for split in (cell.entry.train_split, cell.entry.val_split) if split]
 
 
-def dataset_identity(scored: Dataset, trained: list[Dataset]) -> DatasetIdentity:
-    """Of opened splits: what is scored, and what is trained on."""
-    prompts = scored.prompts
-    return DatasetIdentity(
-        scored.fingerprint,
-        identity.train_fingerprint([split.fingerprint for split in trained]),
-        identity.prompts_digest(prompts.classes, prompts.templates) if prompts else None,
-    )
-
-
-def _cells_of(spec: ModelSpec, name: str, shelf: _Shelf, tasks: list[TaskSpec], request: Request) -> Iterator[Cell]:
+def _cells_of(spec: ModelSpec, name: str, shelf: Shelf, tasks: list[TaskSpec], request: Request) -> Iterator[Cell]:
     entry, options = shelf.entries[name], request.options
     for task in tasks or _default_tasks(entry, shelf.open(name)):
         settings = getattr(request.config.tasks, task.name, None)
@@ -285,13 +211,14 @@ def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, in
             yield shots, options.seed + draw
 
 
-def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: _Shelf, dry: bool, asked: bool) -> Cell:
+def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: Shelf, dry: bool, asked: bool) -> Cell:
     """The cell with its identities, and whether they allow it to be measured. Its task may not be ``asked`` for."""
     if not isinstance(checkpoint, ClipevalError):
         cell = replace(cell, checkpoint=checkpoint.identity)
     lacking = _lacking(cell, shelf.open(cell.dataset))
     unasked = "train" in cell.task.needs and not asked
-    data = attempt(shelf.identity, cell, trained=not lacking and not unasked)
+    trained = [] if lacking or unasked else training_splits(cell)
+    data = attempt(shelf.identity, cell.dataset, trained)
     if isinstance(data, ClipevalError):
         return _absent(cell, data, dry)
     cell = replace(cell, data=data)
@@ -325,7 +252,7 @@ def _lacking(cell: Cell, dataset: Dataset | ClipevalError) -> list[str]:
 class _History:
     """What the ledger says of the cells of a plan."""
 
-    def __init__(self, ledger: Ledger, checkpoints: dict[str, Checkpoint | ClipevalError], shelf: _Shelf) -> None:
+    def __init__(self, ledger: Ledger, checkpoints: dict[str, Checkpoint | ClipevalError], shelf: Shelf) -> None:
         self._standing = table.standing(ledger)
         self._checkpoints, self._shelf = checkpoints, shelf
         self._outdated = 0

@@ -22,8 +22,9 @@ from clipeval.embeddings.inputs import EmbeddedInputs
 from clipeval.errors import ClipevalError, DataError, ModelError
 from clipeval.evaluation.failures import InternalError, as_clipeval_errors
 from clipeval.evaluation.interrupt import look
-from clipeval.evaluation.plan import Cell, dataset_identity, training_splits
+from clipeval.evaluation.plan import Cell, training_splits
 from clipeval.evaluation.request import Options
+from clipeval.evaluation.shelf import dataset_identity
 from clipeval.tasks import load_task
 from clipeval.tasks.base import TaskResult
 

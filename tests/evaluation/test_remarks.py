@@ -183,7 +183,7 @@ def test_splits_with_other_class_lists_are_not_trained_on(zoo, run):
         cells = [{"bytes": encoded(picture(k + len(split), k % 2)), "path": None} for k in range(4)]
         hf.Dataset.from_dict({"image": cells, "label": [0, 1] * 2}, kinds).to_parquet(str(zoo / f"{split}.parquet"))
     from clipeval.errors import DataError
-    from clipeval.evaluation.plan import require_same_classes
+    from clipeval.evaluation.shelf import require_same_classes
 
     opened = [
         clipeval.datasets.open_dataset("d", config.DatasetEntry(spec=f"hf:{zoo / split}.parquet"))
