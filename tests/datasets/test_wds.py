@@ -227,7 +227,7 @@ def test_a_decompression_bomb_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         ([*members(), ("2.cls", b"1")], r"0\.tar: sample 2 has two files \.cls\."),
         ([*members()[:-1], ("2.txt", b"a fox")], r"sample 0/2 has no label \(\.cls\), and others have one"),
         ([*members()[:-1], ("2.cls", b"5")], r"class list and labels disagree: sample 0/2 has the label 5.* 5 names"),
-        ([*members()[:-1], ("2.cls", b"-1")], r"sample 0/2, label \\(.cls\\): -1 is no class index"),
+        ([*members()[:-1], ("2.cls", b"-1")], r"sample 0/2, label \(.cls\): -1 is no class index"),
         ([], r"the split 'test' of wds:.* is empty"),
     ],
 )
