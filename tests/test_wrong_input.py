@@ -202,12 +202,12 @@ def test_class_list_and_labels_disagree(run, zoo):
 
 def test_recall_among_too_few_candidates(run, zoo):
     caption_shards(zoo / "few", images=4)
-    code, out, err = run("-t", "retrieval", dataset=f"wds:{zoo}/few", good=False)
-    assert code == 3
-    assert "at least 5" in err
+    code, out, _ = run("-t", "retrieval", dataset=f"wds:{zoo}/few", good=False)
+    assert code == 0
+    assert "at least 5" in out
     by_metric = {row["metric"]: row["status"] for row in json.loads(out)["rows"]}
     assert by_metric["image_retrieval_recall@1"] == "ok"
-    assert by_metric["image_retrieval_recall@5"] == "failed"
+    assert by_metric["image_retrieval_recall@5"] == "skipped"
 
 
 def test_class_with_too_few_shots(run):

@@ -45,6 +45,9 @@ class Dataset(ABC):
             one first; or None.
         groups: with ``choices``, the item each image belongs to (Winoground's items hold two images); or None.
         revision: the commit of the hub's repository that it was read from; empty for what is of none.
+        digests: one hex digest per image's bytes, or None where images are not files.
+        metadata: ``[n, F]`` numbers per image that are no labels (WILDS's fields), or None.
+        remarks: sentences on what was left out or changed when the data was read. They decide nothing.
     """
 
     name: str
@@ -57,6 +60,9 @@ class Dataset(ABC):
     choices: Sequence[tuple[str, ...]] | None = None
     groups: np.ndarray | None = None
     revision: str = ""
+    digests: Sequence[str] | None = None
+    metadata: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -13,7 +13,8 @@ _LINE_LIMIT = 10_000
 
 
 def read_lines(path: Path, name: str = "") -> list[str] | None:
-    """The lines of a UTF-8 file, without a byte order mark and the blanks around each; None where there is no file.
+    """The lines of a UTF-8 file, without a byte order mark, the blanks around each, and blank lines at the end; None
+    where there is no file.
 
     ``name`` is what messages call the file. Raises DataError for a file that cannot be read or is too large.
     """
@@ -28,4 +29,7 @@ def read_lines(path: Path, name: str = "") -> list[str] | None:
     for number, line in enumerate(lines, 1):
         if len(line) > _LINE_LIMIT:
             raise DataError(f"{name}:{number}: {len(line):,} characters are more than the limit of {_LINE_LIMIT:,}.")
-    return [line.strip() for line in lines]
+    lines = [line.strip() for line in lines]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines

@@ -29,6 +29,9 @@ class LoadedDataset(Dataset):
     choices: Sequence[tuple[str, ...]] | None = None
     groups: np.ndarray | None = None
     revision: str = ""
+    digests: Sequence[str] | None = None
+    metadata: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
 
     def image(self, index: int) -> Image.Image:
         """Decode one image. Raises DataError that names the sample when it is missing, corrupt or truncated."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import cast
 
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
+from clipeval.datasets.captions import tidied
+from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.selection import split_spec
-from clipeval.errors import ClipevalError, DataError, UsageError
+from clipeval.errors import ClipevalError, DataError, UsageError, few
 from clipeval.paths import readable
 from clipeval.remote.origin import public
 
@@ -30,7 +33,8 @@ _KEYS_OF_SCHEMES = {
     "caption_key": ("hf",),
 }
 
-Adapter = Callable[[str, str, str, DatasetEntry, bool], Dataset]
+Adapter = Callable[[str, str, str, DatasetEntry, bool], LoadedDataset]
+_SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
 
 
 def open_dataset(name: str, entry: DatasetEntry, split: str | None = None, *, offline: bool = False) -> Dataset:
@@ -38,25 +42,27 @@ def open_dataset(name: str, entry: DatasetEntry, split: str | None = None, *, of
 
     Raises DataError when data is missing (offline: not on this machine), empty or broken, when the number of samples is
     not ``entry.n`` or the content not that of ``entry.fingerprint``, when ids repeat, when class list and labels
-    disagree, or an image has no caption; UsageError for a spec that cannot be read and a key of the entry that would
-    have no effect. No message holds a secret of a URL.
+    disagree, classes are called as splits, or an image has no caption; UsageError for a spec that cannot be read and a
+    key of the entry that would have no effect. No message holds a secret of a URL.
     """
     try:
-        dataset = _adapted(name, entry, split or entry.split, offline)
-        _check_size(dataset, entry)
+        found = _adapted(name, entry, split or entry.split, offline)
+        _check_size(found, entry)
+        _check_ids(found)
+        _check_classes(found, entry)
+        _check_labels(found)
+        dataset = tidied(found)
+        _check_count(len(found), dataset, entry)
         _check_content(dataset, entry)
-        _check_ids(dataset)
-        _check_labels(dataset)
-        _check_captions(dataset)
     except ClipevalError as error:
         raise type(error)(public(str(error))) from error
     except OSError as error:
         where = readable(public(str(error.filename or entry.spec)))
         raise DataError(f"{name}: cannot read {where:.300}: {error.strerror or error}.") from error
-    return dataset
+    return replace(dataset, remarks=(*dataset.remarks, *_repeated_classes(dataset)))
 
 
-def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> Dataset:
+def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> LoadedDataset:
     scheme, reference = split_spec(entry.spec)
     if "\0" in split:
         raise UsageError(f"{name}: '{split:.80}' is no name of a split.")
@@ -82,10 +88,16 @@ def _check_keys(name: str, scheme: str, entry: DatasetEntry) -> None:
 
 
 def _check_size(dataset: Dataset, entry: DatasetEntry) -> None:
+    if len(dataset) == 0:
+        why = f" ({'; '.join(dataset.remarks)})" if dataset.remarks else ""
+        raise DataError(f"{dataset.name}: the split '{dataset.split}' of {entry.spec} is empty{why}.")
+
+
+def _check_count(rows: int, dataset: Dataset, entry: DatasetEntry) -> None:
+    """``rows`` were read, some of them perhaps of the same image."""
     found = len(dataset)
-    if found == 0:
-        raise DataError(f"{dataset.name}: the split '{dataset.split}' of {entry.spec} is empty.")
-    if dataset.split == entry.split and entry.n is not None and found != entry.n:
+    if dataset.split == entry.split and entry.n not in (None, rows, found):
+        assert entry.n is not None
         reason = (
             "a download or export was cut short" if found < entry.n else "this is another version, or several splits"
         )
@@ -128,8 +140,24 @@ def _check_labels(dataset: Dataset) -> None:
     )
 
 
-def _check_captions(dataset: Dataset) -> None:
-    for texts, what in ((dataset.captions, "caption"), (dataset.choices, "candidate captions")):
-        for sample, candidates in zip(dataset.ids, texts or (), strict=texts is not None):
-            if not candidates:
-                raise DataError(f"{dataset.name}: sample {sample} has no {what}.")
+def _check_classes(dataset: Dataset, entry: DatasetEntry) -> None:
+    """Splits taken for classes, and a language that changes nothing."""
+    if dataset.prompts is None:
+        chooses_captions = entry.spec.startswith("clip_benchmark:") and not entry.spec.startswith("clip_benchmark:wds/")
+        if entry.language != "en" and not chooses_captions:
+            raise UsageError(
+                f"benchmarks.yaml: datasets.{dataset.name}.language: means nothing here: there are no class names."
+            )
+        return
+    splits = _SPLITS | {dataset.split, entry.split, entry.train_split, entry.val_split}
+    if dataset.prompts.classes and set(dataset.prompts.classes) <= splits:
+        raise DataError(
+            f"{dataset.name}: its classes are called {few(map(repr, dataset.prompts.classes))}, as splits are: the "
+            "images lie in no class folders. Layout: SPLIT/CLASS/*.jpg"
+        )
+
+
+def _repeated_classes(dataset: Dataset) -> Iterator[str]:
+    counts = Counter(dataset.prompts.classes if dataset.prompts else ())
+    if twice := [repr(name) for name, count in counts.items() if count > 1]:
+        yield f"{len(twice)} class names stand more than once ({few(twice)}): only the first of equal names can win"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import string
 from collections.abc import Sequence
 from functools import cache
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipeval.datasets.base import Prompts
-from clipeval.errors import DataError, UsageError, suggest
+from clipeval.errors import DataError, UsageError, few, suggest
 from clipeval.paths import expand
 
 PROMPT_SETS = ("default", "clip_benchmark")
@@ -38,16 +39,22 @@ def load_prompts(
     language: str = "en",
     classes: Sequence[str] | None = None,
     templates: Sequence[str] | None = None,
+    own_language: str = "en",
 ) -> Prompts | None:
     """The prompts of a data set, or None when nobody knows its class names.
 
     ``prompt_set`` is ``default`` (None means the same), ``clip_benchmark`` or the path of a JSON file
     {"classes": [...], "templates": [...]}. ``classes`` and ``templates`` are what the data set itself brings; they
-    take precedence over CLIP_benchmark's lists. Raises UsageError for an unknown set or a file that cannot be used and
-    DataError when class names and data set disagree or the language has no list.
+    take precedence over CLIP_benchmark's lists of their language, ``own_language``. Raises UsageError for an unknown
+    set or a file that cannot be used and DataError when class names and data set disagree, a name is empty or the
+    language has no list.
     """
-    if prompt_set is not None and prompt_set not in PROMPT_SETS:
+    if prompt_set is not None and is_file(prompt_set):
+        if language != own_language:
+            raise UsageError(f"{dataset_name}: language: has no effect beside the file of prompts: '{prompt_set}'.")
         return _from_file(dataset_name, prompt_set, classes)
+    if language != own_language:
+        classes, templates = _translated(dataset_name, language, classes), None
     if classes is None:
         classes = _lookup("classnames", dataset_name, language)
     if classes is None:
@@ -59,9 +66,45 @@ def load_prompts(
         templates = _packaged(language, "zeroshot_classification_templates")["imagenet1k"] if known else None
     if prompt_set != "clip_benchmark":
         classes = _corrected(classes)
+        _check_classes(classes, dataset_name, DataError)
     prompts = Prompts(prompt_set or "default", tuple(classes), tuple(templates or GENERIC_TEMPLATES))
     _check_templates(prompts.templates, dataset_name, DataError)
     return prompts
+
+
+def is_file(prompt_set: str | None) -> bool:
+    """Whether the name of a prompt set is the path of one."""
+    return prompt_set is not None and prompt_set not in PROMPT_SETS
+
+
+def aligned(own: Sequence[str], names: Sequence[str], where: str) -> list[str]:
+    """``names``, a list in somebody's order, in the order of the classes that they are for, called ``own``.
+
+    It is taken for the same order, but for classes that are numbers and sorted as texts (0, 1, 10, 2): of those 0 is
+    the first name, or 1 where there is no 0. Raises DataError for other numbered classes in an order that is not that
+    of their numbers: nobody knows which of the two orders the names have. ``where`` names the list in messages.
+    """
+    numbers = [_number_in(name) for name in own]
+    found = [number for number, _ in numbers]
+    if len({rest for _, rest in numbers}) > 1 or None in found or found == sorted(found, key=_number):
+        return list(names)
+    start = 0 if 0 in found else 1
+    if sorted(found, key=_number) != list(range(start, start + len(names))) or numbers[0][1] != "":
+        raise DataError(
+            f"{where}: its names may be in the order of the numbers of the classes, or in the one of the classes, "
+            f"{few(own, 4)}. Give the classes numbers with leading zeros, all equally long."
+        )
+    return [names[_number(number) - start] for number in found]
+
+
+def _number_in(name: str) -> tuple[int | None, str]:
+    """The number of a class that is called by one, and what is around it."""
+    found = re.fullmatch(r"(\D*)([0-9]{1,9})(\D*)", name)
+    return (int(found[2]), f"{found[1]}#{found[3]}".removesuffix("#")) if found else (None, name)
+
+
+def _number(number: int | None) -> int:
+    return -1 if number is None else number
 
 
 def _from_file(dataset_name: str, path: str, classes: Sequence[str] | None) -> Prompts:
@@ -77,14 +120,40 @@ def _from_file(dataset_name: str, path: str, classes: Sequence[str] | None) -> P
         raise UsageError(
             f'{path}: expected {{"classes": ["..."], "templates": ["... {{c}} ..."]}} with lists of strings.'
         )
-    prompts = Prompts(Path(path).stem, tuple(document["classes"]), tuple(document["templates"]))
-    _check_templates(prompts.templates, path, UsageError)
-    if classes is not None and len(classes) != len(prompts.classes):
+    names = document["classes"]
+    if classes is not None and len(classes) != len(names):
         raise DataError(
-            f"{dataset_name}: class list and labels disagree: {path} names {len(prompts.classes)} classes, "
+            f"{dataset_name}: class list and labels disagree: {path} names {len(names)} classes, "
             f"the data set has {len(classes)}."
         )
+    if classes is not None:
+        names = aligned(classes, names, f"{dataset_name}: {path}")
+    prompts = Prompts(Path(path).stem, tuple(names), tuple(document["templates"]))
+    _check_classes(document["classes"], path, UsageError)
+    _check_templates(prompts.templates, path, UsageError)
     return prompts
+
+
+def _translated(dataset_name: str, language: str, classes: Sequence[str] | None) -> list[str]:
+    """CLIP_benchmark's class names in a language. Raises DataError where it has none, or not as many."""
+    names = _lookup("classnames", dataset_name, language)
+    if names is None:
+        raise DataError(
+            f"{dataset_name}: CLIP_benchmark has no class names of it in the language '{language}'. Leave out the "
+            "language, or give the names in a file: prompts:"
+        )
+    if classes is not None and len(names) != len(classes):
+        raise DataError(
+            f"{dataset_name}: class list and labels disagree: CLIP_benchmark has {len(names)} class names in the "
+            f"language '{language}', the data set {len(classes)}."
+        )
+    return names
+
+
+def _check_classes(classes: Sequence[str], where: str, kind: type[DataError] | type[UsageError]) -> None:
+    for index, name in enumerate(classes):
+        if not name.strip():
+            raise kind(f"{where}: class name {index + 1} of {len(classes)} is empty.")
 
 
 def _check_templates(templates: Sequence[str], where: str, kind: type[DataError] | type[UsageError]) -> None:
@@ -101,6 +170,7 @@ def _check_templates(templates: Sequence[str], where: str, kind: type[DataError]
 
 def _lookup(kind: str, dataset_name: str, language: str) -> list[str] | None:
     lists = _packaged(language, kind)
+    dataset_name = dataset_name.removesuffix(f"@{language}")
     for name in (_LISTS.get(dataset_name, dataset_name), dataset_name.removeprefix("vtab/")):
         if name in lists:
             return list(lists[name])

@@ -29,6 +29,9 @@ class Subset(Dataset):
         self.choices = None if whole.choices is None else _pick(whole.choices, indices)
         self.groups = None if whole.groups is None else whole.groups[indices]
         self.revision = whole.revision
+        self.digests = None if whole.digests is None else _pick(whole.digests, indices)
+        self.metadata = None if whole.metadata is None else whole.metadata[indices]
+        self.remarks = whole.remarks
 
     def image(self, index: int) -> Image.Image:
         """Decode one image of the subset. Raises DataError."""

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
     from clipeval.models.base import Encoder
 
 
+_BLOCK = 4096
+_EQUAL = 1e-6
+"""Relative difference below which two embeddings show nothing but the rounding of sums in another order."""
+
+
 class EmbeddedInputs:
     """``clipeval.tasks.base.Inputs`` on top of the stores.
 
-    ``open_split`` opens another split of the same data set, or returns None; ``dataset`` may be a Subset.
+    ``open_split`` opens another split of the same data set, or returns None; ``dataset`` may be a Subset. ``start`` is
+    told of every split before its images are embedded, with their number. ``remarks`` holds sentences on what was seen.
     """
 
     def __init__(
@@ -31,6 +37,7 @@ class EmbeddedInputs:
         open_split: Callable[[str], Dataset | None],
         settings: LoaderSettings,
         progress: Progress,
+        start: Callable[[str, int], None] = lambda split, images: None,
     ) -> None:
         self.dataset = dataset
         self.shots: int | None = None
@@ -42,6 +49,8 @@ class EmbeddedInputs:
         self._open_split = open_split
         self._settings = settings
         self._progress = progress
+        self._start = start
+        self.remarks: list[str] = []
         self._all_images: np.ndarray | None = None
         self._splits: dict[str, EmbeddedInputs | None] = {}
         if settings.fresh:  # before a task that trains reads from the stores by itself
@@ -57,26 +66,37 @@ class EmbeddedInputs:
         if indices is None:
             if self._all_images is None:
                 self._all_images = self._embed(np.arange(len(self.dataset)))
+                different = len(set(self.dataset.digests or self.dataset.ids))
+                self._remark_equal(self._all_images, "images", different)
             return self._all_images
         if self._all_images is not None:
             return self._all_images[indices]
         return self._embed(indices)
 
+    def _remark_equal(self, embeddings: np.ndarray, what: str, different: int) -> None:
+        """Whether a checkpoint has collapsed: embeddings of ``different`` things are all the same."""
+        if different > 1 and _are_equal(embeddings):
+            sentence = f"the embeddings of all {len(embeddings):,} {what} are equal: the checkpoint tells none apart"
+            self.remarks += [sentence] if sentence not in self.remarks else []
+
     def _embed(self, indices: np.ndarray) -> np.ndarray:
         dataset = self.dataset
+        self._start(dataset.split, len(indices))
         if isinstance(dataset, Subset):
             indices, dataset = dataset.indices[indices], dataset.whole
         return images.embed(self.encoder, dataset, indices, self._settings, self._progress)
 
     def texts(self, texts: list[str]) -> np.ndarray:
         """Embeddings ``[len(texts), D]``. Raises ModelError for a text whose embedding is not finite."""
-        return self._text_store.get(texts)
+        embeddings = self._text_store.get(texts)
+        self._remark_equal(embeddings, "texts", len(set(texts)))
+        return embeddings
 
     def split(self, kind: str) -> EmbeddedInputs | None:
         """The ``train`` or ``val`` split; None when the data set has none by that name. Raises DataError."""
         if kind not in self._splits:
             dataset = self._open_split(kind)
-            shared = self._text_store, self._open_split, self._settings, self._progress
+            shared = self._text_store, self._open_split, self._settings, self._progress, self._start
             self._splits[kind] = None if dataset is None else EmbeddedInputs(self.encoder, dataset, *shared)
         return self._splits[kind]
 
@@ -87,3 +107,13 @@ class EmbeddedInputs:
         import torch
 
         return torch.from_numpy(array).to(self.encoder.device)
+
+
+def _are_equal(embeddings: np.ndarray) -> bool:
+    """Whether all rows of ``[n, D]`` are the same."""
+    first = embeddings[:1]
+    most = _EQUAL * float(np.abs(first).max())
+    return all(
+        bool((np.abs(embeddings[start : start + _BLOCK] - first) <= most).all())
+        for start in range(0, len(embeddings), _BLOCK)
+    )

@@ -23,6 +23,7 @@ class Journal:
         self.failures: list[tuple[Cell, ClipevalError]] = []
         self._plan, self._ledger, self._progress = plan, ledger, progress
         self._offline = plan.request.options.offline
+        self._said: set[str] = set()
 
     def open(self) -> list[Cell]:
         """Record the suites, what is known of the checkpoints, and every cell that cannot or need not be tried; the
@@ -49,12 +50,15 @@ class Journal:
             with as_clipeval_errors():
                 self._ledger.add_checkpoint(asdict(self._plan.info(cell.model)))  # its file may have said more by now
                 samples.write(self._plan.request.options.out, cell.id, result.samples)
-                rows = metric_rows(cell, self._plan.info(cell.model), dataset, result, measured.timing)
+                remarks = [*self._plan.remarks(cell), *measured.remarks]
+                rows = metric_rows(cell, self._plan.info(cell.model), dataset, result, measured.timing, remarks)
                 shown = ", ".join(f"{m.name} {m.value:.4f}" for m in result.metrics if m.status == "ok")
                 self._ledger.add_cell(cell.id, rows)
         except ClipevalError as error:
             self.fail(cell, error)
             return
+        for sentence in measured.remarks:
+            self._say_once(f"{cell.dataset}: {sentence}")
         for row in rows:
             if row["status"] == "failed":
                 self.failures.append((cell, ModelError(str(row["error"]))))
@@ -67,6 +71,12 @@ class Journal:
         if not self._is_only_absent(cell):
             self._add_row(cell, str(error), "failed")
 
+    def _say_once(self, line: str) -> None:
+        """A line that other checkpoints give cause for too."""
+        if line not in self._said:
+            self._said.add(line)
+            self._progress.line(line)
+
     def _is_only_absent(self, cell: Cell) -> bool:
         """Whether an offline run lacks what the cell needs while a value of it stands: that says nothing against it."""
         unknown = cell.checkpoint is None or cell.data is None
@@ -75,4 +85,4 @@ class Journal:
 
     def _add_row(self, cell: Cell, reason: str, status: Status) -> None:
         info, dataset = self._plan.info(cell.model), self._plan.datasets.get(cell.dataset)
-        self._ledger.add_cell(cell.id, [failed_row(cell, info, dataset, reason, status)])
+        self._ledger.add_cell(cell.id, [failed_row(cell, info, dataset, reason, status, self._plan.remarks(cell))])

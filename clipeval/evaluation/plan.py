@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipeval import datasets, digest, identity, models
@@ -12,6 +12,7 @@ from clipeval.datasets.base import Dataset
 from clipeval.errors import ClipevalError, ModelError, UsageError
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.request import Request
+from clipeval.evaluation.shelf import Shelf
 from clipeval.identity import CheckpointIdentity, DatasetIdentity, Measure
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
@@ -90,6 +91,16 @@ class Plan:
     suites: tuple[suites.SuiteRequest, ...]
     notes: tuple[str, ...] = ()
     """What a person should know of it, each a line."""
+    split_remarks: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Sentences on what was read, by data set and split."""
+
+    def remarks(self, cell: Cell) -> list[str]:
+        """Sentences on the checkpoint and the splits of a cell, for its rows. They decide nothing."""
+        opened = self.checkpoints.get(cell.model.name)
+        found = [*opened.remarks] if opened else []
+        for split in (cell.entry.split, *training_splits(cell)):
+            found += self.split_remarks.get((cell.dataset, split), ())
+        return found
 
     def infos(self) -> list[ModelInfo]:
         """What is known of each checkpoint."""
@@ -127,21 +138,26 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     hub.begin()
     checkpoints = {spec.name: attempt(_identified, spec, offline) for spec in specs}
     in_vain = all(isinstance(found, ClipevalError) for found in checkpoints.values())
-    shelf = _Shelf(selection.datasets, offline or in_vain)
+    shelf = Shelf(selection.datasets, offline or in_vain)
     asked = [
         cell for spec in specs for name in selection.datasets for cell in _cells_of(spec, name, shelf, tasks, request)
     ]
-    cells = [_read(cell, checkpoints[cell.model.name], shelf, dry) for cell in asked]
+    cells = [_read(cell, checkpoints[cell.model.name], shelf, dry, bool(tasks)) for cell in asked]
     history = _History(ledger, checkpoints, shelf)
     cells = [history.compared(cell, options.rerun) for cell in cells]
+    opened = {name: found for name, found in checkpoints.items() if not isinstance(found, ClipevalError)}
+    remarks = shelf.remarks()
+    of_splits = [f"{name}: {sentence}" for (name, _), sentences in remarks.items() for sentence in sentences]
+    of_checkpoints = [f"{name}: {sentence}" for name, found in opened.items() for sentence in found.remarks]
     return Plan(
         request,
         tuple(cells),
-        {name: found for name, found in checkpoints.items() if not isinstance(found, ClipevalError)},
+        opened,
         {name: found for name in selection.datasets if isinstance(found := shelf.open(name), Dataset)},
         shelf.trained_on(),
         tuple(suites.requests(config, selection.suites, sorted({cell.task.name for cell in cells}))),
-        tuple(history.notes()),
+        (*history.notes(), *of_splits, *of_checkpoints),
+        remarks,
     )
 
 
@@ -166,39 +182,6 @@ def _identified(spec: ModelSpec, offline: bool) -> Checkpoint:
     return checkpoint
 
 
-class _Shelf:
-    """The data sets of a run, each split opened when first asked for. What cannot be opened is its error."""
-
-    def __init__(self, entries: dict[str, DatasetEntry], offline: bool) -> None:
-        self.entries = entries
-        self._offline = offline
-        self._splits: dict[tuple[str, str], Dataset | ClipevalError] = {}
-
-    def open(self, name: str, split: str | None = None) -> Dataset | ClipevalError:
-        """A split, by default the one that is scored."""
-        key = name, split or self.entries[name].split
-        if key not in self._splits:
-            self._splits[key] = attempt(datasets.open_dataset, name, self.entries[name], split, offline=self._offline)
-        return self._splits[key]
-
-    def identity(self, cell: Cell, *, trained: bool) -> DatasetIdentity | ClipevalError:
-        """What ``cell`` reads, its training splits only where they are ``trained`` on."""
-        scored = self.open(cell.dataset)
-        splits = [self.open(cell.dataset, split) for split in training_splits(cell)] if trained else []
-        if broken := [found for found in (scored, *splits) if isinstance(found, ClipevalError)]:
-            return broken[0]
-        assert isinstance(scored, Dataset)
-        return dataset_identity(scored, [found for found in splits if isinstance(found, Dataset)])
-
-    def trained_on(self) -> dict[tuple[str, str], Dataset]:
-        """The opened splits that are not scored."""
-        return {
-            (name, split): found
-            for (name, split), found in self._splits.items()
-            if isinstance(found, Dataset) and split != self.entries[name].split
-        }
-
-
 def training_splits(cell: Cell) -> list[str]:
     """The splits that a cell's task trains on, in the order train, validation."""
     if "train" not in cell.task.needs:
@@ -206,17 +189,7 @@ def training_splits(cell: Cell) -> list[str]:
     return [split for split in (cell.entry.train_split, cell.entry.val_split) if split]
 
 
-def dataset_identity(scored: Dataset, trained: list[Dataset]) -> DatasetIdentity:
-    """Of opened splits: what is scored, and what is trained on."""
-    prompts = scored.prompts
-    return DatasetIdentity(
-        scored.fingerprint,
-        identity.train_fingerprint([split.fingerprint for split in trained]),
-        identity.prompts_digest(prompts.classes, prompts.templates) if prompts else None,
-    )
-
-
-def _cells_of(spec: ModelSpec, name: str, shelf: _Shelf, tasks: list[TaskSpec], request: Request) -> Iterator[Cell]:
+def _cells_of(spec: ModelSpec, name: str, shelf: Shelf, tasks: list[TaskSpec], request: Request) -> Iterator[Cell]:
     entry, options = shelf.entries[name], request.options
     for task in tasks or _default_tasks(entry, shelf.open(name)):
         settings = getattr(request.config.tasks, task.name, None)
@@ -231,8 +204,10 @@ def _default_tasks(entry: DatasetEntry, dataset: Dataset | ClipevalError) -> lis
     zero_shot = [task for task in allowed if "train" not in task.needs]
     if isinstance(dataset, Dataset):
         contents = datasets.capabilities(dataset)
-        return [task for task in zero_shot if set(task.needs) <= contents]
-    return zero_shot if entry.tasks else zero_shot[:1]
+        possible = [task for task in zero_shot if set(task.needs) <= contents]
+        nameless = [task for task in zero_shot if set(task.needs) - contents == {"prompts"}]  # rows that say so
+        return possible + nameless or zero_shot[:1] or allowed[:1]
+    return zero_shot[: None if entry.tasks else 1] or allowed[:1]
 
 
 def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, int]]:
@@ -247,8 +222,8 @@ def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, in
             yield shots, options.seed + draw
 
 
-def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: _Shelf, dry: bool) -> Cell:
-    """The cell with its identities, and whether they allow it to be measured."""
+def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: Shelf, dry: bool, asked: bool) -> Cell:
+    """The cell with its identities, and whether they allow it to be measured. Its task may not be ``asked`` for."""
     if not isinstance(checkpoint, ClipevalError):
         model = replace(cell.model, commit=checkpoint.revision)
         cell = replace(cell, checkpoint=checkpoint.identity, model=model)
@@ -256,11 +231,18 @@ def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: _Shelf, dry
     if isinstance(opened, Dataset) and opened.revision:
         cell = replace(cell, entry=cell.entry.model_copy(update={"revision": opened.revision}))
     lacking = _lacking(cell, opened)
-    data = attempt(shelf.identity, cell, trained=not lacking)
+    unasked = "train" in cell.task.needs and not asked
+    trained = [] if lacking or unasked else training_splits(cell)
+    data = attempt(shelf.identity, cell.dataset, trained)
     if not isinstance(data, ClipevalError):
         cell = replace(cell, data=data)
         if lacking:
-            return replace(cell, state="skipped", reason=f"{cell.dataset} has no {' and no '.join(lacking)}")
+            advice = _NAMELESS if lacking == [_NEED_WORDS["prompts"]] else ""
+            return replace(cell, state="skipped", reason=f"{cell.dataset} has no {' and no '.join(lacking)}{advice}")
+        if unasked:
+            word = cell.task.short or cell.task.name
+            reason = f"{cell.task.name} trains on the data, which has to be asked for: -t {word}"
+            return replace(cell, state="skipped", reason=reason)
     errors = [found for found in (checkpoint, data) if isinstance(found, ClipevalError)]
     return _absent(cell, errors, dry) if errors else cell
 
@@ -272,6 +254,7 @@ def _absent(cell: Cell, errors: list[ClipevalError], dry: bool) -> Cell:
 
 
 _NEED_WORDS = {"prompts": "class names", "train": "training split"}
+_NAMELESS = ": give them in classnames.txt or under prompts: in benchmarks.yaml, or ask for what needs none: -t probe"
 
 
 def _lacking(cell: Cell, dataset: Dataset | ClipevalError) -> list[str]:
@@ -285,7 +268,7 @@ def _lacking(cell: Cell, dataset: Dataset | ClipevalError) -> list[str]:
 class _History:
     """What the ledger says of the cells of a plan."""
 
-    def __init__(self, ledger: Ledger, checkpoints: dict[str, Checkpoint | ClipevalError], shelf: _Shelf) -> None:
+    def __init__(self, ledger: Ledger, checkpoints: dict[str, Checkpoint | ClipevalError], shelf: Shelf) -> None:
         self._standing = table.standing(ledger)
         self._checkpoints, self._shelf = checkpoints, shelf
         self._outdated = 0

@@ -68,6 +68,8 @@ class Options:
         self._fill("offline", self.offline or is_offline())
         if self.executor == "local":
             self._fill("device", machine.resolve_device(self.device))
+            if self.precision == "fp16" and self.device == "cpu":
+                raise UsageError("--precision fp16 needs a GPU, and the device is cpu. Use bf16 or fp32.")
             self._fill("workers", machine.default_workers() if self.workers is None else self.workers)
         elif self.device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"--device {self.device}: Ray chooses the GPU of each worker. Give cuda, cpu or auto.")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipeval.datasets.subset import Subset
 from clipeval.models.base import ModelInfo
-from clipeval.plain import public
+from clipeval.plain import printable, public
 from clipeval.results import provenance
 from clipeval.results.ledger import Row
-from clipeval.results.schema import Status
+from clipeval.results.schema import REMARKS, Status
 from clipeval.version import __version__
 
 if TYPE_CHECKING:
@@ -22,11 +23,16 @@ if TYPE_CHECKING:
 _LONGEST_REASON = 10_000
 
 
-def metric_rows(cell: Cell, info: ModelInfo, dataset: Dataset, result: TaskResult, timing: dict[str, Any]) -> list[Row]:
-    """One row per metric of a measured cell."""
-    shared = _shared(cell, info, dataset) | timing
-    if result.notes:
-        shared["notes"] = json.dumps(result.notes, sort_keys=True)
+def metric_rows(
+    cell: Cell,
+    info: ModelInfo,
+    dataset: Dataset,
+    result: TaskResult,
+    timing: dict[str, Any],
+    remarks: Sequence[str] = (),
+) -> list[Row]:
+    """One row per metric of a measured cell; ``remarks`` are sentences for its notes."""
+    shared = _shared(cell, info, dataset) | timing | _notes(result.notes, remarks)
     limited = isinstance(dataset, Subset)
     return [
         shared
@@ -44,14 +50,22 @@ def metric_rows(cell: Cell, info: ModelInfo, dataset: Dataset, result: TaskResul
     ]
 
 
-def failed_row(cell: Cell, info: ModelInfo, dataset: Dataset | None, reason: str, status: Status) -> Row:
+def failed_row(
+    cell: Cell, info: ModelInfo, dataset: Dataset | None, reason: str, status: Status, remarks: Sequence[str] = ()
+) -> Row:
     """The one row of a cell that was not measured: which value is missing, and why."""
-    return _shared(cell, info, dataset) | {
+    return (_shared(cell, info, dataset) | _notes({}, remarks)) | {
         "metric": cell.entry.main_metric or cell.task.main_metric,
         "value": math.nan,
         "status": status,
         "error": public(reason)[:_LONGEST_REASON],
     }
+
+
+def _notes(notes: dict[str, object], remarks: Sequence[str]) -> Row:
+    """The column ``notes``: a JSON object, with ``remarks`` for people."""
+    found = notes | ({REMARKS: [printable(sentence) for sentence in dict.fromkeys(remarks)]} if remarks else {})
+    return {"notes": json.dumps(found, sort_keys=True)} if found else {}
 
 
 def _shared(cell: Cell, info: ModelInfo, dataset: Dataset | None) -> Row:

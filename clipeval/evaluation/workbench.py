@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,8 +22,9 @@ from clipeval.embeddings.inputs import EmbeddedInputs
 from clipeval.errors import ClipevalError, DataError, ModelError
 from clipeval.evaluation.failures import InternalError, as_clipeval_errors
 from clipeval.evaluation.interrupt import look
-from clipeval.evaluation.plan import Cell, dataset_identity, training_splits
+from clipeval.evaluation.plan import Cell, training_splits
 from clipeval.evaluation.request import Options
+from clipeval.evaluation.shelf import dataset_identity
 from clipeval.tasks import load_task
 from clipeval.tasks.base import TaskResult
 
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """What measuring a cell gave, and the columns of the table that say where, when and how fast."""
+    """What measuring a cell gave, the columns of the table that say where, when and how fast, and sentences on what was
+    seen of this checkpoint on this data set."""
 
     result: TaskResult
     timing: dict[str, Any]
+    remarks: tuple[str, ...] = ()
 
 
 def scored_samples(dataset: Dataset, limit: int | None) -> Dataset:
@@ -70,7 +73,7 @@ class Workbench:
         self._checkpoints = dict(checkpoints or {})
         self._scored: dict[str, Dataset] = {}
         self._encoder: Encoder | None = None
-        self._held = ""
+        self._held = self._label = ""
         self._store: texts.TextStore | None = None
         self._inputs: tuple[str, EmbeddedInputs] | None = None
         self._textless: dict[Cell, ClipevalError] = {}
@@ -151,15 +154,26 @@ class Workbench:
         with as_clipeval_errors():
             encoder = self._load(cell)
             inputs = self._inputs_of(cell)
-            self._progress.start(cell.label, len(inputs.dataset))
+            self._label = cell.label
             result = load_task(cell.task).run(inputs.with_parameters(cell.shots, cell.seed, cell.protocol))
+            remarks = [*self._cut_texts(cell, encoder), *inputs.remarks]
         timing = {
             "device": encoder.device,
             "started_at": started.isoformat(timespec="seconds"),
             "seconds": time.monotonic() - clock,
             "images_per_second": self._progress.rate or None,
         }
-        return Measured(result, timing)
+        return Measured(result, timing, tuple(remarks))
+
+    def _cut_texts(self, cell: Cell, encoder: Encoder) -> Iterator[str]:
+        """How many of the texts of a cell do not fit into the context of the checkpoint."""
+        found = load_task(cell.task).texts(self.scored(cell))
+        if cut := int(encoder.are_cut(found).sum()):
+            what = "captions" if {"captions", "choices"} & set(cell.task.needs) else "prompts"
+            yield f"{cut:,} of {len(found):,} {what} were cut at {encoder.context_length} tokens, the context length"
+
+    def _start(self, split: str, images: int) -> None:
+        self._progress.start(f"{self._label} · {split}", images)
 
     def _advance(self, items: int, stored: int) -> None:
         look()
@@ -193,7 +207,8 @@ class Workbench:
                 split = names[kind]
                 return None if split is None else self._open(cell, split)
 
-            inputs = EmbeddedInputs(encoder, self.scored(cell), store, open_split, self._settings, self._advance)
+            shared = self._settings, self._advance, self._start
+            inputs = EmbeddedInputs(encoder, self.scored(cell), store, open_split, *shared)
             self._inputs = cell.dataset, inputs
         return self._inputs[1]
 

@@ -100,6 +100,10 @@ class Encoder(Protocol):
         """``[n]`` tokens that matter per text, end-of-text included; ``context_length`` where trimming is inexact."""
         ...
 
+    def are_cut(self, texts: list[str]) -> np.ndarray:
+        """``[n]`` bool: which texts have more tokens than the context holds, so that ``tokenize`` leaves some out."""
+        ...
+
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """``[n, H, W, 3]`` uint8 (any device) -> ``[n, embed_dim]`` float32 on the model's device."""
         ...

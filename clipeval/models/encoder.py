@@ -27,9 +27,13 @@ class PixelTransform:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """``[H, W, 3]`` uint8."""
-        for step in self._steps:
-            image = step(image)
-        return np.array(image)
+        from clipeval.models import stripes
+
+        return np.array(stripes.transformed(image, self._steps))
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and "&" not in text
 
 
 class OpenClipEncoder:
@@ -95,6 +99,27 @@ class OpenClipEncoder:
                 "They do not belong together."
             )
         return tokens
+
+    def are_cut(self, texts: list[str]) -> np.ndarray:
+        """``[n]`` bool: which texts have more tokens than the context holds. Raises ModelError as ``tokenize``."""
+        # A token is a byte at least, of plain texts, and two more mark the ends.
+        long = [row for row, text in enumerate(texts) if len(text) + 3 > self.context_length or not _is_plain(text)]
+        cut = np.zeros(len(texts), dtype=bool)
+        if long:
+            tokens, blank = self.tokenize([texts[row] for row in long]), self.tokenize([""])
+            end_in_blanks = (tokens[:, -2:] == blank[:, -2:]).all(1).tolist()
+            full = [row for row, ends in zip(long, end_in_blanks, strict=True) if not ends]
+            cut[full] = self._lose_tokens([texts[row] for row in full])
+        return cut
+
+    def _lose_tokens(self, texts: list[str]) -> np.ndarray:
+        """Whether one more place in the context shows another token: in it, or where the text ended without it."""
+        if not texts:
+            return np.zeros(0, dtype=bool)
+        shown = self._tokenizer(texts)
+        more, blank = (self._tokenizer(these, context_length=self.context_length + 1) for these in (texts, [""]))
+        in_it, before = more[:, -1] != blank[0, -1], (more[:, :-1] != shown).any(1)
+        return (in_it | before).numpy()
 
     def token_lengths(self, tokens: torch.Tensor) -> np.ndarray:
         """``[n]`` tokens that matter per text."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from clipeval import vocabulary
+from clipeval.errors import few
 from clipeval.plain import printable
 from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
+from clipeval.reporting.noticed import Noticed
 from clipeval.reporting.rows import number, text
 from clipeval.results.columns import records
 from clipeval.results.schema import CIRCUMSTANCES, IDENTITY
@@ -24,8 +26,8 @@ _CELL = (*(name for name in IDENTITY if name not in ("model", "metric")), *CIRCU
 """What a result of a model card has one of; its metrics stand together."""
 
 
-def markdown(boards: Sequence[Board]) -> str:
-    """Every leaderboard as a Markdown table: percent, with 95 % intervals."""
+def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = ()) -> str:
+    """Every leaderboard as a Markdown table: percent, with 95 % intervals; then what the runs noticed."""
     parts = ["# Results\n\nPercent, with 95 % intervals where they are known.\n"]
     group = ""
     for board in boards:
@@ -48,6 +50,10 @@ def markdown(boards: Sequence[Board]) -> str:
             lines.append(_row([*facts, *map(with_interval, line.values)]))
         remarks = "".join(f"\n{_escaped(remark)}\n" for remark in board.remarks)
         parts.append(f"### {_escaped(board.title)}\n\n" + "\n".join(lines) + f"\n{remarks}")
+    if noticed:
+        lines = [_row(["Noticed", "Data sets", "Models"]), _row(["---"] * 3, escape=False)]
+        lines += [_row([one.sentence, few(one.datasets), few(one.models)]) for one in noticed]
+        parts.append("## Noticed\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 

@@ -18,7 +18,7 @@ from clipeval.files import require_own, write_atomically, write_text
 from clipeval.paths import expand
 from clipeval.plain import plain
 from clipeval.reporting import comparison as pairs
-from clipeval.reporting import curves, examples, exports, gaps, matrix, scaling, words
+from clipeval.reporting import curves, examples, exports, gaps, matrix, noticed, scaling, words
 from clipeval.reporting import origins as provenance
 from clipeval.reporting import rows as table
 from clipeval.reporting.boards import boards
@@ -55,7 +55,7 @@ def report(
     leaderboards = boards(rows, config)
     texts = {
         "index.html": _page(rows, leaderboards, config),
-        "report.md": exports.markdown(leaderboards),
+        "report.md": exports.markdown(leaderboards, noticed.noticed(rows)),
         "model-index.yaml": exports.model_index(rows),
     }
     for name, text in texts.items():
@@ -99,6 +99,7 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Any], config: configuration
                 "galleries": galleries,
                 "gallery_gaps": gallery_gaps,
                 "gaps": gaps.gaps(rows),
+                "noticed": noticed.noticed(rows),
                 "sources": sorted(rows["source"].dropna().unique()),
                 "archs": sorted(rows["arch"].dropna().unique()),
                 "earlier": int((rows["good"] & ~rows["final"]).sum()),

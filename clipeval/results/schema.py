@@ -92,6 +92,8 @@ TIMING_COLUMNS = ("seconds", "images_per_second", "started_at")
 Status = Literal["ok", "limited", "skipped", "failed", "error"]
 """``limited``: a valid value of fewer samples than the data set has. ``error``: a suite average that lacks members."""
 STATUSES: tuple[Status, ...] = get_args(Status)
+REMARKS = "remarks"
+"""In the JSON object of the column ``notes``: a list of sentences on what was read, cut or left out."""
 WITH_VALUE: tuple[Status, ...] = ("ok", "limited")
 
 _LONGEST_TEXT = 1_000_000

@@ -51,7 +51,7 @@ def evaluate(
     ``image_embeddings`` is ``[n, D]``, ``text_embeddings`` ``[m, D]`` and ``text_to_image`` ``[m]`` the row of the
     image each text is a caption of. image_retrieval_recall@k is the share of captions whose image is among the k
     closest images; text_retrieval_recall@k is the share of images with any of their captions among the k closest
-    captions (as in CLIP_benchmark). A k beyond the number of candidates fails alone. Intervals: over images, as the
+    captions (as in CLIP_benchmark). A k beyond the number of candidates is skipped. Intervals: over images, as the
     captions of one image are not independent (``clustered_intervals``, ``wilson_interval``).
 
     The samples have both directions: the column ``direction`` is ``text_to_image`` or ``image_to_text``, ``id`` the
@@ -149,7 +149,7 @@ def _metrics(what: str, hits: dict[int, np.ndarray], intervals: list[Interval], 
         else:
             kind = "images" if what == "image" else "captions"
             reason = f"recall@{k} needs at least {k} candidate {kind}; the data set has {candidates}"
-            metrics.append(Metric(name, math.nan, math.nan, math.nan, n, status="failed", error=reason))
+            metrics.append(Metric(name, math.nan, math.nan, math.nan, n, status="skipped", error=reason))
     return metrics
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from clipeval.datasets.images import TooLarge, opened
+from clipeval.datasets.images import TooLarge, opened, rgb
 from clipeval_train.input.bad import BadSample
 
 
@@ -24,9 +25,11 @@ def decode_image(data: bytes) -> torch.Tensor:
             if image.format == "JPEG" and image.mode in ("RGB", "L"):
                 encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
                 return decode_jpeg(encoded, mode=ImageReadMode.RGB)
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+            return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)
     except (TooLarge, Image.DecompressionBombError):
         raise BadSample("image too large") from None
+    except MemoryError:
+        raise
     except Exception:  # decoders raise errors of many kinds on damaged data
         raise BadSample("undecodable image") from None
 
@@ -36,10 +39,7 @@ def decode_captions(data: bytes, is_json: bool) -> list[str]:
 
     Raises BadSample when there is none.
     """
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadSample("caption is not UTF-8") from None
+    text = decode_text(data)
     captions = [text]
     if is_json:
         try:
@@ -47,6 +47,19 @@ def decode_captions(data: bytes, is_json: bool) -> list[str]:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise BadSample("no caption in the JSON") from None
         captions = found if isinstance(found, list) else [found]
+    return usable_captions(captions)
+
+
+def decode_text(data: bytes) -> str:
+    """UTF-8. Raises BadSample for other bytes."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadSample("caption is not UTF-8") from None
+
+
+def usable_captions(captions: Iterable[object]) -> list[str]:
+    """The captions that are texts and not blank. Raises BadSample when there is none."""
     usable = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
     if not usable:
         raise BadSample("empty caption")

@@ -1,34 +1,32 @@
-"""CSV and Parquet lists as a source: one row per sample with the path of an image file and its caption."""
+"""CSV, TSV and Parquet lists as a source: one row per sample with an image, or the path of its file, and captions."""
 
 from __future__ import annotations
 
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from clipeval import digest
 from clipeval.datasets.images import BYTE_LIMIT
-from clipeval.errors import DataError, UsageError
+from clipeval.errors import DataError
 from clipeval.paths import readable
 from clipeval.regular import read_regular
-from clipeval.remote.copies import is_remote
 from clipeval_train.config import SourceEntry
 from clipeval_train.input import files
 from clipeval_train.input.bad import BadSample, Tally
-from clipeval_train.input.decode import decode_captions, decode_image
+from clipeval_train.input.decode import decode_image, decode_text, usable_captions
+from clipeval_train.input.list_table import complete_rows, read_list
+from clipeval_train.input.shard_index import CAPTION_LIMIT
 
 if TYPE_CHECKING:
     import pyarrow
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-_IMAGE_COLUMNS = ("image", "filepath")
-_CAPTION_COLUMNS = ("caption", "title")
-_COLUMNS = ("image", "caption")
-_EMPTY = "no image path or no caption"
+_EMPTY = "no image or no caption"
 _UNIT = 4096
 """Rows that stay together when blocks are formed."""
 
@@ -57,8 +55,16 @@ class ListSource:
         return {key: value for key, value in self.__dict__.items() if key not in ("_table", "_places")}
 
     def read(self, index: int) -> tuple[torch.Tensor, list[str]]:
-        """Image ``[3, height, width]`` uint8 and caption of a sample. Raises BadSample."""
-        captions = decode_captions(self._cell("caption", index), is_json=False)
+        """Image ``[3, height, width]`` uint8 and captions of a sample. Raises BadSample."""
+        texts = [text.as_py() for text in self._cell("captions", index) if text.is_valid]
+        if sum(map(len, texts)) > CAPTION_LIMIT:
+            raise BadSample("caption too large")
+        captions = usable_captions(map(decode_text, texts))
+        image = self._cell("image", index)
+        if image.is_valid:
+            if image.as_buffer().size > BYTE_LIMIT:
+                raise BadSample("image too large")
+            return decode_image(image.as_py()), captions
         try:
             data = read_regular(self._path(index), BYTE_LIMIT)
         except (OSError, ValueError):
@@ -66,11 +72,16 @@ class ListSource:
         return decode_image(data), captions
 
     def where(self, index: int) -> str:
-        """How messages call a sample: its image file."""
+        """How messages call a sample: its image file, or its row."""
+        if self._cell("image", index).is_valid:
+            place = int(self._places[index])
+            number = int(np.searchsorted(self._ends, place, side="right"))
+            return f"{readable(self._lists[number])}: row {place - ([0, *self._ends][number])}"
         return readable(str(self._path(index)))
 
     def _path(self, index: int) -> Path:
-        return Path(os.fsdecode(self._cell("list", index))).parent / os.fsdecode(self._cell("image", index))
+        of_list, path = (os.fsdecode(self._cell(name, index).as_py()) for name in ("list", "path"))
+        return Path(of_list).parent / path
 
     @cached_property
     def _table(self) -> pyarrow.Table:
@@ -78,56 +89,19 @@ class ListSource:
         processes share them."""
         import pyarrow
 
-        return pyarrow.concat_tables([_read(self.name, path) for path in self._lists])
+        tables = [read_list(self.name, path) for path in self._lists]
+        self._ends = np.cumsum([len(table) for table in tables]).tolist()
+        return pyarrow.concat_tables(tables)
 
     @cached_property
     def _places(self) -> np.ndarray:
         """The rows in which nothing is missing."""
-        import pyarrow.compute as pc
+        return complete_rows(self._table)
 
-        filled = [pc.fill_null(pc.greater(pc.binary_length(self._table[name]), 0), False) for name in _COLUMNS]
-        return np.flatnonzero(pc.and_(*filled).to_numpy())
-
-    def _cell(self, column: str, index: int) -> bytes:
-        return self._table[column][int(self._places[index])].as_py()
+    def _cell(self, column: str, index: int) -> Any:
+        return self._table[column][int(self._places[index])]
 
 
 def is_list(reference: str) -> bool:
     """Whether a reference names lists rather than shards."""
     return reference.lower().endswith(SUFFIXES)
-
-
-def _read(source: str, path: str) -> pyarrow.Table:
-    import pyarrow
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    where = f"data: {source}: {path}"
-    if is_remote(path):
-        raise UsageError(f"{where}: lists have to be on this machine, and so their images. Download it, or use shards.")
-    try:
-        if path.lower().endswith(".parquet"):
-            names = _columns(where, pyarrow.parquet.read_schema(path).names)
-            table = pyarrow.parquet.read_table(path, columns=names)
-        else:
-            parsing = pyarrow.csv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
-            parsing.newlines_in_values = True
-            as_bytes = dict.fromkeys([*_IMAGE_COLUMNS, *_CAPTION_COLUMNS], pyarrow.binary())
-            options = pyarrow.csv.ConvertOptions(column_types=as_bytes)
-            table = pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=options)
-            names = _columns(where, table.column_names)
-        columns = [table[name].cast(pyarrow.binary()) for name in names]
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{where}: cannot read the list: {error}. Check the path and the format.") from error
-    origin = pyarrow.array([os.fsencode(path)]).dictionary_encode().take(pyarrow.array(np.zeros(len(table), np.int32)))
-    return pyarrow.table([*columns, origin], names=[*_COLUMNS, "list"])
-
-
-def _columns(where: str, names: list[str]) -> list[str]:
-    found = []
-    for wanted in (_IMAGE_COLUMNS, _CAPTION_COLUMNS):
-        column = next((name for name in wanted if name in names), None)
-        if column is None:
-            raise DataError(f"{where}: has no column {' or '.join(wanted)}, only {', '.join(names)}.")
-        found.append(column)
-    return found

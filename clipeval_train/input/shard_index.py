@@ -15,19 +15,21 @@ from pathlib import Path
 import numpy as np
 
 from clipeval import digest, tar
-from clipeval.datasets.images import BYTE_LIMIT
+from clipeval.datasets.images import BYTE_LIMIT, SUFFIXES
 from clipeval.files import write_bytes
 from clipeval.paths import cache_dir
 from clipeval_train.input.bad import Tally
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+_FIRST = ("jpg", "jpeg", "png", "webp")
+IMAGES = (*_FIRST, *sorted({suffix[1:] for suffix in SUFFIXES}.difference(_FIRST)))
+"""In the order in which a sample's image is looked for."""
 CAPTIONS = ("txt", "json")
 ROW = np.dtype([("image", "<i8"), ("image_size", "<i8"), ("text", "<i8"), ("text_size", "<i8"), ("is_json", "?")])
 """Offsets and sizes in bytes of a sample's image and caption."""
 
 CAPTION_LIMIT = 1 << 20
 """Bytes of a caption file; more are not read."""
-_FORMAT = 2
+_FORMAT = 3
 _SEAL = hashlib.sha256().digest_size
 _SPARSE = -1
 """The size noted for a file that is stored without its holes."""

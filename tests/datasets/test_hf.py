@@ -175,7 +175,7 @@ def test_broken_and_missing_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="sample 2 has no label in column 'label'"):
         opened(tmp_path / "b.parquet")
     table(tmp_path / "c.parquet", label=([0, 1, -1, 1, 0], hf.ClassLabel(names=["x", "y"])))
-    with pytest.raises(DataError, match="class list and labels disagree: sample 2 has the label -1"):
+    with pytest.raises(DataError, match="sample 2, column 'label': -1 is no class index"):
         opened(tmp_path / "c.parquet")
 
 
@@ -317,11 +317,14 @@ def test_no_image_of_a_table_starts_a_program(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"label": [0.5, 1.0]}, "0.5 in column 'label' is no class index"),
-        ({"label": ["a", "b"]}, "cannot tell the label|'a' in column 'label' is no class index"),
-        ({"label": [float("nan"), 1.0]}, "nan in column 'label' is no class index"),
-        ({"label": np.array([2**63, 1], np.uint64)}, "9223372036854775808 in column 'label' is no class index"),
-        ({"label": [[0], [1]]}, r"\[0\] in column 'label' is no class index"),
+        ({"label": [0.5, 1.0]}, "sample 0, column 'label': 0.5 is no class index"),
+        ({"label": ["a", " "]}, "sample 1, column 'label': ' ' is no class name"),
+        ({"label": [float("nan"), 1.0]}, "sample 0, column 'label': nan is no class index"),
+        ({"label": np.array([2**63, 1], np.uint64)}, "column 'label': 9223372036854775808 is no class index"),
+        ({"label": [[0], [0.5]]}, r"sample 1, column 'label': 0.5 is no class index"),
+        ({"label": [[0, None], [1]]}, r"sample 0, column 'label': None is no class index"),
+        ({"label": [[0, 1], [1, 0]]}, r"lists like \[0, 1\] may be 0 and 1 per class or the numbers of two classes"),
+        ({"label": [["a"], ["b", None]]}, "sample 1, column 'label': None is no class name"),
         ({"label": [0, None]}, "sample 1 has no label"),
     ],
 )
@@ -335,7 +338,7 @@ def test_classes_beyond_the_list_of_a_multilabel_column_are_named(tmp_path: Path
     """-1 was taken for the last class."""
     kind = hf.List(hf.ClassLabel(names=["x", "y"]))
     table(tmp_path / "a.parquet", 2, label=([[0], [-1]], kind))
-    with pytest.raises(DataError, match="class list and labels disagree: sample 1 has the label -1"):
+    with pytest.raises(DataError, match="sample 1, column 'label': -1 is no class index"):
         opened(tmp_path / "a.parquet")
 
 
@@ -344,7 +347,7 @@ def test_captions_that_are_no_text_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="sample 0: column 'caption' holds no text"):
         opened(path, caption_key="caption")
     table(tmp_path / "b.parquet", 2, label=None, caption=([["a", None], ["b"]], hf.List(hf.Value("string"))))
-    with pytest.raises(DataError, match="sample 0: column 'caption' holds no text"):
+    with pytest.raises(DataError, match="sample 0: column 'caption' holds no text: caption 1 is None"):
         opened(tmp_path / "b.parquet")
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import shard_writer as writer
 from hostile_images import EPS, jpeg, png, stand_in_ghostscript
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, features
 
 from clipeval.datasets import images
 from clipeval.errors import DataError
 from clipeval_train.input.bad import BadSample
 from clipeval_train.input.decode import decode_image
 
-KINDS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF"]
-OTHERS = ["TGA", "PCX", "ICO", "ICNS", "SGI", "DDS", "SPIDER", "MSP", "XBM", "EPS", "PDF", "JPEG2000", "AVIF"]
+KINDS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", *(["AVIF"] if features.check("avif") else [])]
+OTHERS = ["TGA", "PCX", "ICO", "ICNS", "SGI", "DDS", "SPIDER", "MSP", "XBM", "EPS", "PDF", "JPEG2000"]
 
 
 def saved(image: Image.Image, kind: str) -> bytes:
@@ -50,7 +50,7 @@ def test_other_formats_are_refused_whatever_the_name(tmp_path: Path, kind: str) 
         pytest.skip(f"this Pillow does not write {kind}")
     (tmp_path / "a.jpg").write_bytes(data)
     for source in (data, tmp_path / "a.jpg"):
-        with pytest.raises(DataError, match=r"s: cannot decode the image: cannot identify it as JPEG, PNG, .* or TIFF"):
+        with pytest.raises(DataError, match=r"s: cannot decode the image: cannot identify it as JPEG, PNG, .* TIFF"):
             images.decode(source, "s")
     with pytest.raises(BadSample, match="undecodable image"):
         decode_image(data)
@@ -124,18 +124,18 @@ def test_an_ordinary_progressive_photograph_decodes() -> None:
     assert images.decode(buffer.getvalue(), "s").size == (3000, 2000)
 
 
-@pytest.mark.parametrize("size", [(1, 89_478_450), (89_478_450, 1), (50, 1_789_550), (1, 1001)])
-def test_a_stripe_is_refused(size: tuple[int, int]) -> None:
-    """Its short side resized to 224 pixels the long one would be up to 20 thousand million."""
+@pytest.mark.parametrize("size", [(1, 89_478_450), (89_478_450, 1), (50, 1_789_550), (1, 1_048_577)])
+def test_an_image_of_more_lines_than_pillow_has_room_for_is_refused(size: tuple[int, int]) -> None:
     data = png(*size)
-    with pytest.raises(DataError, match=rf"s: {size[0]} x {size[1]} pixels: one side is more than 1,000 times the oth"):
+    with pytest.raises(DataError, match=rf"s: {size[0]} x {size[1]} pixels: one side is more than the limit of 1,048,"):
         images.decode(data, "s")
     with pytest.raises(BadSample, match="image too large"):
         decode_image(data)
 
 
 def test_sizes_within_the_limits_decode() -> None:
-    assert images.decode(png(1, 1000), "s").size == (1, 1000)
+    assert images.decode(png(1, 1_048_576), "s").size == (1, 1_048_576)
+    assert images.decode(png(60_000, 1), "s").size == (60_000, 1)
     assert images.decode(png(9459, 9459), "s").size == (9459, 9459)
     with pytest.raises(DataError, match=r"s: 9460 x 9460 pixels are more than the limit of 89,478,485\."):
         images.decode(png(9460, 9460), "s")

@@ -53,6 +53,7 @@ def words(tmp_path_factory):
     for seed, source in enumerate(["toy-a", "toy-b", "toy-c"]):
         tiny_checkpoint(root / "run" / "checkpoints" / f"{source}.pt", seed, source=source)
     image_folder(root / "colours")
+    (root / "colours" / "test" / "red" / "notes.heic").write_text("for a remark that every table has to have")
     caption_shards(root / "pairs", images=41)
     tasks = ["classification", "retrieval", "probe"]
     return [str(root / "run/checkpoints/*.pt")], [f"folder:{root}/colours", f"wds:{root}/pairs"], tasks
@@ -86,6 +87,7 @@ def deaths(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_table_does_not_depend_on_the_workers(words, reference, tmp_path, workers):
+    assert reference.notes.str.contains("1 files are not read because of their suffix").any()
     found = table(words, tmp_path, executor="ray", workers=workers)
     pd.testing.assert_frame_equal(found, reference)
 

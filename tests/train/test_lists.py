@@ -68,7 +68,7 @@ def test_bad_rows_are_counted_by_reason(folder):
     )
     source = opened(folder / "a.csv")
     assert source.tally.read == 6
-    assert source.tally.bad == {"no image path or no caption": 2}
+    assert source.tally.bad == {"no image or no caption": 2}
     assert source.units.tolist() == [4]
     for index, reason in ((1, "caption is not UTF-8"), (2, "image file cannot be read"), (3, "undecodable image")):
         with pytest.raises(BadSample, match=f"^{reason}$"):
@@ -131,3 +131,97 @@ def test_file_names_that_are_no_utf8_are_read_and_can_be_printed(folder):
     source = opened(folder / "a.csv")
     assert np.array_equal(source.read(0)[0], decode_image(image(1)))
     assert source.where(0) == f"{folder}/pictures/caf\\xe9.jpg"
+
+
+HUB = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+
+
+def written(path, **columns):
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=2)
+    return path
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIPEVAL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("kind", [pyarrow.binary(), pyarrow.large_binary(), HUB, pyarrow.struct([HUB.field(0)])])
+def test_images_inside_a_parquet_list(folder, cached, kind):
+    is_struct = pyarrow.types.is_struct(kind)
+    data = [image(number) for number in range(5)]
+    cells = pyarrow.array([{"bytes": one, "path": "x"} if is_struct else one for one in data], kind)
+    path = written(folder / "a.parquet", image=cells, caption=[*"abcd", None], size=[1] * 5)
+    for _ in range(2):  # the second time from what was unpacked
+        source = opened(path)
+        assert captions(source) == [*"abcd"]
+        assert source.tally.bad == {"no image or no caption": 1}
+        for number in range(4):
+            assert np.array_equal(source.read(number)[0], decode_image(data[number]))
+        assert source.where(2) == f"{path}: row 2"
+        assert captions(pickle.loads(pickle.dumps(source))) == [*"abcd"]
+
+
+def test_images_of_the_hub_may_be_files_and_lists_may_be_mixed(folder, cached):
+    cells = [{"bytes": None, "path": "pictures/3.jpg"}, None, {"bytes": image(9), "path": None}]
+    cells += [{"bytes": b"", "path": None}, {"bytes": b"\x89PNG no image", "path": None}]
+    hub = written(folder / "hub.parquet", image=pyarrow.array(cells, HUB), caption=[*"abcde"])
+    (folder / "b.csv").write_text("image,caption\npictures/1.jpg,f\n")
+    source = opened(f"{folder}/b.csv::{hub}")
+    assert source.tally.bad == {"no image or no caption": 2}
+    assert [np.array_equal(source.read(k)[0], decode_image(image(n))) for k, n in ((0, 1), (1, 3), (2, 9))] == [
+        True
+    ] * 3
+    with pytest.raises(BadSample, match=r"^undecodable image$"):
+        source.read(3)
+    places = [source.where(index) for index in range(4)]
+    assert places == [f"{folder}/pictures/1.jpg", f"{folder}/pictures/3.jpg", f"{hub}: row 2", f"{hub}: row 4"]
+
+
+def test_bytes_that_are_names_of_files(folder, cached):
+    names = pyarrow.array([None, b"pictures/1.jpg", b"pictures/2.jpg"], pyarrow.binary())
+    source = opened(written(folder / "a.parquet", filepath=names, title=["x", "y", "z"]))
+    assert captions(source) == ["y", "z"]
+    assert np.array_equal(source.read(1)[0], decode_image(image(2)))
+    assert not (folder / "cache" / "indexes").exists()
+
+
+def test_several_captions_of_an_image(folder, cached):
+    texts = [["one", " ", None, "two"], [], None, [" "], ["x" * (1 << 20), "y"], [""]]
+    for name, images in (("a", ["pictures/0.jpg"] * 6), ("b", [image(0)] * 6)):
+        source = opened(written(folder / f"{name}.parquet", image=images, caption=texts))
+        assert source.tally.bad == {"no image or no caption": 3}
+        assert source.read(0)[1] == ["one", "two"]
+        for index, reason in ((1, "empty caption"), (2, "caption too large")):
+            with pytest.raises(BadSample, match=f"^{reason}$"):
+                source.read(index)
+
+
+def test_texts_that_stand_in_a_dictionary(folder, cached):
+    names = pyarrow.array(["pictures/0.jpg", "pictures/0.jpg"]).dictionary_encode()
+    path = written(folder / "a.parquet", image=names, caption=pyarrow.array(["x", "x"]).dictionary_encode())
+    assert captions(opened(path)) == ["x", "x"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": [1], "caption": ["x"]}, "the column 'image' holds int64; read are paths of image files, bytes"),
+        ({"image": [["a.jpg"]], "caption": ["x"]}, "the column 'image' holds list<.*>; read are paths"),
+        ({"image": [{"path": "x"}], "caption": ["x"]}, "the column 'image' holds struct<path: string>; read are"),
+        ({"image": [{"bytes": "x"}], "caption": ["x"]}, "the column 'image' holds struct<bytes: string>; read are"),
+        ({"image": ["x"], "caption": [0.5]}, "the column 'caption' holds double; read are texts and lists of them"),
+        ({"image": ["x"], "caption": [[1]]}, "the column 'caption' holds list<.*: int64>; read are texts"),
+        ({"image": [None], "caption": ["x"]}, "the column 'image' holds null; read are"),
+    ],
+)
+def test_columns_of_other_types_are_named(tmp_path, cached, columns, message):
+    with pytest.raises(DataError, match=rf"a\.parquet: {message}"):
+        opened(written(tmp_path / "a.parquet", **columns))
+
+
+def test_images_of_more_than_the_limit_are_bad(folder, cached, monkeypatch):
+    monkeypatch.setattr(lists, "BYTE_LIMIT", len(image(0)) - 1)
+    source = opened(written(folder / "a.parquet", image=[image(0)], caption=["x"]))
+    with pytest.raises(BadSample, match=r"^image too large$"):
+        source.read(0)

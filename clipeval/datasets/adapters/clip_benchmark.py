@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval.config import DatasetEntry
-from clipeval.datasets import fingerprint
+from clipeval.datasets import contents, fingerprint
+from clipeval.datasets import labels as values
 from clipeval.datasets.adapters.restraint import restrained
 from clipeval.datasets.adapters.walk import Walk, read, walk
 from clipeval.datasets.adapters.wds import open_wds
@@ -67,7 +68,7 @@ def open_clip_benchmark(name: str, reference: str, split: str, entry: DatasetEnt
     """
     native, _, language = reference.partition("@")
     if native.startswith("wds/"):
-        return _open_hub_copy(name, native.removeprefix("wds/"), split, entry, offline)
+        return _open_hub_copy(name, native.removeprefix("wds/"), language or entry.language, split, entry, offline)
     _check_name(native, split)
     root = _data_folder() / _FOLDERS.get(native, native.split("/")[0])
     source = _build(name, native, split, language or entry.language, root, offline)
@@ -78,13 +79,14 @@ def open_clip_benchmark(name: str, reference: str, split: str, entry: DatasetEnt
     ids = [found.ids[index] for index in order]
     targets = [found.targets[index] for index in order]
     digests = [found.image_digests[index] for index in order]
-    labels = _labels(targets) if native in CLASSIFICATION else None
+    labels = _labels(name, ids, targets) if native in CLASSIFICATION else None
     captions = [tuple(texts) for texts in targets] if native in RETRIEVAL else None
     choices = [tuple(texts) for texts in targets] if native in CHOICES else None
     prompts = None
     if labels is not None:
         classes, templates = list(source.classes), list(source.templates)
-        prompts = load_prompts(name, entry.prompts, language or entry.language, classes, templates)
+        language = language or entry.language
+        prompts = load_prompts(name, entry.prompts, language, classes, templates, own_language=language)
     return LoadedDataset(
         name=name,
         split=split,
@@ -95,6 +97,8 @@ def open_clip_benchmark(name: str, reference: str, split: str, entry: DatasetEnt
         prompts=prompts,
         captions=captions,
         choices=choices,
+        digests=digests,
+        remarks=tuple(contents.remarks(found.contents)),
     )
 
 
@@ -114,10 +118,17 @@ class _SourceImages:
             return read(self.source, int(self.order[index]), self.digests[index], sample)
 
 
-def _open_hub_copy(name: str, hub_name: str, split: str, entry: DatasetEntry, offline: bool) -> LoadedDataset:
+def _open_hub_copy(
+    name: str, hub_name: str, language: str, split: str, entry: DatasetEntry, offline: bool
+) -> LoadedDataset:
     cleaned = hub_name.replace("/", "-")
     local = _data_folder() / f"wds_{cleaned}"
-    return open_wds(name, str(local) if local.is_dir() else HUB.format(cleaned), split, entry, offline)
+    place = str(local) if local.is_dir() else HUB.format(cleaned)
+    known_as = hub_name if language != "en" else ""
+    dataset = open_wds(name, place, split, entry, offline, known_as=known_as, language=language)
+    if known_as and dataset.prompts is None:
+        raise UsageError(f"{name}: the language '{language}' means nothing here: there are no class names.")
+    return dataset
 
 
 def _data_folder() -> Path:
@@ -186,6 +197,10 @@ def _walked(name: str, source: Any, root: Path) -> Walk:
         raise DataError(f"{name}: cannot read the samples in {root}: {reason}.") from error
 
 
-def _labels(targets: Sequence[Any]) -> np.ndarray:
-    stacked = np.stack([np.asarray(target) for target in targets]) if targets else np.zeros(0)
-    return stacked.astype(np.int64) if stacked.ndim == 1 else stacked.astype(bool)
+def _labels(name: str, ids: Sequence[str], targets: Sequence[Any]) -> np.ndarray:
+    found = [np.asarray(target).tolist() for target in targets]
+
+    def where(index: int) -> str:
+        return f"{name}: sample {ids[index]}"
+
+    return (values.zero_or_one if found and isinstance(found[0], list) else values.whole_numbers)(found, where)

@@ -2,37 +2,36 @@
 
     ROOT/SPLIT/CLASS/*.jpg    ROOT/classnames.txt  ROOT/templates.txt    (the text files are optional)
 
-Class names are the folders' names, sorted, with ``_`` as space; ``classnames.txt`` replaces them, one per line.
+Class names are the folders' names, sorted, with ``_`` as space; ``classnames.txt`` replaces them, one per line. Where
+the folders are numbers, its lines are in the order of the numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipeval import digest
 from clipeval.config import DatasetEntry
-from clipeval.datasets import fingerprint
-from clipeval.datasets.images import BYTE_LIMIT, decode
+from clipeval.datasets import contents, fingerprint
+from clipeval.datasets.images import SUFFIXES, decode
 from clipeval.datasets.lines import read_lines
 from clipeval.datasets.loaded import LoadedDataset
-from clipeval.datasets.prompts import load_prompts
+from clipeval.datasets.prompts import aligned, is_file, load_prompts
 from clipeval.errors import DataError, few
 from clipeval.paths import expand, readable
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
-
 
 def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> LoadedDataset:
     """Open one split. Ids are CLASS/FILE.
-    The classes are those of all splits, so that all count them alike.
+    The classes are those of all splits, so that all count them alike. Files that are no images by their suffix are left
+    out, and a remark counts them.
 
     Raises DataError when the split is missing, holds no images, or the lists of class names disagree.
     """
@@ -41,39 +40,47 @@ def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offl
         splits = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
         there = f"folders there: {few(splits)}" if splits else "it is not a folder with splits"
         raise DataError(f"{name}: {root} has no split '{split}' ({there}). Layout: ROOT/SPLIT/CLASS/*.jpg")
-    folders = _class_folders(root, entry)
-    paths = [
-        path
-        for folder in folders
-        for path in sorted((root / split / folder).rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
+    folders = _class_folders(root, entry, split)
+    files = [path for folder in folders for path in sorted((root / split / folder).rglob("*"))]
+    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
     folder_of = [path.relative_to(root / split).parts[0] for path in paths]
     ids = [readable(path.relative_to(root / split).as_posix()) for path in paths]
     index = {folder: position for position, folder in enumerate(folders)}
     labels = np.array([index[folder] for folder in folder_of], dtype=np.int64)
     try:
-        digests = digest.of_files(paths, BYTE_LIMIT)
+        images = contents.of_files(paths)
     except OSError as error:
         raise DataError(f"{name}: cannot read {readable(str(error.filename))}: {error.strerror}.") from error
     classes, templates = read_lines(root / "classnames.txt"), read_lines(root / "templates.txt")
-    if classes is not None and len(classes) != len(folders):
-        raise DataError(
-            f"{name}: class list and labels disagree: {root / 'classnames.txt'} has {len(classes)} lines, "
-            f"there are {len(folders)} class folders."
-        )
-    if classes is None and (odd := [folder for folder in folders if folder != readable(folder)]):
+    if classes is not None:
+        if len(classes) != len(folders):
+            raise DataError(
+                f"{name}: class list and labels disagree: {root / 'classnames.txt'} has {len(classes)} lines, "
+                f"there are {len(folders)} class folders."
+            )
+        classes = aligned(folders, classes, f"{name}: {root / 'classnames.txt'}")
+    elif odd := [folder for folder in folders if folder != readable(folder)]:
         raise DataError(f"{name}: the folder {readable(odd[0])} is no class name: it is not UTF-8. Rename it.")
-    classes = classes or [folder.replace("_", " ") for folder in folders]
+    if classes is None or is_file(entry.prompts):
+        classes = [folder.replace("_", " ") for folder in folders]
     return LoadedDataset(
         name=name,
         split=split,
-        fingerprint=fingerprint.of_contents(digests, labels),
+        fingerprint=fingerprint.of_contents([image.pixels for image in images], labels),
         ids=ids,
-        read=_Files(name, paths, digests, ids),
+        read=_Files(name, paths, [image.sha256 for image in images], ids),
         labels=labels,
         prompts=load_prompts(name, entry.prompts, entry.language, classes, templates),
+        digests=[image.sha256 for image in images],
+        remarks=(*_left_out(root / split, files), *contents.remarks(images)),
     )
+
+
+def _left_out(split: Path, files: Sequence[Path]) -> Iterator[str]:
+    """What of a split is not read, by suffix and by place."""
+    yield from contents.unread(path for path in files if path.suffix.lower() not in SUFFIXES)
+    if beside := sum(path.suffix.lower() in SUFFIXES and path.name[0] != "." for path in split.iterdir()):
+        yield f"{beside:,} images are not read because they lie in no class folder"
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,8 @@ class _Files:
         return decode(self.paths[index], f"{self.name}: sample {self.ids[index]}", self.digests[index])
 
 
-def _class_folders(root: Path, entry: DatasetEntry) -> list[str]:
-    splits = {entry.split, entry.train_split, entry.val_split} - {None}
+def _class_folders(root: Path, entry: DatasetEntry, split: str) -> list[str]:
+    """The class folders of all splits."""
+    splits = {entry.split, entry.train_split, entry.val_split, split} - {None}
     present = [root / str(split) for split in splits if (root / str(split)).is_dir()]
     return sorted({path.name for split in present for path in split.iterdir() if path.is_dir() and path.name[0] != "."})

@@ -13,8 +13,8 @@ from typing import Any
 
 from clipeval import digest
 from clipeval.config import DatasetEntry, parse_yaml
-from clipeval.datasets.adapters.folder import SUFFIXES
 from clipeval.datasets.adapters.parquet_rows import ParquetRows
+from clipeval.datasets.images import SUFFIXES
 from clipeval.errors import DataError, RemoteError, UsageError, few, first_line
 from clipeval.paths import cache_dir, expand
 from clipeval.regular import read_regular
@@ -30,10 +30,13 @@ _REFERENCE = re.compile(r"(?P<name>[^:@]+(?:/[^:@]+)?)(?::(?P<config>[^@]+))?(?:
 
 @dataclass(frozen=True)
 class SplitSource:
-    """The rows of a split, the folder that its image files lie in, and the commit of the hub that they are of."""
+    """The rows of a split, the folder that its image files lie in, the reader they need, the splits there are, and the
+    commit of the hub that they are of."""
 
     rows: Any
     root: Path
+    kind: str
+    splits: tuple[str, ...]
     revision: str = ""
 
 
@@ -52,9 +55,11 @@ def split_source(name: str, reference: str, split: str, entry: DatasetEntry, off
             raise DataError(f"{name}: {path}: expected a folder, a .parquet file or a name on the hub.")
         if split != entry.split:
             raise DataError(f"{name}: {path} is the split '{entry.split}'; it has no split '{split}'.")
-        return SplitSource(_rows(name, _Layout("parquet", {split: [path]}, None), split, [path]), path.parent)
+        layout = _Layout("parquet", {split: [path]}, None)
+        return SplitSource(_rows(name, layout, split, [path]), path.parent, layout.kind, (split,))
     layout = _layout(name, f"hf:{reference}", path, config)
-    return SplitSource(_rows(name, layout, split, layout.files_of(name, f"hf:{reference}", split)), path)
+    rows = _rows(name, layout, split, layout.files_of(name, f"hf:{reference}", split))
+    return SplitSource(rows, path, layout.kind, tuple(layout.splits))
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ def _of_hub(name: str, reference: str, split: str, entry: DatasetEntry, offline:
         files = [snapshot.file(path.as_posix()) for path in layout.files_of(name, f"hf:{reference}", split)]
     except RemoteError as error:
         raise DataError(f"{name}: hf:{reference}: {error}") from error
-    return SplitSource(_rows(name, layout, split, files), snapshot.folder, snapshot.commit)
+    rows = _rows(name, layout, split, files)
+    return SplitSource(rows, snapshot.folder, layout.kind, tuple(layout.splits), snapshot.commit)
 
 
 def _layout_of(

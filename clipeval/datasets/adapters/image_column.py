@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval import digest
+from clipeval.datasets import contents
 from clipeval.datasets.adapters.parquet_rows import ParquetRows
-from clipeval.datasets.images import BYTE_LIMIT, decode
+from clipeval.datasets.contents import Content
+from clipeval.datasets.images import decode
 from clipeval.errors import DataError, first_line
 from clipeval.paths import cache_dir, readable
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class ImageColumn:
     key: str
     root: Path
     """Where image files lie that a cell names by a relative path."""
-    digests: Sequence[str]
-    """Hex SHA-256 of every image's bytes."""
+    contents: Sequence[Content]
+    """Of every image."""
 
     def __call__(self, index: int) -> Image.Image:
         sample = f"{self.name}: sample {index}"
@@ -40,7 +41,7 @@ class ImageColumn:
         if _embedded(cell) is None and not _path(cell):
             raise DataError(f"{sample} has no image.")
         data = _embedded(cell)
-        return decode(self.root / _path(cell) if data is None else data, sample, self.digests[index])
+        return decode(self.root / _path(cell) if data is None else data, sample, self.contents[index].sha256)
 
 
 def image_column(name: str, rows: Any, key: str, root: Path) -> ImageColumn:
@@ -49,12 +50,12 @@ def image_column(name: str, rows: Any, key: str, root: Path) -> ImageColumn:
     from datasets import Image as ImageFeature
 
     def described() -> list[list[str]]:
-        """Per cell the digest of its bytes, or else the path it names."""
+        """Per cell the content of its bytes, or else the path it names."""
         cells_of_column = (cell[key] for cell in cells)
         return [
-            ["", _path(cell)]
+            ["", "", _path(cell)]
             if _embedded(cell) is None and _path(cell)
-            else [hashlib.sha256(_embedded(cell) or b"").hexdigest(), ""]
+            else [*contents.of_bytes(_embedded(cell) or b""), ""]
             for cell in cells_of_column
         ]
 
@@ -67,12 +68,13 @@ def image_column(name: str, rows: Any, key: str, root: Path) -> ImageColumn:
         question = ["hf", _FORMAT, key, identity, len(rows)]
         found = digest.remembered(question, tables, described) if tables else described()
     roots = _roots(root)
-    files = [_inside(name, index, root / path, roots) for index, (_, path) in enumerate(found) if path]
+    files = [_inside(name, index, root / path, roots) for index, (*_, path) in enumerate(found) if path]
     try:
-        of_files = iter(digest.of_files(files, BYTE_LIMIT))
+        of_files = iter(contents.of_files(files))
     except OSError as error:
         raise DataError(f"{name}: the image file {error.filename} cannot be read: {error.strerror}.") from error
-    return ImageColumn(name, cells, key, root, [next(of_files) if path else sha256 for sha256, path in found])
+    images = [next(of_files) if path else Content(sha256, lost) for sha256, lost, path in found]
+    return ImageColumn(name, cells, key, root, images)
 
 
 def _embedded(cell: dict[str, Any] | None) -> bytes | None:

@@ -16,16 +16,19 @@ from typing import BinaryIO
 import numpy as np
 
 from clipeval import digest, tar
-from clipeval.datasets.images import BYTE_LIMIT
+from clipeval.datasets import contents
+from clipeval.datasets.contents import Content
+from clipeval.datasets.images import BYTE_LIMIT, SUFFIXES
 from clipeval.errors import DataError, few
 from clipeval.regular import open_regular
 
-IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")
-"""In the order in which CLIP_benchmark looks for a sample's image."""
+_FIRST = ("webp", "png", "jpg", "jpeg")
+IMAGE_EXTENSIONS = (*_FIRST, *sorted({suffix[1:] for suffix in SUFFIXES}.difference(_FIRST)))
+"""In the order in which a sample's image is looked for, CLIP_benchmark's first."""
 
 _LABEL_LIMITS = {"cls": 100, "npy": 1 << 20, "txt": 1 << 20}
 """Bytes of a label or caption file; more are no label and no caption."""
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,16 @@ class TarSample:
     size: int
     sha256: str
     """The digest of the image's bytes."""
+    lost: str
+    """What its pixels will not show (``contents.Content``)."""
     cls: int | None
     npy: list[float] | None
     txt: list[str] | None
+
+    @property
+    def content(self) -> Content:
+        """The image."""
+        return Content(self.sha256, self.lost)
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,8 @@ class TarIndex:
     @property
     def images_digest(self) -> str:
         """Hex SHA-256 of the images' digests in their order."""
-        return hashlib.sha256(b"".join(bytes.fromhex(sample.sha256) for sample in self.samples)).hexdigest()
+        pixels = (sample.content.pixels.partition(">>") for sample in self.samples)
+        return hashlib.sha256(b"".join(bytes.fromhex(sha256) + how.encode() for sha256, _, how in pixels)).hexdigest()
 
 
 def index_tar(path: Path) -> TarIndex:
@@ -87,8 +98,8 @@ def _read(path: Path) -> list[TarSample]:
 def _sample(file: BinaryIO, key: str, files: dict[str, tar.Member], where: str) -> TarSample:
     image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
     if image is None:
-        raise DataError(f"{where} has no image (.{', .'.join(IMAGE_EXTENSIONS)}), only {_listed(files)}.")
-    sha256 = hashlib.sha256(_bytes(file, image, BYTE_LIMIT, where)).hexdigest()
+        raise DataError(f"{where} has no image (.{', .'.join(_FIRST)}, ...), only {_listed(files)}.")
+    content = contents.of_bytes(_bytes(file, image, BYTE_LIMIT, where))
     values = {name: _bytes(file, files[name], most, where) for name, most in _LABEL_LIMITS.items() if name in files}
     if not values:
         raise DataError(f"{where} has no label (.cls, .npy) and no caption (.txt), only {_listed(files)}.")
@@ -97,7 +108,8 @@ def _sample(file: BinaryIO, key: str, files: dict[str, tar.Member], where: str) 
             key,
             image.offset,
             image.size,
-            sha256,
+            content.sha256,
+            content.lost,
             cls=_whole_number(values["cls"]) if "cls" in values else None,
             npy=_numbers(values["npy"]) if "npy" in values else None,
             txt=values["txt"].decode("utf-8").splitlines() if "txt" in values else None,

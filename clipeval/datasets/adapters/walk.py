@@ -13,19 +13,22 @@ from typing import Any
 
 from PIL import Image
 
-from clipeval import digest
-from clipeval.datasets.images import BYTE_LIMIT, FORMATS, opened, require_unchanged
+from clipeval.datasets import contents
+from clipeval.datasets.contents import Content
+from clipeval.datasets.images import BYTE_LIMIT, FORMATS, eight_bit, opened, require_unchanged
 from clipeval.paths import readable
 from clipeval.regular import read_regular
 
 
 @dataclass(frozen=True)
 class Walk:
-    """Per sample: its id, its target, and a digest of its image (file bytes and crop, or pixels)."""
+    """Per sample: its id, its target, and a digest of its image (how its file is decoded, and crop; or pixels)."""
 
     ids: list[str]
     targets: list[Any]
     image_digests: list[str]
+    contents: list[Content]
+    """Of the image files."""
 
 
 def walk(source: Any, root: Path) -> Walk:
@@ -43,7 +46,7 @@ def walk(source: Any, root: Path) -> Walk:
             images.append(image if isinstance(image, _Unread) else _pixels_digest(image))
             targets.append(target)
     paths = list(dict.fromkeys(image.path for image in images if isinstance(image, _Unread)))
-    file_digests = dict(zip(paths, digest.of_files([Path(path) for path in paths], BYTE_LIMIT), strict=True))
+    found_files = dict(zip(paths, contents.of_files([Path(path) for path in paths]), strict=True))
     ids, digests = [], []
     seen: Counter[str] = Counter()
     for index, found in enumerate(images):
@@ -54,8 +57,8 @@ def walk(source: Any, root: Path) -> Walk:
         name = _relative(found.path, root)
         ids.append(f"{name}#{seen[name]}" if seen[name] else name)
         seen[name] += 1
-        digests.append(f"{file_digests[found.path]}{found.box or ''}")
-    return Walk(ids, targets, digests)
+        digests.append(f"{found_files[found.path].pixels}{found.box or ''}")
+    return Walk(ids, targets, digests, list(found_files.values()))
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def read(source: Any, index: int, image_digest: str, sample: str) -> Image.Image
         def from_bytes(path: str) -> Image.Image:
             data = read_regular(Path(path), BYTE_LIMIT)
             files.append(hashlib.sha256(data).hexdigest())
-            return open_images.enter_context(opened(data))
+            return eight_bit(open_images.enter_context(opened(data)))
 
         with _opening(from_bytes):
             image: Image.Image = source[index][0]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval.config import DatasetEntry
-from clipeval.datasets import fingerprint
+from clipeval.datasets import contents, fingerprint
+from clipeval.datasets import labels as values
 from clipeval.datasets.adapters.shards import find_shards
 from clipeval.datasets.adapters.tar_index import TarSample, index_tar
 from clipeval.datasets.images import decode
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def open_wds(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> LoadedDataset:
+def open_wds(
+    name: str, reference: str, split: str, entry: DatasetEntry, offline: bool, known_as: str = "", language: str = ""
+) -> LoadedDataset:
     """Open a folder or URL in the layout above, or tar files: ``FILE.tar``, ``{000..012}.tar``, ``A.tar::B.tar``, or
     a text file with one of these per line. Tar files without the layout are one split, ``entry.split``.
 
     Ids are SHARD/KEY. Labels come from ``.cls`` (a class index) or ``.npy`` (0 or 1 per class), captions from ``.txt``
-    (one per line). Raises DataError naming what is missing, truncated or inconsistent.
+    (one per line); ``.npy`` beside ``.cls`` is metadata. CLIP_benchmark's class names are looked up as ``known_as``, by
+    default ``name``, and in ``language``, by default the entry's. Raises DataError naming what is missing, truncated or
+    inconsistent.
     """
     shards = find_shards(name, reference, split, entry, offline)
     indexes = [index_tar(path) for path in shards.paths]
@@ -43,11 +48,14 @@ def open_wds(name: str, reference: str, split: str, entry: DatasetEntry, offline
         samples += index.samples
         ids += [f"{stem}/{sample.key}" for sample in index.samples]
         paths += [path] * len(index.samples)
-    labels = None if shards.kind == "retrieval" else _labels(name, ids, samples, shards.kind)
+    multilabel = _is_multilabel(samples, shards.kind)
+    labels = None if shards.kind == "retrieval" else _labels(name, ids, samples, shards.kind, multilabel)
     captions = _captions(name, ids, samples, shards.kind)
     prompts = None
     if labels is not None:
-        prompts = load_prompts(name, entry.prompts, entry.language, shards.classes, shards.templates)
+        known_as, language = known_as or name, language or entry.language
+        prompts = load_prompts(known_as, entry.prompts, language, shards.classes, shards.templates)
+    metadata, odd = (None, ()) if multilabel else _metadata(samples)
     return LoadedDataset(
         name=name,
         split=split,
@@ -58,6 +66,9 @@ def open_wds(name: str, reference: str, split: str, entry: DatasetEntry, offline
         prompts=prompts,
         captions=captions,
         revision=shards.revision,
+        digests=[sample.sha256 for sample in samples],
+        metadata=metadata,
+        remarks=(*odd, *contents.remarks([sample.content for sample in samples])),
     )
 
 
@@ -82,20 +93,38 @@ class _TarImages:
         return decode(data, sample, place.sha256)
 
 
-def _labels(name: str, ids: Sequence[str], samples: Sequence[TarSample], kind: str) -> np.ndarray | None:
+def _is_multilabel(samples: Sequence[TarSample], kind: str) -> bool:
+    """Whether ``.npy`` holds the labels: where the data set says so, or no sample has ``.cls``."""
+    by_content = any(sample.npy is not None for sample in samples) and all(sample.cls is None for sample in samples)
+    return kind == "multilabel" or (kind == "" and by_content)
+
+
+def _labels(
+    name: str, ids: Sequence[str], samples: Sequence[TarSample], kind: str, multilabel: bool
+) -> np.ndarray | None:
     """``[n]`` int64 or ``[n, K]`` bool; None where no sample has a label and the data set does not claim any."""
-    multilabel = kind == "multilabel" or (kind == "" and any(sample.npy is not None for sample in samples))
-    values = [sample.npy if multilabel else sample.cls for sample in samples]
-    if kind == "" and all(value is None for value in values):
+    found = [sample.npy if multilabel else sample.cls for sample in samples]
+    if kind == "" and all(value is None for value in found):
         return None
-    _check_complete(name, ids, values, "label (.npy)" if multilabel else "label (.cls)")
-    if multilabel and len({len(sample.npy or ()) for sample in samples}) > 1:
-        raise DataError(f"{name}: class list and labels disagree: the .npy labels have different lengths.")
+    what = "label (.npy)" if multilabel else "label (.cls)"
+    _check_complete(name, ids, found, what)
+
+    def where(index: int) -> str:
+        return f"{name}: sample {ids[index]}, {what}"
+
     if multilabel:
-        for sample, row in zip(ids, samples, strict=True):
-            if wrong := [value for value in row.npy or () if value not in (0, 1)]:
-                raise DataError(f"{name}: sample {sample}: a label (.npy) is {wrong[0]}; 0 is no and 1 is yes.")
-    return np.array(values, dtype=bool if multilabel else np.int64)
+        return values.zero_or_one([sample.npy or [] for sample in samples], where)
+    return values.whole_numbers([sample.cls for sample in samples], where)
+
+
+def _metadata(samples: Sequence[TarSample]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """What ``.npy`` files that hold no labels say, ``[n, F]``, and a remark where that is no table."""
+    fields = [sample.npy for sample in samples]
+    if all(row is None for row in fields):
+        return None, ()
+    if len({len(row) if row is not None else 0 for row in fields}) > 1:
+        return None, ("the .npy files beside the labels are left out: not every sample has as many numbers",)
+    return np.array(fields, dtype=np.float64), ()
 
 
 def _captions(name: str, ids: Sequence[str], samples: Sequence[TarSample], kind: str) -> list[tuple[str, ...]] | None:

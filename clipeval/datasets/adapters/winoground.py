@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval.datasets import fingerprint
+from clipeval.datasets import contents, fingerprint
 from clipeval.datasets.adapters.image_column import ImageColumn, image_column
 from clipeval.datasets.loaded import LoadedDataset
 
@@ -24,15 +24,17 @@ def open_winoground(name: str, split: str, rows: Any, root: Path) -> LoadedDatas
     captions = list(zip(rows["caption_0"], rows["caption_1"], strict=True))
     choices = [pair for first, second in captions for pair in ((first, second), (second, first))]
     groups = np.repeat(np.arange(len(rows)), 2)
-    digests = [digest for pair in zip(*(column.digests for column in columns), strict=True) for digest in pair]
+    images = [image for pair in zip(*(column.contents for column in columns), strict=True) for image in pair]
     return LoadedDataset(
         name=name,
         split=split,
-        fingerprint=fingerprint.of_contents(digests, None, choices, groups),
+        fingerprint=fingerprint.of_contents([image.pixels for image in images], None, choices, groups),
         ids=[f"{row}/{side}" for row in range(len(rows)) for side in (0, 1)],
         read=_TwoColumns(columns),
         choices=choices,
         groups=groups,
+        digests=[image.sha256 for image in images],
+        remarks=tuple(contents.remarks(images)),
     )
 
 
