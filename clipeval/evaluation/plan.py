@@ -244,7 +244,7 @@ def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: Shelf, dry:
             reason = f"{cell.task.name} trains on the data, which has to be asked for: -t {word}"
             return replace(cell, state="skipped", reason=reason)
     errors = [found for found in (checkpoint, data) if isinstance(found, ClipevalError)]
-    return _absent(cell, errors, dry) if errors else cell
+    return _absent(cell, errors if dry else errors[:1], dry) if errors else cell
 
 
 def _absent(cell: Cell, errors: list[ClipevalError], dry: bool) -> Cell:

@@ -159,7 +159,7 @@ class RayExecutor:
         """Ask for a new worker; it is given work once it has answered."""
         import ray
 
-        names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "OMP_NUM_THREADS", "CLIPEVAL_STORE")
+        names = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "OMP_NUM_THREADS", "CLIPEVAL_STORE")
         environment = {name: os.environ[name] for name in names if name in os.environ}
         environment["CLIPEVAL_CACHE"] = str(paths.cache_dir().absolute())
         worker: Any = ray.remote(RayWorker).options(

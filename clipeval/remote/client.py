@@ -137,6 +137,8 @@ def fetch(announced: Announced, place: Path, what: str) -> Path:
     lock = repository.parent / ".locks" / repository.name / f"{announced.etag}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
+        if blob.exists() and _digest(blob, announced.etag) not in (announced.etag, ""):
+            blob.unlink()  # under the name of another commit's file
         if not blob.exists():
             if announced.size is None or announced.size >= _TOLD_BYTES:
                 size = "of unknown size" if announced.size is None else f"{announced.size / 1e6:,.0f} MB"
@@ -154,6 +156,7 @@ def _fill(blob: Path, announced: Announced, what: str) -> None:
         found = _digest(partial, announced.etag)
         if found in (announced.etag, ""):
             _move(partial, blob)
+            shutil.rmtree(_xet_folder(announced), ignore_errors=True)
             return
         say(f"{what} arrived damaged: its digest is not the announced one")
         partial.unlink()
@@ -196,9 +199,13 @@ def _received_by_xet(announced: Announced) -> Path:
     from huggingface_hub import hf_hub_download
 
     kind, name, commit, path = announced.address
-    folder = cache_dir() / "downloads" / f"{announced.etag}.xet"
     token = None if may_have_token(endpoint()) else False
+    folder = _xet_folder(announced)
     return Path(hf_hub_download(name, path, repo_type=kind, revision=commit, local_dir=folder, token=token))
+
+
+def _xet_folder(announced: Announced) -> Path:
+    return cache_dir() / "downloads" / f"{announced.etag}.xet"
 
 
 def is_temporary(error: Exception) -> bool:
@@ -267,8 +274,6 @@ def _move(partial: Path, blob: Path) -> None:
         finally:
             copy.unlink(missing_ok=True)
         partial.unlink()
-    if partial.parent.name != "downloads":
-        shutil.rmtree(partial.parent, ignore_errors=True)
     sync_folder(blob.parent)
 
 
