@@ -120,7 +120,7 @@ class Checkpoint:
     def remarks(self) -> tuple[str, ...]:
         """What was guessed about it, and what of its file is not used, a sentence each. Of a file that cannot be read
         nothing is said here: loading it says why."""
-        stale = (self.snapshot.remark,) if self.snapshot and self.snapshot.remark else ()
+        stale = self.snapshot.remarks if self.snapshot else ()
         name = Path(self.name)
         try:
             found = description.guesses(self.spec, self.description, self.preprocessing, self._row, name)

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from clipeval.errors import AbsentError, DataError, RemoteError
 from clipeval.remote import copies, hub
 from clipeval.remote.hub import Repository, Snapshot
-from clipeval.remote.origin import PUBLIC_HUB, endpoint, public
+from clipeval.remote.origin import PUBLIC_HUB, endpoint
 
 _OF_HUB = re.compile(
     r"/(?P<kind>datasets/)?(?P<name>[^/]+/[^/]+?)(?:/(?:tree|resolve|blob|raw)/(?P<revision>[^/]+))?(?:/(?P<path>.*))?"
@@ -42,15 +42,15 @@ def fetch(url: str, *, offline: bool, optional: bool = False) -> Path | None:
     repository, path = place
     try:
         found = hub.snapshot(repository, (path,), offline=offline)
-        if offline and optional:
+        if optional and (found.offline or found.remark):  # nobody can say whether there is one
             return found.local(path)
         return found.file(path)
     except AbsentError as error:
         if optional:
             return None
-        raise DataError(f"{public(url)}: {error}") from error
+        raise DataError(str(error)) from error
     except RemoteError as error:
-        raise DataError(f"{public(url)}: {error}") from error
+        raise DataError(str(error)) from error
 
 
 def snapshot_of(url: str, *, offline: bool) -> Snapshot | None:
@@ -60,4 +60,4 @@ def snapshot_of(url: str, *, offline: bool) -> Snapshot | None:
     try:
         return hub.snapshot(place[0], (place[1],), offline=offline)
     except RemoteError as error:
-        raise DataError(f"{public(url)}: {error}") from error
+        raise DataError(str(error)) from error

@@ -65,6 +65,11 @@ class Snapshot:
     remark: str = ""
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """``remark``, where there is one."""
+        return (self.remark,) if self.remark else ()
+
+    @property
     def folder(self) -> Path:
         """Where its files are, as far as they are on this machine."""
         return self.repository.folder / "snapshots" / self.commit

@@ -44,7 +44,7 @@ def open_hf(name: str, reference: str, split: str, entry: DatasetEntry, offline:
         prompts=prompts,
         captions=captions,
         digests=[image.sha256 for image in images.contents],
-        remarks=(*_unread(source), *contents.remarks(images.contents)),
+        remarks=(*source.remarks, *_unread(source), *contents.remarks(images.contents)),
         revision=source.revision,
     )
 

@@ -38,6 +38,7 @@ class SplitSource:
     kind: str
     splits: tuple[str, ...]
     revision: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def split_source(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> SplitSource:
@@ -103,7 +104,7 @@ def _of_hub(name: str, reference: str, split: str, entry: DatasetEntry, offline:
     except RemoteError as error:
         raise DataError(f"{name}: hf:{reference}: {error}") from error
     rows = _rows(name, layout, split, files)
-    return SplitSource(rows, snapshot.folder, layout.kind, tuple(layout.splits), snapshot.commit)
+    return SplitSource(rows, snapshot.folder, layout.kind, tuple(layout.splits), snapshot.commit, snapshot.remarks)
 
 
 def _layout_of(

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,8 +36,9 @@ class Shards:
     """``classification``, ``multilabel``, ``retrieval`` or empty."""
     classes: list[str] | None
     templates: list[str] | None
-    revision: str
+    revision: str = ""
     """The commit of the hub's repository that they are of; empty where they are of none."""
+    remarks: tuple[str, ...] = ()
 
 
 def find_shards(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> Shards:
@@ -64,7 +65,8 @@ def find_shards(name: str, reference: str, split: str, entry: DatasetEntry, offl
             paths = list(pool.map(lambda url: _local(name, url, offline), urls))
     else:
         paths = [_local(name, url, offline) for url in urls]
-    return Shards(paths, _stems(urls), kind, classes, templates, source.commit if source else "")
+    found = Shards(paths, _stems(urls), kind, classes, templates)
+    return replace(found, revision=source.commit, remarks=source.remarks) if source else found
 
 
 def _hub_root(reference: str, revision: str | None) -> str:

@@ -68,7 +68,7 @@ def open_wds(
         revision=shards.revision,
         digests=[sample.sha256 for sample in samples],
         metadata=metadata,
-        remarks=(*odd, *contents.remarks([sample.content for sample in samples])),
+        remarks=(*shards.remarks, *odd, *contents.remarks([sample.content for sample in samples])),
     )
 
 
