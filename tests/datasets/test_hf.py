@@ -73,7 +73,7 @@ def test_parquet_folder_and_file(tmp_path: Path) -> None:
     assert file.fingerprint == dataset.fingerprint
     with pytest.raises(DataError, match=r"is the split 'test'; it has no split 'train'"):
         opened(path, "train")
-    with pytest.raises(DataError, match=r"cannot load the split 'val': Unknown split \"val\".*'train', 'test'"):
+    with pytest.raises(DataError, match="has no split 'val'; it has train, test"):
         opened(tmp_path / "repo", "val")
 
 
@@ -184,7 +184,7 @@ def test_missing_data(tmp_path: Path) -> None:
         opened("./nowhere")
     entry = DatasetEntry(spec="hf:clipeval-tests/absent@0123abc")
     with pytest.raises(
-        DataError, match=r"hf:clipeval-tests/absent@0123abc.*nothing is downloaded now \(--offline or --plan\)"
+        DataError, match=r"hf:clipeval-tests/absent@0123abc.*nothing is downloaded now \(--offline, "
     ):
         downstream.open_dataset("x", entry, offline=True)
     with pytest.raises(UsageError, match=r"is on this machine; only data sets of the hub have revisions"):
@@ -198,7 +198,7 @@ def test_a_loading_script_is_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     (tmp_path / "scripted").mkdir()
     (tmp_path / "scripted" / "scripted.py").write_text(f"open({str(marker)!r}, 'w')")
-    with pytest.raises(DataError, match="cannot load the split 'test'"):
+    with pytest.raises(DataError, match="scripted: cannot tell its splits: Dataset scripts are no longer supported"):
         opened(tmp_path / "scripted")
     assert not marker.exists()
 
