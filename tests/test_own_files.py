@@ -14,7 +14,8 @@ from helpers import caption_shards, image_folder, tiny_checkpoint
 
 import clipeval
 from clipeval import config, datasets, models
-from clipeval.errors import UsageError
+from clipeval.errors import StoreError, UsageError
+from clipeval.files import write_atomically
 from clipeval.paths import with_home
 from clipeval_train.config import parse_pretrain
 
@@ -139,6 +140,26 @@ def test_a_fit_leaves_files_of_the_user_s_own(tmp_path):
     (tmp_path / "fit_card.json").write_text("[]")
     with pytest.raises(UsageError, match="fit_card"):
         found.write(tmp_path)
+
+
+@pytest.mark.parametrize("module", ["clipeval.results.table", "clipeval.scaling.result"])
+def test_what_was_cut_off_is_replaced_by_the_same_command(home, command, monkeypatch, module):
+    """Killed after its first file, an import or a fit is known again as one of ours."""
+    words = ["import", "~/r.csv", "-o", "~/tidy"] if module.endswith("table") else ["fit", "-o", "~/tidy"]
+    words += [] if words[0] == "import" else ["--bootstrap", "100"]
+    left = [1 if words[0] == "import" else 0]
+
+    def cut_off(path, write, real=write_atomically):
+        if not left[0]:
+            raise StoreError("killed")
+        left[0] -= 1
+        real(path, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.write_atomically", cut_off)
+        assert command("clipeval", *words)[0] == 3
+    assert len(list((home / "tidy").iterdir())) == 1
+    assert command("clipeval", *words)[0] == 0
 
 
 def test_each_failure_is_told_once_with_its_cells(home, command):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -147,8 +148,10 @@ def write_frame(out: Path, frame: pd.DataFrame, ledger_digest: str | None = None
     content = pa.Table.from_pandas(frame, preserve_index=False)
     if digest := ledger_digest or digest_of(out):
         content = content.replace_schema_metadata({**(content.schema.metadata or {}), _STAMP: digest})
-    write_atomically(out / "results.csv", lambda path: write_csv(frame, path))
-    write_atomically(out / "results.parquet", lambda path: pq.write_table(content, path))
+    writers = {"results.csv": partial(write_csv, frame), "results.parquet": partial(pq.write_table, content)}
+    # without a ledger it is the Parquet file that says whose the table is (refuse_foreign_import)
+    for name in writers if digest else reversed(writers):
+        write_atomically(out / name, writers[name])
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -115,9 +115,9 @@ class FitResult:
         tables = {"fits": self.fits, "comparisons": self.comparisons, "forecasts": self.forecasts, **self.more}
         names = [*(f"{name}.csv" for name in tables), _CARD]
         require_own(folder, names, lambda: _is_card(folder / _CARD), "an earlier fit")
+        write_json(folder / _CARD, self.card)  # by which a later fit knows the others
         for name, table in tables.items():
             write_atomically(folder / f"{name}.csv", partial(write_csv, table))
-        write_json(folder / _CARD, self.card)
         self.plot(folder)
 
 
