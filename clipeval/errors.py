@@ -7,7 +7,8 @@
         ├── ModelError            a checkpoint is missing, unsafe, broken or of another shape
         ├── MetricError           a metric is not defined on this input
         ├── RemoteError           a file of the hub cannot be had
-        │   └── AbsentError       there is no such file, branch, tag or commit
+        │   ├── AbsentError       there is no such file, branch, tag or commit
+        │   └── NotHereError      it is not on this machine, and nothing is downloaded now
         └── StoreError            a cache or result file cannot be read or written
 
 A message says what, where, why and what to do. An exception outside this tree is a bug in clipeval (exit 70).
@@ -59,6 +60,10 @@ class RemoteError(MeasureError):
 
 class AbsentError(RemoteError):
     """A repository of the hub has no such file, branch, tag or commit."""
+
+
+class NotHereError(RemoteError, DataError):
+    """A file is not on this machine, and nothing is downloaded now. That says nothing against it."""
 
 
 class StoreError(MeasureError):

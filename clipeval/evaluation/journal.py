@@ -22,7 +22,6 @@ class Journal:
     def __init__(self, plan: Plan, ledger: Ledger, progress: RunProgress) -> None:
         self.failures: list[tuple[Cell, ClipevalError]] = []
         self._plan, self._ledger, self._progress = plan, ledger, progress
-        self._offline = plan.request.options.offline
         self._said: set[str] = set()
 
     def open(self) -> list[Cell]:
@@ -79,8 +78,7 @@ class Journal:
 
     def _is_only_absent(self, cell: Cell) -> bool:
         """Whether an offline run lacks what the cell needs while a value of it stands: that says nothing against it."""
-        unknown = cell.checkpoint is None or cell.data is None
-        standing = table.standing(self._ledger).get(cell.measurement) if unknown and self._offline else None
+        standing = table.standing(self._ledger).get(cell.measurement) if cell.state == "missing" else None
         return standing is not None and not standing.failed
 
     def _add_row(self, cell: Cell, reason: str, status: Status) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipeval import datasets, digest, identity, models
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, UsageError
+from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
@@ -250,7 +250,13 @@ def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: Shelf, dry:
 def _absent(cell: Cell, errors: list[ClipevalError], dry: bool) -> Cell:
     bug = next((error for error in errors if isinstance(error, InternalError)), None)
     reason = " ".join(str(error) for error in errors)
-    return replace(cell, state="missing" if dry and not bug else "failed", reason=reason, bug=bug)
+    absent = dry or all(map(_is_not_here, errors))
+    return replace(cell, state="missing" if absent and not bug else "failed", reason=reason, bug=bug)
+
+
+def _is_not_here(error: BaseException | None) -> bool:
+    """Whether all there is against it is that it is not on this machine."""
+    return error is not None and (isinstance(error, NotHereError) or _is_not_here(error.__cause__))
 
 
 _NEED_WORDS = {"prompts": "class names", "train": "training split"}

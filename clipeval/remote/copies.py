@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from clipeval import digest, tar
 from clipeval.console import say
-from clipeval.errors import DataError, StoreError, UsageError
+from clipeval.errors import DataError, NotHereError, StoreError, UsageError
 from clipeval.files import write_atomically, write_json
 from clipeval.paths import cache_dir
 from clipeval.remote.origin import public
@@ -65,7 +65,7 @@ def fetch(url: str, *, offline: bool, optional: bool = False) -> Path | None:
     copy = _copy(target)
     if offline and copy is None and not optional:
         damaged = f"damaged in the cache ({target})" if target.exists() else f"not in the cache ({target})"
-        raise DataError(f"{public(url)} is {damaged} and nothing is downloaded now (--offline or --plan).")
+        raise NotHereError(f"{public(url)} is {damaged} and nothing is downloaded now (--offline or --plan).")
     known = copy is not None or (optional and _is_known_to_be_absent(target))
     if not offline and not (known and (url in _checked or host in _away)):
         try:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from clipeval import digest
 from clipeval.console import say
-from clipeval.errors import AbsentError, RemoteError
+from clipeval.errors import AbsentError, NotHereError, RemoteError, StoreError
 from clipeval.files import write_text
 from clipeval.paths import cache_dir
 from clipeval.regular import read_regular
@@ -231,8 +231,8 @@ def _asked(repository: Repository, revision: str, path: str) -> client.Answer:
         raise found from error
 
 
-def _not_here(repository: Repository, paths: Sequence[str]) -> RemoteError:
-    return RemoteError(
+def _not_here(repository: Repository, paths: Sequence[str]) -> NotHereError:
+    return NotHereError(
         f"{' or '.join(map(repr, paths))} of {repository} is not on this machine, and nothing is downloaded now "
         "(--offline, HF_HUB_OFFLINE or --plan). A run with a network gets it."
     )
@@ -252,8 +252,9 @@ def _newest_here(repository: Repository, wanted: Sequence[str]) -> str | None:
 
 
 def _note(repository: Repository, commit: str) -> None:
-    """For offline runs, and for the hub's own programs."""
-    write_text(repository.folder / "refs" / (repository.revision or "main"), commit)
+    """For offline runs, and for the hub's own programs. A cache that others keep may not be written to."""
+    with contextlib.suppress(StoreError):
+        write_text(repository.folder / "refs" / (repository.revision or "main"), commit)
 
 
 def at(repository: Repository, commit: str) -> Repository:

@@ -183,9 +183,7 @@ def test_missing_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no file or folder ./nowhere, and it is not a name on the hub"):
         opened("./nowhere")
     entry = DatasetEntry(spec="hf:clipeval-tests/absent@0123abc")
-    with pytest.raises(
-        DataError, match=r"hf:clipeval-tests/absent@0123abc.*nothing is downloaded now \(--offline, "
-    ):
+    with pytest.raises(DataError, match=r"hf:clipeval-tests/absent@0123abc.*nothing is downloaded now \(--offline, "):
         downstream.open_dataset("x", entry, offline=True)
     with pytest.raises(UsageError, match=r"is on this machine; only data sets of the hub have revisions"):
         opened(tmp_path, revision="0123abc")

@@ -27,7 +27,7 @@ from clipeval.datasets.adapters.winoground import open_winoground
 from clipeval.datasets.images import naming
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
-from clipeval.errors import DataError, UsageError, suggest
+from clipeval.errors import DataError, NotHereError, UsageError, suggest
 from clipeval.paths import cache_dir, expand
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _check_name(native: str, split: str) -> None:
 
 def _build(name: str, native: str, split: str, language: str, root: Path, offline: bool) -> Any:
     if offline and not root.is_dir():
-        raise DataError(f"{name}: there is no {root}, and nothing is downloaded now (--offline or --plan).")
+        raise NotHereError(f"{name}: there is no {root}, and nothing is downloaded now (--offline or --plan).")
     task = "zeroshot_classification" if native in CLASSIFICATION else "zeroshot_retrieval"
     try:
         with restrained(name, root, offline), contextlib.redirect_stdout(sys.stderr):

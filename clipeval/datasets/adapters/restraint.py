@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clipeval.datasets.adapters.hf_source import offline_hub
-from clipeval.errors import DataError
+from clipeval.errors import DataError, NotHereError
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def restrained(name: str, root: Path, offline: bool) -> Iterator[None]:
         )
 
     def refuse_request(url: str, **keywords: object) -> NoReturn:
-        raise DataError(f"{name}: {url} is not in {root}, and nothing is downloaded now (--offline or --plan).")
+        raise NotHereError(f"{name}: {url} is not in {root}, and nothing is downloaded now (--offline or --plan).")
 
     modules = (builder, crossmodal3600, flickr30k_200, multilingual_mscoco, xtd10, xtd200)
     replaced: list[tuple[Any, str, Any]] = [(module, "call", refuse_command) for module in modules]

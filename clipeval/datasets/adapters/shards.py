@@ -15,7 +15,7 @@ from clipeval.datasets import braces
 from clipeval.datasets.braces import MOST_NAMES
 from clipeval.datasets.lines import read_lines
 from clipeval.datasets.selection import refuse_commands
-from clipeval.errors import DataError, UsageError, few
+from clipeval.errors import DataError, NotHereError, UsageError, few
 from clipeval.paths import with_home
 from clipeval.remote.copies import is_remote
 from clipeval.remote.door import fetch, of_hub, snapshot_of
@@ -93,7 +93,8 @@ def _shards_of_split(name: str, root: str, split: str, offline: bool) -> list[st
     if lines is None:
         not_now = "not in the cache, and nothing is downloaded now (--offline or --plan)"
         uncached = not_now if offline and is_remote(root) else "missing"
-        raise DataError(f"{name}: {root}/{split}/nshards.txt is {uncached}: the number of shards is unknown.")
+        kind = NotHereError if uncached == not_now else DataError
+        raise kind(f"{name}: {root}/{split}/nshards.txt is {uncached}: the number of shards is unknown.")
     text = "\n".join(lines).strip()
     if not re.fullmatch("[0-9]{1,20}", text) or not 1 <= int(text) <= MOST_NAMES:
         raise DataError(f"{name}: {root}/{split}/nshards.txt: expected the number of shards, found {text!r:.40}.")
