@@ -38,3 +38,6 @@ def test_the_newest_commit_here_is_measured_and_said(hub: Hub) -> None:
     for name in ("org/clip", "org/shards", "org/table"):
         assert sum(f"'{name}': the hub could not" in line for line in done.stderr.splitlines()) == 1
     assert len(hub.seen(origin="hub")) == 5  # the tries for the first of them
+    hub.heal()
+    assert hub.run("run", *words, "-o", "offline", "--offline").returncode == 0
+    assert hub.requests == []

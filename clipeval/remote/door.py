@@ -31,8 +31,9 @@ def of_hub(url: str) -> tuple[Repository, str] | None:
     return None
 
 
-def fetch(url: str, *, offline: bool, optional: bool = False) -> Path | None:
-    """The file at ``url`` on this machine: at the hub that of the commit of this run, elsewhere what is there now.
+def fetch(url: str, *, offline: bool, optional: bool = False, of: Snapshot | None = None) -> Path | None:
+    """The file at ``url`` on this machine: at the hub that of the commit of this run (``of``, see ``snapshot_of``),
+    elsewhere what is there now.
 
     None when ``optional`` and there is no such file, or offline and it is not here. Raises DataError when it cannot be
     had, UsageError for what is no URL and StoreError when it cannot be kept.
@@ -41,7 +42,7 @@ def fetch(url: str, *, offline: bool, optional: bool = False) -> Path | None:
         return copies.fetch(url, offline=offline, optional=optional)
     repository, path = place
     try:
-        found = hub.snapshot(repository, (path,), offline=offline)
+        found = of if of and of.repository == repository else hub.snapshot(repository, (path,), offline=offline)
         if optional and (found.offline or found.remark):  # nobody can say whether there is one
             return found.local(path)
         return found.file(path)

@@ -19,6 +19,7 @@ from clipeval.errors import DataError, NotHereError, UsageError, few
 from clipeval.paths import with_home
 from clipeval.remote.copies import is_remote
 from clipeval.remote.door import fetch, of_hub, snapshot_of
+from clipeval.remote.hub import Snapshot
 from clipeval.remote.origin import PUBLIC_HUB
 
 _AT_ONCE = 8
@@ -53,18 +54,18 @@ def find_shards(name: str, reference: str, split: str, entry: DatasetEntry, offl
     urls = _expand(reference) if listed else []
     root = (urls[0].rpartition("/")[0] or ".") if listed else _hub_root(reference.rstrip("/"), entry.revision)
     source = snapshot_of(urls[0] if listed else f"{root}/{split}/nshards.txt", offline=offline)
-    kind = "\n".join(_lines(f"{root}/dataset_type.txt", offline) or ()).strip().lower()
-    classes = _lines(f"{root}/classnames.txt", offline)
-    templates = _lines(f"{root}/zeroshot_classification_templates.txt", offline)
+    kind = "\n".join(_lines(f"{root}/dataset_type.txt", offline, source) or ()).strip().lower()
+    classes = _lines(f"{root}/classnames.txt", offline, source)
+    templates = _lines(f"{root}/zeroshot_classification_templates.txt", offline, source)
     if kind not in ("", "classification", "multilabel", "retrieval"):
         raise DataError(f"{name}: {root}/dataset_type.txt: expected multilabel or retrieval, found '{kind}'.")
     if not listed:
-        urls = _shards_of_split(name, root, split, offline)
+        urls = _shards_of_split(name, root, split, offline, source)
     if any(map(is_remote, urls)):
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            paths = list(pool.map(lambda url: _local(name, url, offline), urls))
+            paths = list(pool.map(lambda url: _local(name, url, offline, source), urls))
     else:
-        paths = [_local(name, url, offline) for url in urls]
+        paths = [_local(name, url, offline, source) for url in urls]
     found = Shards(paths, _stems(urls), kind, classes, templates)
     return replace(found, revision=source.commit, remarks=source.remarks) if source else found
 
@@ -84,12 +85,12 @@ def _hub_root(reference: str, revision: str | None) -> str:
     return f"{PUBLIC_HUB}/{kind}{repository.name}/resolve/{at}/{folder}".rstrip("/")
 
 
-def _shards_of_split(name: str, root: str, split: str, offline: bool) -> list[str]:
+def _shards_of_split(name: str, root: str, split: str, offline: bool, source: Snapshot | None) -> list[str]:
     if not is_remote(root) and not Path(root, split).is_dir():
         splits = sorted(path.parent.name for path in Path(root).glob("*/nshards.txt"))
         found = f"splits there: {few(splits)}" if splits else "no folder there holds an nshards.txt"
         raise DataError(f"{name}: {root} has no split '{split}' ({found}).")
-    lines = _lines(f"{root}/{split}/nshards.txt", offline)
+    lines = _lines(f"{root}/{split}/nshards.txt", offline, source)
     if lines is None:
         not_now = "not in the cache, and nothing is downloaded now (--offline or --plan)"
         uncached = not_now if offline and is_remote(root) else "missing"
@@ -133,9 +134,9 @@ def _stems(urls: Sequence[str]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(index) for index in range(len(urls))]
 
 
-def _local(name: str, url: str, offline: bool) -> Path:
+def _local(name: str, url: str, offline: bool, source: Snapshot | None) -> Path:
     if is_remote(url):
-        path = fetch(url, offline=offline)
+        path = fetch(url, offline=offline, of=source)
         assert path is not None
         return path
     if not os.path.isfile(url):  # noqa: PTH113  never raises, whatever the name is
@@ -143,6 +144,6 @@ def _local(name: str, url: str, offline: bool) -> Path:
     return Path(url)
 
 
-def _lines(url: str, offline: bool) -> list[str] | None:
-    path = fetch(url, offline=offline, optional=True) if is_remote(url) else Path(url)
+def _lines(url: str, offline: bool, source: Snapshot | None) -> list[str] | None:
+    path = fetch(url, offline=offline, optional=True, of=source) if is_remote(url) else Path(url)
     return None if path is None else read_lines(path, url)
