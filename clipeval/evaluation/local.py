@@ -16,12 +16,16 @@ def execute(cells: list[Cell], bench: Workbench, journal: Journal) -> None:
     and a full disk stop the run early."""
     groups = [list(group) for _, group in itertools.groupby(cells, key=lambda cell: cell.model.name)]
     for number, same_model in enumerate(groups):
-        _measure(same_model, bench, journal)
+        _measure(same_model, bench, journal, then=groups[number + 1][0] if number + 1 < len(groups) else None)
         bench.put_away(same_model[0], [later[0] for later in groups[number + 1 :]])
 
 
-def _measure(same_model: list[Cell], bench: Workbench, journal: Journal) -> None:
+def _measure(same_model: list[Cell], bench: Workbench, journal: Journal, then: Cell | None) -> None:
+    """Measure cells of one checkpoint, and fetch meanwhile what ``then`` needs."""
     try:
+        bench.wait_for_weights(same_model[0])
+        if then is not None:
+            bench.fetch_ahead(then)
         bench.take(same_model)
     except ClipevalError as error:
         for cell in same_model:

@@ -20,6 +20,7 @@ from clipeval.embeddings import images, texts
 from clipeval.embeddings.images import LoaderSettings
 from clipeval.embeddings.inputs import EmbeddedInputs
 from clipeval.errors import ClipevalError, DataError, ModelError
+from clipeval.evaluation.ahead import Ahead
 from clipeval.evaluation.failures import InternalError, as_clipeval_errors
 from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.plan import Cell, training_splits
@@ -77,6 +78,7 @@ class Workbench:
         self._store: texts.TextStore | None = None
         self._inputs: tuple[str, EmbeddedInputs] | None = None
         self._textless: dict[Cell, ClipevalError] = {}
+        self._ahead: dict[str, Ahead] = {}
 
     def take(self, cells: Sequence[Cell]) -> None:
         """Load the checkpoint of ``cells`` and encode every text they need, so that batches are full whatever data
@@ -108,6 +110,16 @@ class Workbench:
             if missing := self._store.missing(wanted):
                 self._progress.start(f"{label} · texts", len(missing))
                 texts.embed(self._encoder, self._store, missing, self._options.batch_size, self._advance)
+
+    def fetch_ahead(self, cell: Cell) -> None:
+        """Begin to fetch the weights of a cell's checkpoint."""
+        if (opened := self._checkpoints.get(cell.model.name)) and opened.snapshot:
+            self._ahead[cell.model.name] = Ahead(opened)
+
+    def wait_for_weights(self, cell: Cell) -> None:
+        """Until the weights that were fetched ahead are here. Raises ModelError where they are not to be had."""
+        if ahead := self._ahead.pop(cell.model.name, None):
+            ahead.wait()
 
     def put_away(self, cell: Cell, later: Sequence[Cell]) -> None:
         """The cells of a checkpoint are done. Where so asked, remove its weights if this run has fetched them, unless
