@@ -280,6 +280,20 @@ def test_weights_of_this_run_are_removed_where_asked(hub: Hub) -> None:
     assert value(hub, "org/now") == truth(1)
 
 
+def test_weights_that_several_checkpoints_share_are_removed_after_the_last(hub: Hub) -> None:
+    """Of two repositories, and of two commits of one."""
+    for name in ("org/one", "org/two"):
+        hub.repository(name, clip()).push({"README.md": b"words"}, "v1")
+    names = ["org/one", "org/two", "org/one@v1"]
+    words = [word for name in names for word in ("-m", f"hf-hub:{name}")]
+    done = hub.run("run", *words, "-d", local_data(hub), "-o", "out", "--keep-weights", "no")
+    assert done.returncode == 0, done.stderr
+    assert [value(hub, name) for name in names] == [truth()] * 3
+    digest = hub.repositories["model", "org/one"].tree[WEIGHTS].sha256
+    assert len(hub.seen(digest, "cdn")) == 2
+    assert digest not in blobs(hub)
+
+
 # --- data sets ---
 
 

@@ -314,3 +314,29 @@ def test_addresses_without_an_organisation(served: Hub) -> None:
     assert door.fetch(address, offline=False).read_bytes() == FILES["notes"]
     with pytest.raises(DataError, match="has no file"):
         door.fetch(f"{address}-not", offline=False)
+
+
+def test_a_full_disk(served: Hub) -> None:
+    """A limit to the size of files is the same to a program."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    found = it()
+    found.announced("weights.bin")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(BIG) // 2, before[1]))
+    try:
+        with pytest.raises(RemoteError, match="cannot be kept"):
+            found.file("weights.bin")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(served.seen(origin="cdn")) == 1
+    assert content(it()) == BIG
+
+
+def test_a_person_hears_whom_the_program_waits_for(served: Hub, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(remote, "_SILENCE", 0.2)
+    heard: list[str] = []
+    served.fault(faults.stall(1), "weights", method="HEAD", times=None)
+    served.fault(faults.then(lambda: heard.append(capsys.readouterr().err)), "lfs", origin="cdn")
+    assert content(it()) == BIG
+    assert heard[0].count(f"waiting for {served.endpoint}") == 1
