@@ -1,7 +1,6 @@
 """``clipeval run`` against a hub that misbehaves, changes and refuses: what must come out.
 
-Whole commands, as processes of their own; values are compared with open_clip's on the same files. Tests marked
-``pending`` say what does not hold yet and are run by ``pytest -m pending`` only.
+Whole commands, as processes of their own; values are compared with open_clip's on the same files.
 """
 
 from __future__ import annotations
@@ -75,7 +74,6 @@ def blobs(hub: Hub) -> dict[str, bytes]:
 # --- checkpoints ---
 
 
-@pytest.mark.pending
 def test_files_of_the_paper_with_the_optimizer_beside_the_weights(hub: Hub) -> None:
     names = ["Model-B-32_Data-80M_Samples-3B_lr-5e-4_bs-32k.pt", "full_checkpoints/epoch_7.pt"]
     files = {name: models.training_checkpoint(seed, numpy_1=seed == 0) for seed, name in enumerate(names)}
@@ -282,6 +280,20 @@ def test_weights_of_this_run_are_removed_where_asked(hub: Hub) -> None:
     assert value(hub, "org/now") == truth(1)
 
 
+def test_weights_that_several_checkpoints_share_are_removed_after_the_last(hub: Hub) -> None:
+    """Of two repositories, and of two commits of one."""
+    for name in ("org/one", "org/two"):
+        hub.repository(name, clip()).push({"README.md": b"words"}, "v1")
+    names = ["org/one", "org/two", "org/one@v1"]
+    words = [word for name in names for word in ("-m", f"hf-hub:{name}")]
+    done = hub.run("run", *words, "-d", local_data(hub), "-o", "out", "--keep-weights", "no")
+    assert done.returncode == 0, done.stderr
+    assert [value(hub, name) for name in names] == [truth()] * 3
+    digest = hub.repositories["model", "org/one"].tree[WEIGHTS].sha256
+    assert len(hub.seen(digest, "cdn")) == 2
+    assert digest not in blobs(hub)
+
+
 # --- data sets ---
 
 
@@ -365,7 +377,6 @@ def test_an_hf_data_set_asks_no_other_host(hub: Hub) -> None:
     assert hub.seen(origin="proxy") == []
 
 
-@pytest.mark.pending
 def test_metadata_beside_the_labels(hub: Hub) -> None:
     folder = hub.folder / "wds_wilds_test"
     for path, content in datasets.webdataset(DATA, 2, metadata=True).items():

@@ -126,7 +126,7 @@ class Workbench:
         a ``later`` cell's checkpoint is the same file."""
         opened = self._checkpoints.get(cell.model.name)
         others = [self._checkpoints.get(other.model.name) for other in later]
-        if self._options.keep_weights or opened is None or opened.sha256 in {c.sha256 for c in others if c}:
+        if self._options.keep_weights or opened is None or opened.file in {c.file for c in others if c}:
             return
         self._encoder, self._held, self._store, self._inputs = None, "", None, None  # it maps the file
         opened.remove_fetched()

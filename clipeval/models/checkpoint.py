@@ -83,6 +83,11 @@ class Checkpoint:
         except OSError as error:
             raise ModelError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
 
+    @property
+    def file(self) -> tuple[Path, str]:
+        """Which file on this machine its weights are, here or not: the folder that it belongs to, and its digest."""
+        return (self.snapshot.repository.folder if self.snapshot else Path(self.name)), self.sha256
+
     @cached_property
     def identity(self) -> CheckpointIdentity:
         """What decides the embeddings, by content."""
@@ -259,9 +264,21 @@ def opened(spec: ModelSpec, *, offline: bool) -> Checkpoint:
         assert found.stamp  # of now
         return found
     repository, files = _address(spec)
-    snapshot = hub.snapshot(repository, files, spec.name, offline=offline)
-    with hub.as_model_errors(spec.name):
-        return Checkpoint(spec, snapshot.first(files), offline, snapshot)
+    try:
+        snapshot = hub.snapshot(repository, files, spec.name, offline=offline)
+        with hub.as_model_errors(spec.name):
+            return Checkpoint(spec, snapshot.first(files), offline, snapshot)
+    except ModelError as error:
+        if offline and (size := _usual_size(spec)):
+            raise ModelError(f"{error} Its weights take {size}.") from error
+        raise
+
+
+def _usual_size(spec: ModelSpec) -> str:
+    """What the shipped tables let expect of its weights, four bytes for a parameter; empty where they do not know."""
+    row = zoo.by_hub(repository_of(spec.pretrained)[0].name) if spec.kind == "hub" else None
+    params = zoo.info_of_architecture(row.arch if row else spec.arch).params
+    return "" if math.isnan(params) else f"about {max(params * 4 / 1e9, 0.1):.1f} GB"
 
 
 def _address(spec: ModelSpec) -> tuple[Repository, tuple[str, ...]]:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from clipeval import digest
 from clipeval.console import say
 from clipeval.errors import RemoteError
 from clipeval.files import sync_folder
 from clipeval.paths import cache_dir
-from clipeval.remote.origin import BUSY, endpoint, headers_for, may_have_token, tried
+from clipeval.remote.origin import BUSY, address, endpoint, headers_for, may_have_token, tried
 
 _MOST_REDIRECTS = 10
 _TOLD_BYTES = 1_000_000
@@ -36,6 +36,9 @@ _RETRIED_BY_CLIENT = (
     "RemoteProtocolError",
 )
 _GIT_HASHED_BYTES = 1 << 26
+_EXPIRED = (400, 401, 403, 404, 410)
+"""What storages answer to a signed address that is too old."""
+_MOST_PAGES = 100_000
 
 fetched: set[Path] = set()
 """The blobs that this run has fetched."""
@@ -74,27 +77,20 @@ def storage(kind: str, name: str) -> Path:
 
 def ask(kind: str, name: str, revision: str, path: str) -> Answer:
     """Ask for a file's metadata, with five tries. Raises what huggingface_hub and its HTTP library raise."""
-    from huggingface_hub import hf_hub_url
-
     _be_quiet()
-    url = hf_hub_url(name, path, repo_type=kind, revision=revision, endpoint=endpoint())
+    url = address(kind, name, revision, path)
     return tried(lambda: _metadata(url, (kind, name, path)), is_temporary)
 
 
 def _metadata(url: str, asked_for: tuple[str, str, str]) -> Answer:
     """Redirects are followed by hand: the token goes to the endpoint only, and the first answer that describes the file
     is the hub's, whatever a storage says."""
-    from huggingface_hub import constants
     from huggingface_hub.errors import EntryNotFoundError
-    from huggingface_hub.utils import get_session, hf_raise_for_status
+    from huggingface_hub.utils import hf_raise_for_status
 
     commit = None
     for _ in range(_MOST_REDIRECTS):
-        headers = headers_for(url) | {"Accept-Encoding": "identity"}
-        session: Any = get_session()
-        response = session.request(
-            "HEAD", url, headers=headers, timeout=constants.HF_HUB_ETAG_TIMEOUT, follow_redirects=False
-        )
+        response = _answer("HEAD", url)
         said = response.headers
         commit = said.get("X-Repo-Commit") or commit
         try:
@@ -110,21 +106,58 @@ def _metadata(url: str, asked_for: tuple[str, str, str]) -> Answer:
     else:
         raise NotAHub(f"more than {_MOST_REDIRECTS} redirects")
     etag = (said.get("X-Linked-ETag") or said.get("ETag") or "").removeprefix("W/").strip('"')
-    if commit is None or not re.fullmatch(r"[\w.+=-]{1,200}", etag):
+    if not etag or commit is None or not re.fullmatch("[0-9a-f]{40}", commit):
         raise NotAHub("the answer names no commit and no digest, as a hub's do: is a login or a proxy in between?")
-    size = said.get("X-Linked-Size") or (None if target else said.get("Content-Length"))
+    if not re.fullmatch(r"\w[\w.+=-]{0,199}", etag):
+        etag = f"etag-{digest.of_value(etag)}"
+    is_packed = said.get("Content-Encoding", "identity") != "identity"
+    size = said.get("X-Linked-Size") or (None if target or is_packed else said.get("Content-Length"))
     kind, name, path = asked_for
     known = int(size) if size and re.fullmatch(r"\d{1,18}", size) else None
     return Answer(commit, Announced(etag, known, target or url, (kind, name, commit, path), "X-Xet-Hash" in said))
 
 
 def listing(kind: str, name: str, commit: str) -> list[str]:
-    """All paths of a repository at a commit. Raises what huggingface_hub and its HTTP library raise."""
-    from huggingface_hub import HfApi
+    """All paths of a repository at a commit. Raises what huggingface_hub and its HTTP library raise.
 
+    Of the address of a further page the query is taken only: a mirror passes on the public hub's.
+    """
     _be_quiet()
-    api = HfApi(endpoint=endpoint(), token=None if may_have_token(endpoint()) else False)
-    return tried(lambda: list(api.list_repo_files(name, revision=commit, repo_type=kind)), is_temporary)
+    url = f"{endpoint()}/api/{kind}s/{name}/tree/{commit}"
+    found: list[str] = []
+    queries = {"recursive=true": None}
+    for _ in range(_MOST_PAGES):
+        response = tried(lambda: _page(f"{url}?{[*queries][-1]}"), is_temporary)
+        found += [entry["path"] for entry in response.json() if entry["type"] == "file"]
+        following = urlsplit(response.links.get("next", {}).get("url", "")).query
+        if not following:
+            return found
+        if following in queries:
+            break
+        queries[following] = None
+    raise NotAHub("the list of files has no end")
+
+
+def _page(url: str) -> Any:
+    from huggingface_hub.utils import hf_raise_for_status
+
+    for _ in range(_MOST_REDIRECTS):
+        response = _answer("GET", url)
+        hf_raise_for_status(response)
+        if "Location" not in response.headers:
+            return response
+        url = urljoin(url, response.headers["Location"])
+    raise NotAHub(f"more than {_MOST_REDIRECTS} redirects")
+
+
+def _answer(method: str, url: str) -> Any:
+    """One answer, which may be a redirect: who is told the token is decided for each address."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    session: Any = get_session()
+    headers = headers_for(url) | ({"Accept-Encoding": "identity"} if method == "HEAD" else {})
+    return session.request(method, url, headers=headers, timeout=constants.HF_HUB_ETAG_TIMEOUT, follow_redirects=False)
 
 
 def fetch(announced: Announced, place: Path, what: str) -> Path:
@@ -150,48 +183,72 @@ def fetch(announced: Announced, place: Path, what: str) -> Path:
 
 
 def _fill(blob: Path, announced: Announced, what: str) -> None:
+    """Programs with caches of the hub of their own may share the folder of downloads: they wait for one another."""
+    from huggingface_hub.utils import WeakFileLock
+
     found = ""
-    for _ in range(2):
-        partial = _received(announced)
-        found = _digest(partial, announced.etag)
-        if found in (announced.etag, ""):
-            _move(partial, blob)
-            shutil.rmtree(_xet_folder(announced), ignore_errors=True)
-            return
-        say(f"{what} arrived damaged: its digest is not the announced one")
-        partial.unlink()
+    downloads = cache_dir() / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(downloads / f".{announced.etag}.lock"):
+        for _ in range(2):
+            partial = _received(announced, downloads)
+            found = _digest(partial, announced.etag)
+            if found in (announced.etag, ""):
+                _move(partial, blob)
+                shutil.rmtree(_xet_folder(announced), ignore_errors=True)
+                return
+            say(f"{what} arrived damaged: its digest is not the announced one")
+            partial.unlink()
     raise RemoteError(
         f"{what} arrived damaged twice: the hub announces the digest {announced.etag}, what comes has {found}. "
         "Is a proxy or a mirror in between broken?"
     )
 
 
-def _received(announced: Announced) -> Path:
-    """All bytes of a file, in the folder of downloads, where an interrupted one goes on."""
+def _received(announced: Announced, downloads: Path) -> Path:
+    """All bytes of a file, in the folder of downloads, where an interrupted one goes on.
+
+    The digest decides what is whole, whatever size was announced. A signed address may have expired since it was told.
+    """
     from huggingface_hub import constants, file_download
 
     if announced.in_xet and find_spec("hf_xet") and not constants.HF_HUB_DISABLE_XET:
         return _received_by_xet(announced)
     unsure = "" if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", announced.etag) else f".{uuid.uuid4().hex}"
-    partial = cache_dir() / "downloads" / f"{announced.etag}{unsure}.part"
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial = downloads / f"{announced.etag}{unsure}.part"
+    locations = [announced.location]
 
     def receive() -> None:
         there = partial.stat().st_size if partial.exists() else 0
-        if announced.size is None or there > announced.size:
+        if not announced.size or there > announced.size:
             partial.unlink(missing_ok=True)
             there = 0
-        with partial.open("ab") as file:
-            file_download.http_get(
-                announced.location,
-                file,
-                resume_size=there,
-                headers=headers_for(announced.location),
-                expected_size=announced.size,
-                displayed_filename=announced.address[3].rpartition("/")[2],
-            )
+        try:
+            with partial.open("ab") as file:
+                file_download.http_get(
+                    locations[-1],
+                    file,
+                    resume_size=there,
+                    headers=headers_for(locations[-1]),
+                    expected_size=announced.size or None,
+                    displayed_filename=announced.address[3].rpartition("/")[2],
+                )
+        except Exception as error:
+            is_another_size = _has_another_size(error) or _status(error) == 416
+            if not is_another_size or _digest(partial, announced.etag) != announced.etag:
+                raise
 
-    tried(receive, lambda error: is_temporary(error) and type(error).__name__ not in _RETRIED_BY_CLIENT)
+    def is_worth_another_try(error: Exception) -> bool:
+        if _status(error) == 416:
+            partial.unlink(missing_ok=True)
+            return True
+        if _status(error) in _EXPIRED and len(locations) == 1:
+            now = ask(*announced.address).file
+            locations.append(now.location if now and now.etag == announced.etag else announced.location)
+            return True
+        return is_temporary(error) and type(error).__name__ not in _RETRIED_BY_CLIENT
+
+    tried(receive, is_worth_another_try)
     return partial
 
 
@@ -210,13 +267,20 @@ def _xet_folder(announced: Announced) -> Path:
 
 def is_temporary(error: Exception) -> bool:
     """Whether the same call may succeed a little later."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
+    if (status := _status(error)) is not None:
         return status in BUSY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return False
-    cut_short = isinstance(error, OSError) and "Consistency check failed" in str(error)
-    return cut_short or is_of_transport(error)
+    return _has_another_size(error) or is_of_transport(error)
+
+
+def _has_another_size(error: Exception) -> bool:
+    return isinstance(error, OSError) and "Consistency check failed" in str(error)
+
+
+def _status(error: Exception) -> int | None:
+    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return status
 
 
 def is_of_transport(error: Exception) -> bool:

@@ -18,7 +18,7 @@ from clipeval.console import say
 from clipeval.errors import DataError, NotHereError, StoreError, UsageError
 from clipeval.files import write_atomically, write_json
 from clipeval.paths import cache_dir
-from clipeval.remote.origin import public
+from clipeval.remote.origin import is_offline, on_hub, public
 from clipeval.remote.transfer import Version, from_server
 
 _TEXT_LIMIT = 64 << 20
@@ -46,30 +46,38 @@ def is_remote(reference: str) -> bool:
 
 def ask(url: str) -> Version:
     """What the server says of a file now. Raises FileNotFoundError when there is none, DataError, UsageError."""
+    if _must_not_be_asked(url):
+        if (copy := _copy(local_path(url))) is None:
+            raise DataError(f"{public(url)} is not in the cache, and nothing is downloaded now (HF_HUB_OFFLINE).")
+        return copy
     with contextlib.closing(from_server(url, None, body=False)) as items:
         version: Version = next(items)
         return version
 
 
-def fetch(url: str, *, offline: bool, optional: bool = False) -> Path | None:
+def fetch(url: str, *, offline: bool, optional: bool = False, quiet: bool = False) -> Path | None:
     """The local copy of ``url``: what the server has now, asked once per process. Offline what was fetched before.
 
     A copy is whole or absent: it is written beside its place, compared with the size that the server said, and then
     renamed. Beside it lies what the server said and the digest, so that a changed or damaged copy is fetched anew.
     Where the server cannot be asked, the copy is used, and that is said.
 
-    None when ``optional`` and the server has no such file, or offline and it is not here. Raises UsageError for what is
-    no URL, DataError when the file cannot be had and StoreError when it cannot be written.
+    ``quiet``: of what is fetched nothing is said. None when ``optional`` and the server has no such file, or offline
+    and it is not here. Raises UsageError for what is no URL, DataError when the file cannot be had and StoreError when
+    it cannot be written.
     """
+    offline = offline or _must_not_be_asked(url)
     target, host = local_path(url), _host(url)
     copy = _copy(target)
     if offline and copy is None and not optional:
         damaged = f"damaged in the cache ({target})" if target.exists() else f"not in the cache ({target})"
-        raise NotHereError(f"{public(url)} is {damaged} and nothing is downloaded now (--offline or --plan).")
+        raise NotHereError(
+            f"{public(url)} is {damaged} and nothing is downloaded now (--offline, --plan or HF_HUB_OFFLINE)."
+        )
     known = copy is not None or (optional and _is_known_to_be_absent(target))
     if not offline and not (known and (url in _checked or host in _away)):
         try:
-            _refresh(url, target, copy, optional)
+            _refresh(url, target, copy, optional, quiet or optional)
             _checked.add(url)
             return target
         except FileNotFoundError as error:
@@ -95,6 +103,10 @@ def local_path(url: str) -> Path:
         name = digest.of_value(name)[:32] + Path(name[-8:]).suffix
     key = digest.of_value([folder, *secrets] if secrets else folder)
     return cache_dir() / "shards" / key[:32] / (name or "index")
+
+
+def _must_not_be_asked(url: str) -> bool:
+    return is_offline() and on_hub(url) is not None
 
 
 def _copy(target: Path) -> Version | None:
@@ -125,8 +137,21 @@ def _origin(target: Path) -> Path:
     return target.with_name(f".{target.name}.origin.json")
 
 
-def _refresh(url: str, target: Path, copy: Version | None, optional: bool) -> None:
-    """Have at ``target`` what the server has. Raises FileNotFoundError, DataError and StoreError."""
+def _refresh(url: str, target: Path, copy: Version | None, optional: bool, quiet: bool) -> None:
+    """Have at ``target`` what the server has; what arrives with another digest than the announced one is fetched a
+    second time. Raises FileNotFoundError, DataError and StoreError."""
+    try:
+        _refresh_once(url, target, copy, optional, quiet)
+    except _Damaged as error:
+        say(f"{error} It is fetched again.")
+        _refresh_once(url, target, None, optional, quiet)
+
+
+class _Damaged(DataError):
+    """What arrived is not what the hub has announced."""
+
+
+def _refresh_once(url: str, target: Path, copy: Version | None, optional: bool, quiet: bool) -> None:
     with contextlib.closing(from_server(url, copy)) as items:
         version: Version = next(items)
         if copy is not None and version.is_as(copy):
@@ -139,13 +164,13 @@ def _refresh(url: str, target: Path, copy: Version | None, optional: bool) -> No
                     f"sizes only, so a change may be missed. To fetch anew, delete {target.parent}."
                 )
             return
-        if not optional:
+        if not quiet:
             say(f"downloading {public(url)}{'' if copy is None else ': it changed on the server'}")
 
         def fill(temporary: Path) -> None:
             limit = version.size if version.size is not None else _room(temporary.parent)
             _write(url, items, temporary, min(limit, _TEXT_LIMIT) if optional else limit)
-            _check(url, temporary, version.size)
+            _check(url, temporary, version)
 
         try:
             _origin(target).unlink(missing_ok=True)
@@ -176,12 +201,16 @@ def _write(url: str, pieces: Iterator[Any], path: Path, limit: int) -> None:
             file.write(piece)
 
 
-def _check(url: str, path: Path, expected: int | None) -> None:
+def _check(url: str, path: Path, version: Version) -> None:
     """Raise DataError unless the body is whole: as long as was said, or, where nothing was said, as its format ends."""
-    size = path.stat().st_size
+    size, expected = path.stat().st_size, version.size
     broke = "the connection broke. Run it again."
     if expected is not None and size != expected:
         raise DataError(f"{public(url)}: received {size:,} of {expected:,} bytes: {broke}")
+    if version.digest is not None and (found := digest.of_file(path)) != version.digest:
+        raise _Damaged(
+            f"{public(url)} arrived damaged: the hub announces the digest {version.digest}, what came has {found}."
+        )
     if expected is None and _path(url).endswith(".tar"):
         try:
             for _ in tar.members(path):

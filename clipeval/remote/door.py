@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from urllib.parse import unquote
 
 from clipeval.errors import AbsentError, DataError, RemoteError
 from clipeval.remote import copies, hub
 from clipeval.remote.hub import Repository, Snapshot
-from clipeval.remote.origin import PUBLIC_HUB, endpoint
-
-_OF_HUB = re.compile(
-    r"/(?P<kind>datasets/)?(?P<name>[^/]+/[^/]+?)(?:/(?:tree|resolve|blob|raw)/(?P<revision>[^/]+))?(?:/(?P<path>.*))?"
-)
+from clipeval.remote.origin import on_hub
 
 
 def of_hub(url: str) -> tuple[Repository, str] | None:
-    """The repository and the path in it that an address of the hub names; None for one of another server.
-
-    Addresses of the public hub are those of ``$HF_ENDPOINT`` where that is set.
-    """
-    for root in dict.fromkeys((PUBLIC_HUB, endpoint())):
-        if url.startswith(f"{root}/") and (match := _OF_HUB.fullmatch(url.removeprefix(root).partition("?")[0])):
-            revision = unquote(match["revision"] or "")
-            path = unquote(match["path"] or "").strip("/")
-            return Repository(
-                "dataset" if match["kind"] else "model", match["name"], "" if revision == "main" else revision
-            ), path
-    return None
+    """The repository and the path in it that an address of the hub names; None for one of another server."""
+    if (place := on_hub(url)) is None:
+        return None
+    kind, name, revision, path = place
+    return Repository("dataset" if kind == "dataset" else "model", name, revision), path
 
 
 def fetch(url: str, *, offline: bool, optional: bool = False, of: Snapshot | None = None) -> Path | None:

@@ -7,7 +7,7 @@ import contextlib
 import fnmatch
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Literal
 
 from clipeval import digest
 from clipeval.console import say
-from clipeval.errors import AbsentError, NotHereError, RemoteError, StoreError
+from clipeval.errors import AbsentError, NotHereError, RemoteError, StoreError, UsageError, few
 from clipeval.files import write_text
 from clipeval.paths import cache_dir
 from clipeval.regular import read_regular
@@ -25,8 +25,11 @@ from clipeval.remote.origin import endpoint, is_offline
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_REVISION = re.compile(r"(?!/|.*(\.\.|//|/$|[^/]{201}))[^\s\x00-\x1f\x7f~^:?*\[\\]{0,1000}")
 _LONGEST_LISTING = 1 << 26
 _LONGEST_NAME = 200
+_SILENCE = 2
+"""Seconds after which a person is told whom the program waits for."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,8 @@ class Snapshot:
             found_paths = sorted(client.listing(self.repository.kind, self.repository.name, self.commit))
         except Exception as error:
             raise reasons.of(error, self.repository.page, str(self.repository), "") from error
+        for path in found_paths:
+            self._place(path)
         write_text(place, "\n".join(found_paths))
         return found_paths
 
@@ -157,7 +162,9 @@ class Snapshot:
 
     def _place(self, path: str) -> Path:
         parts = path.split("/")
-        if any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts) or re.search(r"[\\\0]", path):
+        if any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts) or re.search(
+            r"[\\\x00-\x1f]", path
+        ):
             raise AbsentError(f"{self.repository} has no file '{path:.200}'.")
         return self.folder.joinpath(*parts)
 
@@ -165,12 +172,14 @@ class Snapshot:
 _snapshots: dict[Repository, Snapshot] = {}
 _away: dict[str, str] = {}
 """Endpoints that could not be reached, with the reason."""
+_waited_for: set[str] = set()
 _lock = threading.RLock()
 
 
 def begin() -> None:
     """A new run: repositories are asked for their newest commit once more, and hosts that were away are tried."""
     with _lock:
+        _waited_for.clear()
         _snapshots.clear()
         _away.clear()
         client.fetched.clear()
@@ -193,6 +202,8 @@ def snapshot(repository: Repository, wanted: Sequence[str], *, offline: bool) ->
 def _resolved(repository: Repository, wanted: Sequence[str], offline: bool) -> Snapshot:
     if not _NAME.fullmatch(repository.name) or ".." in repository.name or len(repository.name) > _LONGEST_NAME:
         raise RemoteError(f"'{repository.name:.200}' is not the name of a hub repository (ORG/NAME).")
+    if not _REVISION.fullmatch(repository.revision):
+        raise AbsentError(f"{repository!s:.300}: that is no name of a branch, tag or commit.")
     if _COMMIT.fullmatch(repository.revision):
         return Snapshot(repository, repository.revision, offline)
     if offline:
@@ -222,7 +233,10 @@ def _asked(repository: Repository, revision: str, path: str) -> client.Answer:
         if reason := _away.get(endpoint()):
             raise RemoteError(f"{path} of {repository}: {reason}")
     try:
-        return client.ask(repository.kind, repository.name, revision, path)
+        with _told(f"waiting for {endpoint()}"):
+            return client.ask(repository.kind, repository.name, revision, path)
+    except UsageError:
+        raise
     except Exception as error:  # of several libraries below huggingface_hub
         found = reasons.of(error, repository.page, str(repository), path)
         if reasons.is_away(error):
@@ -231,29 +245,60 @@ def _asked(repository: Repository, revision: str, path: str) -> client.Answer:
         raise found from error
 
 
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Says ``what`` once per run, where it takes its time."""
+
+    def tell() -> None:
+        if what not in _waited_for:
+            _waited_for.add(what)
+            say(what)
+
+    timer = threading.Timer(_SILENCE, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _not_here(repository: Repository, paths: Sequence[str]) -> NotHereError:
+    others = [name for name in _refs(repository) if name != (repository.revision or "main")]
+    hint = f" On this machine it is at {few(map(repr, others))}." if others else ""
     return NotHereError(
         f"{' or '.join(map(repr, paths))} of {repository} is not on this machine, and nothing is downloaded now "
-        "(--offline, HF_HUB_OFFLINE or --plan). A run with a network gets it."
+        f"(--offline, HF_HUB_OFFLINE or --plan). A run with a network gets it.{hint}"
     )
 
 
 def _newest_here(repository: Repository, wanted: Sequence[str]) -> str | None:
-    revision = repository.revision or "main"
-    commits = []
-    with contextlib.suppress(OSError, ValueError):
-        commits.append(read_regular(repository.folder / "refs" / revision, 100).decode().strip())
-    if revision == "main":
-        there = [path for path in (repository.folder / "snapshots").glob("*") if _COMMIT.fullmatch(path.name)]
+    """The newest commit on this machine with a ``wanted`` file, else with any. The commits of other branches and tags
+    are none of ``main``."""
+    refs = _refs(repository)
+    commits = [refs.pop(repository.revision or "main", "")]
+    if repository.revision in ("", "main"):
+        there = [path for path in (repository.folder / "snapshots").glob("*") if path.name not in refs.values()]
         commits += [path.name for path in sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
-    here = [commit for commit in commits if _COMMIT.fullmatch(commit)]
-    folders = [(commit, repository.folder / "snapshots" / commit) for commit in here]
-    return next((commit for commit, folder in folders if any((folder / path).is_file() for path in wanted)), None)
+    folders = [repository.folder / "snapshots" / commit for commit in commits if _COMMIT.fullmatch(commit)]
+    found = [folder.name for folder in folders if any((folder / path).is_file() for path in wanted)]
+    found += [folder.name for folder in folders if any(folder.glob("*"))]
+    return next(iter(found), None)
+
+
+def _refs(repository: Repository) -> dict[str, str]:
+    """The branches and tags that this machine knows, with their commits."""
+    folder = repository.folder / "refs"
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(OSError, ValueError):
+            found[path.relative_to(folder).as_posix()] = read_regular(path, 100).decode().strip()
+    return found
 
 
 def _note(repository: Repository, commit: str) -> None:
     """For offline runs, and for the hub's own programs. A cache that others keep may not be written to."""
-    with contextlib.suppress(StoreError):
+    with contextlib.suppress(OSError, StoreError):
         write_text(repository.folder / "refs" / (repository.revision or "main"), commit)
 
 

@@ -7,8 +7,10 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from clipeval.console import say
+from clipeval.errors import UsageError
 from clipeval.version import __version__
 
 T = TypeVar("T")
@@ -20,11 +22,40 @@ _LONGEST_WAIT = 300
 BUSY = (408, 429, 500, 502, 503, 504)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PORTS = {"http": 80, "https": 443}
+_TOLD_WAIT = 9
+"""Seconds of waiting that a person is told of."""
+_ADDRESS = re.compile(r"https?://([^\s/?#@]*@)?([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?(/[^\s?#]*)?")
+_OF_HUB = re.compile(
+    r"/(?P<kind>datasets/)?(?P<name>[^/]+(?=/(?:tree|resolve|blob|raw)/)|[^/]+/[^/]+?)"
+    r"(?:/(?:tree|resolve|blob|raw)/(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
+)
 
 
 def endpoint() -> str:
-    """The address of the Hugging Face hub: ``$HF_ENDPOINT``, else the public one."""
-    return (os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/")
+    """The address of the Hugging Face hub: ``$HF_ENDPOINT``, else the public one. Raises UsageError for no address."""
+    text = (os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).strip().rstrip("/")
+    if not _ADDRESS.fullmatch(text):
+        raise UsageError(f"HF_ENDPOINT: expected an address as {PUBLIC_HUB}, found '{public(text):.200}'.")
+    return text
+
+
+def on_hub(url: str) -> tuple[str, str, str, str] | None:
+    """(``model`` or ``dataset``, name, revision, path) of what an address of the hub names; None for another server's.
+
+    Addresses of the public hub are those of ``$HF_ENDPOINT`` where that is set.
+    """
+    for root in dict.fromkeys((PUBLIC_HUB, endpoint())):
+        if url.startswith(f"{root}/") and (match := _OF_HUB.fullmatch(url.removeprefix(root).partition("?")[0])):
+            revision, path = unquote(match["revision"] or ""), unquote(match["path"] or "").strip("/")
+            kind = "dataset" if match["kind"] else "model"
+            return kind, match["name"], "" if revision == "main" else revision, path
+    return None
+
+
+def address(kind: str, name: str, revision: str, path: str) -> str:
+    """Where the endpoint serves a file."""
+    folder = "datasets/" if kind == "dataset" else ""
+    return f"{endpoint()}/{folder}{name}/resolve/{quote(revision or 'main', safe='')}/{quote(path)}"
 
 
 def is_offline() -> bool:
@@ -36,8 +67,13 @@ def is_offline() -> bool:
 def may_have_token(url: str) -> bool:
     """Whether the hub's token may be sent to ``url``: to the endpoint's own scheme, host and port, where nobody
     listens on the way."""
-    asked, hub = _origin(url), _origin(endpoint())
-    return asked == hub and (asked[0] == "https" or asked[1] in _LOOPBACK)
+    scheme, host, _ = _origin(url)
+    return same_origin(url, endpoint()) and (scheme == "https" or host in _LOOPBACK)
+
+
+def same_origin(url: str, other: str) -> bool:
+    """Whether two addresses have the same scheme, host and port."""
+    return _origin(url) == _origin(other)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
@@ -74,5 +110,8 @@ def tried(call: Callable[[], T], is_temporary: Callable[[Exception], bool]) -> T
         except Exception as error:
             if not is_temporary(error):
                 raise
-            time.sleep(wait_of(getattr(getattr(error, "response", None), "headers", {}), wait))
+            seconds = wait_of(getattr(getattr(error, "response", None), "headers", {}), wait)
+            if seconds >= _TOLD_WAIT:
+                say(f"the server asks to wait {seconds:g} s")
+            time.sleep(seconds)
     return call()

@@ -6,7 +6,7 @@ from typing import Any
 
 from clipeval.errors import AbsentError, RemoteError, first_line
 from clipeval.remote import client
-from clipeval.remote.origin import endpoint, may_have_token, public
+from clipeval.remote.origin import endpoint, may_have_token, public, same_origin
 
 
 def of(error: Exception, page: str, repository: str, path: str) -> RemoteError:
@@ -19,13 +19,24 @@ def of(error: Exception, page: str, repository: str, path: str) -> RemoteError:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether the host did not answer at all, so that asking it again for another file leads nowhere."""
-    return _status(error) is None and client.is_of_transport(error)
+    """Whether the endpoint did not answer at all, so that asking it again for another file leads nowhere."""
+    return _status(error) is None and client.is_of_transport(error) and _asked(error) == endpoint()
 
 
 def away(error: Exception) -> str:
     """Words for a host that did not answer."""
-    return f"{endpoint()} cannot be reached: {type(error).__name__}: {_said(error)}. Check the network or HF_ENDPOINT."
+    host = _asked(error)
+    hint = "HF_ENDPOINT" if host == endpoint() else f"{endpoint()}, which sends there"
+    return f"{host} cannot be reached: {type(error).__name__}: {_said(error)}. Check the network or {hint}."
+
+
+def _asked(error: Exception) -> str:
+    """The endpoint, or the other host that it has sent to."""
+    try:
+        url = str(error.request.url)  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # of a library that does not say
+        return endpoint()
+    return endpoint() if same_origin(url, endpoint()) else public("/".join(url.split("/")[:3]))
 
 
 def _reason(error: Exception, page: str, path: str) -> tuple[type[RemoteError], str]:
@@ -48,7 +59,7 @@ def _reason(error: Exception, page: str, path: str) -> tuple[type[RemoteError], 
     if status == 401:
         return RemoteError, f"{endpoint()} refuses the token ({_said(error)}): renew HF_TOKEN, or unset it."
     if status is not None:
-        return RemoteError, f"{endpoint()} answers {status}: {_said(error)}. Try again later."
+        return RemoteError, f"{_asked(error)} answers {status}: {_said(error)}. Try again later."
     if client.is_of_transport(error):
         return RemoteError, away(error)
     if isinstance(error, OSError) and error.errno is not None:

@@ -10,7 +10,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from clipeval.errors import DataError, UsageError, first_line
-from clipeval.remote.origin import BUSY, WAITS, headers_for, public, wait_of
+from clipeval.remote.origin import BUSY, WAITS, address, headers_for, on_hub, public, wait_of
 
 _PIECE_BYTES = 1 << 16
 _PIECES_AHEAD = 64
@@ -45,9 +45,13 @@ class Version:
     size: int | None
     etag: str | None
     modified: str | None
+    digest: str | None = None
+    """The SHA-256 that the hub announces."""
 
     def is_as(self, other: Version) -> bool:
         """Whether nothing of what is known of both differs, and there is such a thing."""
+        if self.digest and other.digest:
+            return self.digest == other.digest
         both = [pair for pair in zip(astuple(self), astuple(other), strict=True) if None not in pair]
         return bool(both) and all(mine == theirs for mine, theirs in both)
 
@@ -130,7 +134,9 @@ class _Body:
 
     def __init__(self, url: str, copy: Version | None, body: bool) -> None:
         self.received = 0
-        self._url, self._copy, self._body = url, copy, body
+        place = on_hub(url)
+        self._url, self._copy, self._body = address(*place) if place else url, copy, body
+        self._of_hub = place is not None
         self._version: Version | None = None
 
     def rest(self) -> Generator[Any, None, None]:
@@ -144,13 +150,14 @@ class _Body:
             if response.status_code == 304:
                 yield self._copy
                 return
+            self._require_access(response)
             response.raise_for_status()
             continued = response.status_code == 206
             skip = 0 if continued else self.received
             if self._version is None:
-                self._version = _version(response.headers)
+                self._version = _version(response, self._of_hub)
                 yield self._version
-            elif not continued and not _version(response.headers).is_as(self._version):
+            elif not continued and not _version(response, self._of_hub).is_as(self._version):
                 raise DataError(f"{public(self._url)}: the file changed while it was fetched. Run it again.")
             if not self._body:
                 return
@@ -161,6 +168,11 @@ class _Body:
                 yield new
             if self._version.size is not None and self.received < self._version.size:
                 raise ConnectionError(f"received {self.received:,} of {self._version.size:,} bytes")
+
+    def _require_access(self, response: requests.Response) -> None:
+        if self._of_hub and response.status_code in (401, 403):
+            reason = response.headers.get("X-Error-Message", "")
+            raise PermissionError(f"{response.status_code} {reason}. Accept its terms where it has some, set HF_TOKEN.")
 
     def _headers(self) -> dict[str, str]:
         headers = {**headers_for(self._url), "Accept-Encoding": "identity"}
@@ -187,10 +199,14 @@ def _pieces(response: requests.Response) -> Generator[bytes, None, None]:
         raise ConnectionError(first_line(error)) from error
 
 
-def _version(said: Mapping[str, str]) -> Version:
+def _version(response: requests.Response, of_hub: bool) -> Version:
+    said = response.headers
     length = said.get("Content-Length", "") if said.get("Content-Encoding", "identity") == "identity" else ""
     size = int(length) if re.fullmatch(r"\d{1,18}", length) else None
-    return Version(size, said.get("ETag"), said.get("Last-Modified"))
+    first = (response.history or [response])[0].headers
+    announced = first.get("X-Linked-ETag", "").strip('"') if of_hub else ""
+    digest = announced if re.fullmatch("[0-9a-f]{64}", announced) else None
+    return Version(size, said.get("ETag"), said.get("Last-Modified"), digest)
 
 
 def _is_temporary(error: Exception) -> bool:

@@ -13,7 +13,6 @@ import shutil
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
 from pathlib import Path
 
 from clipeval import digest
@@ -76,8 +75,7 @@ def local(path: str) -> Path:
         with _only_one(copy):
             if not copy.exists():
                 _make_room(copy.parent.parent)
-                if fetch(path, offline=False, optional=True) is None:
-                    raise DataError(f"{public(path)}: there is no such file. It was there when this run began.")
+                fetch(path, offline=False, quiet=True)
     return copy
 
 
@@ -131,7 +129,8 @@ def forget(path: str) -> None:
 def _identity(source: str, path: str) -> list[object]:
     try:
         if is_remote(path):
-            return [path, *astuple(ask(path))]
+            found = ask(path)
+            return [path, found.digest] if found.digest else [path, found.size, found.etag, found.modified]
         known = digest.stamp(Path(path))
         # The content of a file that changed just now is asked for: it may change again under the same stamp.
         return [os.path.realpath(path), *known, *([] if digest.is_settled(known) else [digest.of_file(Path(path))])]

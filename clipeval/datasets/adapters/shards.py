@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 from clipeval.config import DatasetEntry
 from clipeval.datasets import braces
@@ -20,7 +19,7 @@ from clipeval.paths import with_home
 from clipeval.remote.copies import is_remote
 from clipeval.remote.door import fetch, of_hub, snapshot_of
 from clipeval.remote.hub import Snapshot
-from clipeval.remote.origin import PUBLIC_HUB
+from clipeval.remote.origin import address
 
 _AT_ONCE = 8
 """Remote shards that are fetched, or asked about, at a time."""
@@ -80,9 +79,7 @@ def _hub_root(reference: str, revision: str | None) -> str:
             raise UsageError(f"wds:{reference}: revision: only repositories of the hub have revisions.")
         return reference
     repository, folder = place
-    kind = "datasets/" if repository.kind == "dataset" else ""
-    at = quote(revision or repository.revision or "main", safe="")
-    return f"{PUBLIC_HUB}/{kind}{repository.name}/resolve/{at}/{folder}".rstrip("/")
+    return address(repository.kind, repository.name, revision or repository.revision, folder).rstrip("/")
 
 
 def _shards_of_split(name: str, root: str, split: str, offline: bool, source: Snapshot | None) -> list[str]:
