@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from clipeval.datasets.download import is_remote
 
 from clipeval import digest
 from clipeval.errors import DataError, UsageError, few
 from clipeval.files import write_atomically
 from clipeval.paths import cache_dir
+from clipeval.remote.copies import is_remote
 
 if TYPE_CHECKING:
     import pyarrow
