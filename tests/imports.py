@@ -35,6 +35,25 @@ def _imported(path: Path, files: dict[str, Path]) -> Iterator[str]:
                 yield member if member in files else node.module
 
 
+def unknown() -> list[str]:
+    """Imports of what the two packages do not hold, which type checkers take for a package that is not installed."""
+    files = modules()
+    return [
+        f"{name} imports {other}"
+        for name, path in files.items()
+        for other in _named(ast.parse(path.read_text("utf-8")))
+        if other.partition(".")[0] in PACKAGES and other not in files
+    ]
+
+
+def _named(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Groups of modules that import each other, directly or by way of others (Tarjan 1972)."""
     index: dict[str, int] = {}

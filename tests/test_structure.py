@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from help_texts import SNAPSHOT, rendered
-from imports import ROOT, circles, imports, modules
+from imports import ROOT, circles, imports, modules, unknown
 
 import clipeval
 
@@ -47,6 +47,10 @@ def _floor(room: str) -> int:
 
 def test_every_room_has_a_floor():
     assert {_room(name) for name in modules()} <= set(chain.from_iterable(FLOORS))
+
+
+def test_what_is_imported_is_there():
+    assert unknown() == []
 
 
 def test_nothing_is_imported_in_a_circle():

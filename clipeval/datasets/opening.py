@@ -59,7 +59,7 @@ def open_dataset(name: str, entry: DatasetEntry, split: str | None = None, *, of
     except OSError as error:
         where = readable(public(str(error.filename or entry.spec)))
         raise DataError(f"{name}: cannot read {where:.300}: {error.strerror or error}.") from error
-    return replace(dataset, remarks=(*dataset.remarks, *_repeated_classes(dataset)))
+    return replace(dataset, remarks=(*dataset.remarks, *_odd_classes(dataset)))
 
 
 def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> LoadedDataset:
@@ -157,7 +157,10 @@ def _check_classes(dataset: Dataset, entry: DatasetEntry) -> None:
         )
 
 
-def _repeated_classes(dataset: Dataset) -> Iterator[str]:
-    counts = Counter(dataset.prompts.classes if dataset.prompts else ())
+def _odd_classes(dataset: Dataset) -> Iterator[str]:
+    names = dataset.prompts.classes if dataset.prompts else ()
+    if len(names) == 1 and dataset.labels is not None and dataset.labels.ndim == 1:
+        yield f"there is one class only, {names[0]!r:.100}: every answer is right"
+    counts = Counter(names)
     if twice := [repr(name) for name, count in counts.items() if count > 1]:
         yield f"{len(twice)} class names stand more than once ({few(twice)}): only the first of equal names can win"

@@ -80,10 +80,14 @@ def is_file(prompt_set: str | None) -> bool:
 def aligned(own: Sequence[str], names: Sequence[str], where: str) -> list[str]:
     """``names``, a list in somebody's order, in the order of the classes that they are for, called ``own``.
 
-    It is taken for the same order, but for classes that are numbers and sorted as texts (0, 1, 10, 2): of those 0 is
-    the first name, or 1 where there is no 0. Raises DataError for other numbered classes in an order that is not that
+    Where they are the classes' own names, written a little differently, each is that of its class. Else it is taken for
+    the same order, but for classes that are numbers and sorted as texts (0, 1, 10, 2): of those 0 is the first name, or
+    1 where there is no 0. Raises DataError for other numbered classes in an order that is not that
     of their numbers: nobody knows which of the two orders the names have. ``where`` names the list in messages.
     """
+    by_name = {_plain(name): name for name in names}
+    if len(by_name) == len(names) and [*map(_plain, own)] != [*by_name] and {*map(_plain, own)} == {*by_name}:
+        return [by_name[_plain(name)] for name in own]
     numbers = [_number_in(name) for name in own]
     found = [number for number, _ in numbers]
     if len({rest for _, rest in numbers}) > 1 or None in found or found == sorted(found, key=_number):
@@ -95,6 +99,10 @@ def aligned(own: Sequence[str], names: Sequence[str], where: str) -> list[str]:
             f"{few(own, 4)}. Give the classes numbers with leading zeros, all equally long."
         )
     return [names[_number(number) - start] for number in found]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _number_in(name: str) -> tuple[int | None, str]:

@@ -6,18 +6,19 @@ Both hold the same fields, in the CSV side by side with the metrics. The archite
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from clipeval.errors import UsageError
+from clipeval import vocabulary
+from clipeval.errors import UsageError, few
 from clipeval.importers import checkpoints, datasets
 from clipeval.importers.raw import Format, RawFile
+from clipeval.plain import printable
 from clipeval.results.ledger import Row
 
 _FIELDS = ("dataset", "model", "pretrained", "task")
-_NO_METRICS = (*_FIELDS, "language", "model_fullname", "classnames", "templates")
 _SETTINGS = ("weight_decay", "epochs", "normalized")
 """Fields beside the metrics of a linear probe that are kept in the notes."""
+_NO_METRICS = (*_FIELDS, "language", "model_fullname", "classnames", "templates", *_SETTINGS, "fewshot_k", "seed")
 
 
 def _is_run(file: RawFile) -> bool:
@@ -30,41 +31,47 @@ def _is_build(file: RawFile) -> bool:
 
 
 def _run_rows(files: Sequence[RawFile], others: Sequence[RawFile]) -> tuple[list[Row], list[str]]:
-    flat = []
+    rows = []
     for file in files:
         for index, record in enumerate(file.records):
             if not isinstance(record.get("metrics"), dict):
                 raise UsageError(f"{file.where(index)}: 'metrics' should be an object of metric names and values.")
-        records = [_flattened(record) for record in file.records]
-        columns = dict.fromkeys(key for record in records for key in record)
-        flat.append(RawFile(file.path, records, tuple(columns), is_csv=False))
-    return _rows(flat), []
-
-
-def _flattened(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != "metrics"} | record["metrics"]
+        records = [{key: value for key, value in record.items() if key != "metrics"} for record in file.records]
+        metrics = [record["metrics"] for record in file.records]
+        flat = [shared | values for shared, values in zip(records, metrics, strict=True)]
+        columns = dict.fromkeys(key for record in flat for key in record)
+        named = dict.fromkeys(key for values in metrics for key in values if key not in _NO_METRICS)
+        rows += _rows(RawFile(file.path, flat, tuple(columns), is_csv=False), list(named))
+    return rows, []
 
 
 def _build_rows(files: Sequence[RawFile], others: Sequence[RawFile]) -> tuple[list[Row], list[str]]:
-    return _rows(files), []
-
-
-def _rows(files: Sequence[RawFile]) -> list[Row]:
-    rows = []
+    """Columns that are no metrics by their names, such as a row's number, are left out and said."""
+    rows, notes = [], []
     for file in files:
-        # Only the first CLIP_benchmark wrote no language; open_clip gave OpenAI's weights their activation then.
-        old = "language" not in file.columns
-        for index, record in enumerate(file.records):
-            shared = _shared(file, index, old)
-            metrics = {column: column.removeprefix("lp_") for column in record if _is_metric(column)}
-            for column, value in file.metrics(index, metrics).items():
-                n = datasets.size(shared["dataset"], metrics[column])
-                rows.append(shared | {"metric": metrics[column], "value": value, "n": n})
+        columns = [column for column in file.columns if column not in _NO_METRICS]
+        metrics = [column for column in columns if vocabulary.metric(_metric(column)).share]
+        rows += _rows(file, metrics)
+        if odd := [repr(printable(column)) for column in columns if column not in metrics]:
+            notes.append(f"{file.path}: no metrics by their names and left out: {few(odd)}")
+    return rows, notes
+
+
+def _rows(file: RawFile, columns: Sequence[str]) -> list[Row]:
+    rows = []
+    # Only the first CLIP_benchmark wrote no language; open_clip gave OpenAI's weights their activation then.
+    old = "language" not in file.columns
+    for index, record in enumerate(file.records):
+        shared = _shared(file, index, old)
+        metrics = {column: _metric(column) for column in columns if column in record}
+        for column, value in file.metrics(index, metrics).items():
+            n = datasets.size(shared["dataset"], metrics[column])
+            rows.append(shared | {"metric": metrics[column], "value": value, "n": n})
     return rows
 
 
-def _is_metric(column: str) -> bool:
-    return column not in (*_NO_METRICS, *_SETTINGS, "fewshot_k", "seed")
+def _metric(column: str) -> str:
+    return column.removeprefix("lp_")
 
 
 def _shared(file: RawFile, index: int, old: bool) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import stat
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipeval.errors import ModelError, few, first_line, foreign
 from clipeval.models import schema
+from clipeval.paths import readable
 
 if TYPE_CHECKING:
     import torch
@@ -45,14 +47,17 @@ def read(path: Path) -> Any:
     if path.suffix in _NUMPY_SUFFIXES:
         return {}
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     from clipeval.models.unpickling import plain_data
 
     with foreign(lambda error: ModelError(_why_unreadable(path, error))), plain_data(), warnings.catch_warnings():
+        named = readable(str(path)) == str(path)  # by another name neither library finds a file
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_file(path) if named else load(path.read_bytes())
         warnings.simplefilter("ignore")  # torch announces a TorchScript archive before it refuses it
+        if not named:
+            return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 

@@ -38,11 +38,13 @@ def parquet(file: Path, most_rows: int) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     _require_regular(file)
-    metadata = pq.read_metadata(file)
+    with file.open("rb") as opened:  # by its path pyarrow reads no file whose name is not UTF-8
+        metadata = pq.read_metadata(opened)
     unpacked = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     require_size(metadata.num_rows, most_rows, metadata.num_columns, unpacked)
     texts = [field.name for field in metadata.schema.to_arrow_schema() if pa.types.is_string(field.type)]
-    table = pq.ParquetFile(file, metadata=metadata, read_dictionary=texts).read()
+    with file.open("rb") as opened:
+        table = pq.ParquetFile(opened, metadata=metadata, read_dictionary=texts).read()
     table.validate(full=True)  # a text that is no UTF-8 would be an error of whoever looks at it first
     frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     return frame.drop(columns=[name for name in frame if str(name).startswith("__index_level_")])

@@ -15,7 +15,7 @@ import numpy as np
 from clipeval import vocabulary
 from clipeval.console import say
 from clipeval.errors import UsageError, few, first_line, foreign, suggest
-from clipeval.paths import exists, expand, with_home
+from clipeval.paths import exists, expand, readable, with_home
 from clipeval.results import bounded
 from clipeval.results.header import header, left_out, nameless
 from clipeval.results.published import published
@@ -94,7 +94,7 @@ def _study_or_file(word: str) -> pd.DataFrame:
         raise UsageError(
             f"{word}: no such file or folder, and not a published study ({', '.join(names)}).{suggest(word, names)}"
         )
-    return read_results(word).assign(results_file=word)
+    return read_results(word).assign(results_file=readable(word))
 
 
 def _file(path: Path) -> Path:

@@ -33,7 +33,12 @@ def write(out: Path, cell: str, columns: dict[str, np.ndarray]) -> None:
         frame = pd.DataFrame({name: list(values) if values.ndim > 1 else values for name, values in columns.items()})
         for name in frame.columns[[kind.kind in "OU" for kind in frame.dtypes]]:
             frame[name] = [well_formed(value) if isinstance(value, str) else value for value in frame[name]]
-        write_atomically(path(out, cell), frame.to_parquet)
+        content: bytes = frame.to_parquet()  # by its path pyarrow writes no file in a folder whose name is not UTF-8
+
+        def fill(file: Path) -> None:
+            file.write_bytes(content)
+
+        write_atomically(path(out, cell), fill)
 
 
 def read(out: Path, cell: str) -> pd.DataFrame:

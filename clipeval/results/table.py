@@ -16,6 +16,7 @@ from clipeval.results.suites import SuiteRequest, suite_rows
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _ORDER = ("model", "dataset", "split", "task", "shots", "seed", "protocol", "precision", "limit")
 _TABLES = ("results.parquet", "results.csv")
@@ -94,7 +95,10 @@ def _stamp(file: Path) -> str | None:
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_schema(file).metadata if file.is_file() else None
+        if not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            metadata = pq.read_schema(opened).metadata
     except (OSError, pa.ArrowException):
         return None
     return (metadata or {}).get(_STAMP, b"").decode("ascii", "replace") or None
@@ -120,10 +124,13 @@ def _rows_of_ours(file: Path) -> int | None:
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_metadata(file) if file.is_file() else None
+        if not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            metadata = pq.read_metadata(opened)
     except (OSError, pa.ArrowException):
         return None
-    if metadata is None or not set(_FIRST_COLUMNS) <= set(metadata.schema.to_arrow_schema().names):
+    if not set(_FIRST_COLUMNS) <= set(metadata.schema.to_arrow_schema().names):
         return None
     return int(metadata.num_rows)
 
@@ -143,15 +150,22 @@ def write_frame(out: Path, frame: pd.DataFrame, ledger_digest: str | None = None
     table of this ledger.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     content = pa.Table.from_pandas(frame, preserve_index=False)
     if digest := ledger_digest or digest_of(out):
         content = content.replace_schema_metadata({**(content.schema.metadata or {}), _STAMP: digest})
-    writers = {"results.csv": partial(write_csv, frame), "results.parquet": partial(pq.write_table, content)}
+    writers = {"results.csv": partial(write_csv, frame), "results.parquet": partial(_write_parquet, content)}
     # without a ledger it is the Parquet file that says whose the table is (refuse_foreign_import)
     for name in writers if digest else reversed(writers):
         write_atomically(out / name, writers[name])
+
+
+def _write_parquet(content: pa.Table, path: Path) -> None:
+    """By its path pyarrow writes no file in a folder whose name is not UTF-8."""
+    import pyarrow.parquet as pq
+
+    with path.open("wb") as file:
+        pq.write_table(content, file)
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

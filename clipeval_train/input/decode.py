@@ -51,9 +51,9 @@ def decode_captions(data: bytes, is_json: bool) -> list[str]:
 
 
 def decode_text(data: bytes) -> str:
-    """UTF-8. Raises BadSample for other bytes."""
+    """UTF-8, without a byte order mark. Raises BadSample for other bytes."""
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadSample("caption is not UTF-8") from None
 

@@ -15,6 +15,7 @@ from clipeval import digest
 from clipeval.errors import DataError, UsageError, few
 from clipeval.files import write_atomically
 from clipeval.paths import cache_dir
+from clipeval.plain import printable
 from clipeval.remote.copies import is_remote
 
 if TYPE_CHECKING:
@@ -95,8 +96,10 @@ def _image_type(schema: pyarrow.Schema, names: list[str], where: str) -> pyarrow
     import pyarrow.types as kinds
 
     image, caption = (schema.field(name).type for name in names)
-    held = image.field("bytes").type if kinds.is_struct(image) and image.get_field_index("bytes") >= 0 else image
-    if not (_is_binary(held) or (_is_text(held) and held is image)):
+    fields = {field.name: field.type for field in image} if kinds.is_struct(image) else {}
+    held = fields.get("bytes", image)
+    only_paths = kinds.is_null(held) and _is_text(fields.get("path"))
+    if not (_is_binary(held) or only_paths or (_is_text(held) and held is image)):
         raise DataError(
             f"{where}: the column '{names[0]}' holds {image!s:.200}; read are paths of image files, bytes of image "
             "files, and structs of bytes and path."
@@ -117,6 +120,7 @@ def _is_text(kind: Any) -> bool:
 def _is_binary(kind: Any) -> bool:
     import pyarrow.types as kinds
 
+    kind = kind.value_type if kind is not None and kinds.is_dictionary(kind) else kind
     return kind is not None and (kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind))
 
 
@@ -187,6 +191,7 @@ def _columns(where: str, names: list[str]) -> list[str]:
     for wanted in (IMAGE_COLUMNS, CAPTION_COLUMNS):
         column = next((name for name in wanted if name in names), None)
         if column is None:
-            raise DataError(f"{where}: has no column {' or '.join(wanted)}, only {few(names)}.")
+            tabs = ": is it separated by tabs? Call it .tsv" if len(names) == 1 and "\t" in names[0] else ""
+            raise DataError(f"{where}: has no column {' or '.join(wanted)}, only {few(map(printable, names))}{tabs}.")
         found.append(column)
     return found

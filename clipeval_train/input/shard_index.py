@@ -29,7 +29,7 @@ ROW = np.dtype([("image", "<i8"), ("image_size", "<i8"), ("text", "<i8"), ("text
 
 CAPTION_LIMIT = 1 << 20
 """Bytes of a caption file; more are not read."""
-_FORMAT = 3
+_FORMAT = 4
 _SEAL = hashlib.sha256().digest_size
 _SPARSE = -1
 """The size noted for a file that is stored without its holes."""
@@ -75,6 +75,8 @@ def build_index(shard: Path, name: str, path: Path) -> tuple[np.ndarray, Tally]:
         if reason := _problem("image", image, BYTE_LIMIT) or _problem("caption", caption, CAPTION_LIMIT):
             if image or caption:  # files of other kinds alone are not a sample
                 tally.reject(reason, f"{name}: {key}")
+            elif any(kind.rpartition(".")[2] in IMAGES for kind in files):
+                tally.reject("a name with dots, and keys end at the first dot", f"{name}: {key}.{next(iter(files))}")
         elif image and caption:
             usable.append((*image, *caption))
     if digest.stamp(shard) != before:

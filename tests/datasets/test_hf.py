@@ -282,6 +282,26 @@ def test_links_that_were_put_beside_a_table_are_followed(tmp_path: Path) -> None
     assert opened(path).image(0).tobytes() == writer.picture(1).tobytes()
 
 
+def test_a_table_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
+    table(tmp_path / "a.parquet")
+    expected = opened(tmp_path / "a.parquet")
+    odd = tmp_path / os.fsdecode(b"caf\xe9.parquet")
+    (tmp_path / "a.parquet").rename(odd)
+    dataset = opened(odd)
+    assert dataset.fingerprint == expected.fingerprint
+    assert dataset.image(2).tobytes() == expected_pixels(2)
+
+
+def expected_pixels(number: int) -> bytes:
+    return writer.picture(number, 30 + number, 20).convert("P").convert("RGB").tobytes()
+
+
+def test_a_split_that_save_to_disk_wrote_says_what_it_is_called(tmp_path: Path) -> None:
+    hf.Dataset.from_dict({"image": [b"x"], "label": [0]}).save_to_disk(str(tmp_path / "d"))
+    with pytest.raises(DataError, match=r"is one split, written by save_to_disk, and called 'train', not 'test'\. Set"):
+        opened(tmp_path / "d")
+
+
 @pytest.mark.parametrize("as_folder", [False, True])
 def test_another_table_of_the_same_size_and_time_is_read(tmp_path: Path, as_folder: bool) -> None:
     """``datasets`` looks at the modification time of a local file alone."""

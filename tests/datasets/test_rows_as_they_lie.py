@@ -72,6 +72,48 @@ def test_texts_under_a_chosen_column_and_beside_captions(tmp_path: Path) -> None
     assert only.labels is None
 
 
+def folders(root: Path, split: str, **seeds: int) -> None:
+    for name, seed in seeds.items():
+        path = root / split / name / f"{seed}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(seed))
+
+
+def test_the_classes_of_image_folders_are_those_of_all_splits(tmp_path: Path) -> None:
+    folders(tmp_path / "f", "train", ant=0, bee=1, yak=2)
+    folders(tmp_path / "f", "test", bee=3, yak=4)
+    folders(tmp_path / "one", "train", ant=0, bee=1)
+    folders(tmp_path / "one", "test", bee=2)
+    for name, split, expected in (("f", "test", [1, 2]), ("f", "train", [0, 1, 2]), ("one", "test", [1])):
+        dataset, oracle = (opened(f"{kind}:{tmp_path / name}", split) for kind in ("hf", "folder"))
+        assert dataset.labels is not None
+        assert oracle.labels is not None
+        assert dataset.labels.tolist() == oracle.labels.tolist() == expected
+        assert dataset.prompts is not None
+        assert dataset.prompts == oracle.prompts
+
+
+def test_images_of_a_folder_at_different_depths_have_no_classes(tmp_path: Path) -> None:
+    folders(tmp_path / "f", "test", ant=0, bee=1)
+    (tmp_path / "f" / "test" / "stray.png").write_bytes(png(2))
+    with pytest.raises(DataError, match=r"do not lie in class folders, SPLIT/CLASS/\*.jpg, all equally deep"):
+        opened(f"hf:{tmp_path / 'f'}")
+
+
+@pytest.mark.parametrize("column", ["class", "category", "target"])
+def test_columns_of_classes_under_other_names(tmp_path: Path, column: str) -> None:
+    dataset = opened(table(tmp_path / "a.parquet", [0, 1, 2], **{column: (["b", "a", "b"], TEXT)}))
+    assert dataset.labels is not None
+    assert (dataset.labels.tolist(), dataset.captions) == ([1, 0, 1], None)
+
+
+@pytest.mark.parametrize("values", [[7, 8], [1.5, 2.5], [{"a": 1}, {"a": 2}]])
+def test_captions_that_are_not_even_lists(tmp_path: Path, values: list[Any]) -> None:
+    kind = {"a": hf.Value("int64")} if isinstance(values[0], dict) else hf.Value(type(values[0]).__name__ + "64")
+    with pytest.raises(DataError, match="set: sample 0: column 'c' holds no text"):
+        opened(table(tmp_path / "a.parquet", [0, 1], c=(values, kind)), caption_key="c")
+
+
 def test_lists_of_texts_are_several_classes(tmp_path: Path) -> None:
     values = [["wolf", "ant"], [], ["zebra"]]
     dataset = opened(table(tmp_path / "a.parquet", [0, 1, 2], labels=(values, hf.List(TEXT))))
@@ -203,6 +245,23 @@ def test_numbers_of_which_nobody_knows_the_order_are_refused(own: list[str]) -> 
         aligned(own, ["a"] * len(own), "list")
 
 
+def test_names_of_the_classes_in_another_order_go_by_name(tmp_path: Path) -> None:
+    assert aligned(["ant", "red fox", "zebu"], ["Zebu", "ant", "red_fox"], "list") == ["ant", "red_fox", "Zebu"]
+    assert aligned(["a", "b"], ["x", "a"], "list") == ["x", "a"]  # other names: by their lines
+    assert aligned(["a", "b"], ["A", "a"], "list") == ["A", "a"]
+    folders(tmp_path / "f", "test", ant=0, red_fox=1)
+    (tmp_path / "f" / "classnames.txt").write_text("red fox\nant\n")
+    (tmp_path / "p.json").write_text(json.dumps({"classes": ["red fox", "ant"], "templates": ["{c}"]}))
+    column = (["red fox", "ant"], TEXT)
+    for spec in (f"folder:{tmp_path / 'f'}", table(tmp_path / "a.parquet", [1, 0], label=column)):
+        for given in ({}, {"prompts": str(tmp_path / "p.json")}):
+            dataset = opened(spec, **given)
+            assert dataset.labels is not None
+            assert dataset.prompts is not None
+            shown = {dataset.image(k).tobytes(): dataset.prompts.classes[dataset.labels[k]] for k in range(2)}
+            assert shown == {writer.picture(0).tobytes(): "ant", writer.picture(1).tobytes(): "red fox"}
+
+
 def test_numbered_folders_with_names_in_every_form(tmp_path: Path) -> None:
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
     for number in range(12):
@@ -227,6 +286,13 @@ def test_numbered_folders_with_names_in_every_form(tmp_path: Path) -> None:
     (tmp_path / "f" / "classnames.txt").write_text("\n".join(names))
     assert called(f"folder:{tmp_path / 'f'}") == names
     assert called(f"folder:{tmp_path / 'f'}", **prompts) == names
+
+
+def test_one_class_alone_is_said(tmp_path: Path) -> None:
+    folders(tmp_path / "f", "test", images=0)
+    said = ("there is one class only, 'images': every answer is right",)
+    assert opened(f"folder:{tmp_path / 'f'}").remarks == said
+    assert opened(table(tmp_path / "a.parquet", [0], label=([0], hf.ClassLabel(names=["images"])))).remarks == said
 
 
 def test_splits_are_no_classes(tmp_path: Path) -> None:
@@ -279,6 +345,11 @@ def test_blank_captions_are_left_out_and_counted(tmp_path: Path) -> None:
     assert other.remarks == ()
     spec = table(tmp_path / "t.parquet", [0, 1], caption=([["a", ""], ["\t", "b"]], hf.List(TEXT)))
     assert opened(spec).captions == [("a",), ("b",)]
+
+
+def test_a_byte_order_mark_is_no_caption(tmp_path: Path) -> None:
+    marked = {"png": png(0), "txt": "\ufeffa dog\n".encode()}
+    assert opened(shards(tmp_path / "w", marked, dataset_type="retrieval")).captions == [("a dog",)]
 
 
 @pytest.mark.parametrize(("text", "what"), [(b"\n \n", "no caption that is not blank"), (b"", "no caption")])

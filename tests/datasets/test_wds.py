@@ -222,6 +222,10 @@ def test_a_decompression_bomb_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     ("content", "message"),
     [
         (members()[:-1], r"0\.tar: sample 2 has no label \(\.cls, \.npy\) and no caption \(\.txt\), only \.png\."),
+        (
+            [(f"v1.{name}", data) for name, data in members()],
+            r"0\.tar: sample v1 has no image of its own, but \.0\.png, .*: keys end at the first dot of a name",
+        ),
         (members()[1:], r"0\.tar: sample 0 has no image \(\.webp, \.png, \.jpg, \.jpeg, \.\.\.\), only \.cls\."),
         ([*members()[:-1], ("2.cls", b"fox")], r"0\.tar: sample 2: its label or caption cannot be read: .*'fox'"),
         ([*members(), ("2.cls", b"1")], r"0\.tar: sample 2 has two files \.cls\."),

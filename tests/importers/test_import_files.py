@@ -513,6 +513,14 @@ def test_the_index_of_pandas_is_no_metric(tmp_path):
     found = import_files([tmp_path / "benchmark.csv"])
     assert found.frame[["metric", "value"]].values.tolist() == [["acc1", 0.66]]
     assert found.notes[0] == f"{tmp_path / 'benchmark.csv'}: without a name and left out: column 1"
+    frame.assign(acc1=[0.66, 0.7], lp_acc1=0.5).to_csv(tmp_path / "benchmark.csv", index_label="index")
+    found = import_files([tmp_path / "benchmark.csv"])
+    assert sorted(found.frame[["metric", "value"]].values.tolist()) == [
+        ["acc1", 0.5],
+        ["acc1", 0.66],
+        ["acc1", 0.7],
+    ]
+    assert found.notes[0] == f"{tmp_path / 'benchmark.csv'}: no metrics by their names and left out: 'index'"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import argparse
 import collections
 import datetime
 import io
+import os
 import pathlib
 import pickle
 import struct
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from clipeval.errors import ModelError
 from clipeval.models import weights
@@ -25,6 +27,14 @@ def read(path: Path, value: Any, zipped: bool = True) -> Any:
     content = weights.read(path)
     assert content["w"].tolist() == [1, 1, 1]
     return content["value"]
+
+
+def test_files_whose_name_is_not_utf8_are_read(tmp_path: Path) -> None:
+    for suffix, save in ((".pt", torch.save), (".safetensors", save_file)):
+        save({"w": torch.arange(3)}, tmp_path / f"a{suffix}")
+        odd = tmp_path / (os.fsdecode(b"caf\xe9") + suffix)
+        (tmp_path / f"a{suffix}").rename(odd)
+        assert weights.read(odd)["w"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("zipped", [True, False])

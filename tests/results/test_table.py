@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from clipeval import read_results
 from clipeval.errors import UsageError
-from clipeval.results import table
+from clipeval.results import samples, table
 from clipeval.results.ledger import Ledger
+from clipeval.results.reading import read_tables
 from clipeval.results.schema import COLUMNS, to_frame
 
 
@@ -37,6 +40,17 @@ def test_files_hold_the_same_unrounded_rows(tmp_path):
     pd.testing.assert_frame_equal(csv, frame)
     assert list(parquet.columns) == list(COLUMNS)
     assert parquet["value"][0] == 0.123456789012345678
+
+
+def test_a_folder_whose_name_is_not_utf8_holds_tables(tmp_path):
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    samples.write(out, "cell", {"id": np.array(["a", "b"]), "correct": np.array([True, False])})
+    table.write_frame(out, to_frame([row()]))
+    assert (
+        read_results(out)["value"].tolist() == read_results(out / "results.csv")["value"].tolist() == [row()["value"]]
+    )
+    assert samples.read(out, "cell")["correct"].tolist() == [True, False]
+    assert read_tables([str(out)])["results_file"].tolist() == [str(tmp_path / "caf\\xe9")]
 
 
 def test_order_of_work_does_not_show(tmp_path):

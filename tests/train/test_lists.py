@@ -178,6 +178,18 @@ def test_images_of_the_hub_may_be_files_and_lists_may_be_mixed(folder, cached):
     assert places == [f"{folder}/pictures/1.jpg", f"{folder}/pictures/3.jpg", f"{hub}: row 2", f"{hub}: row 4"]
 
 
+@pytest.mark.parametrize("kind", ["paths", "dictionary"])
+def test_other_forms_of_the_image_column(folder, cached, kind):
+    if kind == "paths":  # as Arrow writes a struct whose bytes are all missing
+        cells = pyarrow.array([{"bytes": None, "path": f"pictures/{number}.jpg"} for number in (3, 1)])
+    else:
+        cells = pyarrow.array([image(number) for number in (3, 1)], pyarrow.binary()).dictionary_encode()
+    source = opened(written(folder / "a.parquet", image=cells, caption=["a", "\ufeffb"]))
+    assert captions(source) == ["a", "b"]
+    for index, number in enumerate((3, 1)):
+        assert np.array_equal(source.read(index)[0], decode_image(image(number)))
+
+
 def test_bytes_that_are_names_of_files(folder, cached):
     names = pyarrow.array([None, b"pictures/1.jpg", b"pictures/2.jpg"], pyarrow.binary())
     source = opened(written(folder / "a.parquet", filepath=names, title=["x", "y", "z"]))

@@ -15,7 +15,7 @@ from clipeval.datasets.base import Prompts
 from clipeval.datasets.prompts import load_prompts
 from clipeval.errors import DataError, few
 
-_LABEL_NAMES = ("label", "labels", "cls")
+_LABEL_NAMES = ("label", "labels", "cls", "class", "classes", "class_name", "category", "categories", "target")
 _CAPTION_NAMES = ("caption", "captions", "text", "txt")
 
 
@@ -74,7 +74,8 @@ def labels_of(
 
 def captions_of(name: str, rows: Any, key: str) -> list[tuple[str, ...]]:
     """The captions of each row, none or more. Raises DataError for what is no text, with its sample and column."""
-    captions = [(value,) if isinstance(value, str) else tuple(value or ()) for value in _column(name, rows, key)]
+    found = [() if value is None else value for value in _column(name, rows, key)]
+    captions = [tuple(value) if isinstance(value, list | tuple) else (value,) for value in found]
     for sample, texts in enumerate(captions):
         if wrong := [(place, text) for place, text in enumerate(texts) if not isinstance(text, str)]:
             place, text = wrong[0]

@@ -11,6 +11,7 @@ from clipeval.datasets.adapters.columns import captions_of, chosen_columns, labe
 from clipeval.datasets.adapters.hf_source import SplitSource, split_source
 from clipeval.datasets.adapters.image_column import image_column
 from clipeval.datasets.loaded import LoadedDataset
+from clipeval.errors import DataError
 
 
 def open_hf(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> LoadedDataset:
@@ -22,6 +23,11 @@ def open_hf(name: str, reference: str, split: str, entry: DatasetEntry, offline:
     """
     source = split_source(name, reference, split, entry, offline)
     rows = source.rows
+    if source.kind == "imagefolder" and set(rows.features) == {"image"}:
+        raise DataError(
+            f"{name}: hf:{reference}: its images do not lie in class folders, SPLIT/CLASS/*.jpg, all equally deep, and "
+            "no metadata.csv or metadata.jsonl there gives their labels or captions."
+        )
     columns = chosen_columns(name, rows, entry)
     images = image_column(name, rows, columns.image, source.root)
     labels, prompts = None, None

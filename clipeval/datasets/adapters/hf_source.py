@@ -59,6 +59,11 @@ def split_source(name: str, reference: str, split: str, entry: DatasetEntry, off
         layout = _Layout("parquet", {split: [path]}, None)
         return SplitSource(_rows(name, layout, split, [path]), path.parent, layout.kind, (split,))
     layout = _layout(name, f"hf:{reference}", path, config)
+    if split not in layout.splits and (path / "state.json").is_file():
+        raise DataError(
+            f"{name}: hf:{reference} is one split, written by save_to_disk, and called '{next(iter(layout.splits))}', "
+            f"not '{split}'. Set split: in benchmarks.yaml, or save all splits as a DatasetDict."
+        )
     rows = _rows(name, layout, split, layout.files_of(name, f"hf:{reference}", split))
     return SplitSource(rows, path, layout.kind, tuple(layout.splits))
 
@@ -166,7 +171,10 @@ def _rows(name: str, layout: _Layout, split: str, files: Sequence[Path]) -> Any:
     try:
         with offline_hub():
             builder = datasets.load_dataset_builder(
-                layout.kind, data_files={split: [str(file) for file in files]}, cache_dir=_cache(name, files)
+                layout.kind,
+                data_files={split: [str(file) for file in files]},
+                cache_dir=_cache(name, files),
+                **_class_folders(layout),
             )
             builder.download_and_prepare()
             return builder.as_dataset(split=split)
@@ -175,7 +183,29 @@ def _rows(name: str, layout: _Layout, split: str, files: Sequence[Path]) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # the library and those below raise errors of a dozen kinds
-        raise DataError(f"{name}: cannot load the split '{split}': {str(error).rstrip('.')}.") from error
+        reason = error.__cause__ or error  # datasets says of its own error only that there is one
+        raise DataError(f"{name}: cannot load the split '{split}': {first_line(reason):.500}.") from error
+
+
+def _class_folders(layout: _Layout) -> dict[str, Any]:
+    """What tells the reader of an image folder its classes: those of all splits, by the rule of ``datasets``, which is
+    given the files of one split only and would take its folders for all there are. Names in archives it finds itself.
+    """
+    if layout.kind != "imagefolder":
+        return {}
+    import datasets
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+    files = [file for of_split in layout.splits.values() for file in of_split]
+    images = [file for file in files if file.suffix.lower() in ImageFolder.EXTENSIONS]
+    names = {file.name for file in files}
+    if names & set(ImageFolder.METADATA_FILENAMES) or any(name.lower().endswith(".zip") for name in names):
+        return {}
+    classes = sorted({file.parent.name for file in images})
+    if len(classes) < 2 or len({len(file.parts) for file in images}) > 1:
+        return {"drop_labels": True}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
+    return {"drop_labels": False, "features": features}
 
 
 @contextlib.contextmanager

@@ -31,7 +31,8 @@ class ParquetRows:
         self._features = features
         for path in self.files:
             try:
-                self._footers.append(pq.read_metadata(path))
+                with path.open("rb") as opened:  # by its path pyarrow reads no file whose name is not UTF-8
+                    self._footers.append(pq.read_metadata(opened))
             except MemoryError:
                 raise
             except Exception as error:  # pyarrow raises errors of a dozen kinds
@@ -50,8 +51,11 @@ class ParquetRows:
         """All values of a column."""
         import pyarrow.parquet as pq
 
-        tables = (pq.ParquetFile(path).read(columns=[column]) for path in self.files)
-        return list(itertools.chain.from_iterable(table.column(column).to_pylist() for table in tables))
+        values: list[Any] = []
+        for path in self.files:
+            with path.open("rb") as opened:
+                values += pq.ParquetFile(opened).read(columns=[column]).column(column).to_pylist()
+        return values
 
     @property
     def fits(self) -> bool:
@@ -109,8 +113,10 @@ class Cells:
         import pyarrow.parquet as pq
 
         file, group, _ = self.groups[number]
-        with pq.ParquetFile(self.files[file]) as opened:
-            values: list[Any] = opened.read_row_group(group, columns=[self.column]).column(self.column).to_pylist()
+        with self.files[file].open("rb") as opened:
+            values: list[Any] = (
+                pq.ParquetFile(opened).read_row_group(group, columns=[self.column]).column(self.column).to_pylist()
+            )
         return values
 
 

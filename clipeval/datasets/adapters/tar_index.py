@@ -28,7 +28,7 @@ IMAGE_EXTENSIONS = (*_FIRST, *sorted({suffix[1:] for suffix in SUFFIXES}.differe
 
 _LABEL_LIMITS = {"cls": 100, "npy": 1 << 20, "txt": 1 << 20}
 """Bytes of a label or caption file; more are no label and no caption."""
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ def _read(path: Path) -> list[TarSample]:
 def _sample(file: BinaryIO, key: str, files: dict[str, tar.Member], where: str) -> TarSample:
     image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
     if image is None:
+        if any(name.rpartition(".")[2] in IMAGE_EXTENSIONS for name in files):
+            raise DataError(
+                f"{where} has no image of its own, but {_listed(files)}: keys end at the first dot of a name. Rename "
+                "the members of the shard so that only the suffix follows a dot."
+            )
         raise DataError(f"{where} has no image (.{', .'.join(_FIRST)}, ...), only {_listed(files)}.")
     content = contents.of_bytes(_bytes(file, image, BYTE_LIMIT, where))
     values = {name: _bytes(file, files[name], most, where) for name, most in _LABEL_LIMITS.items() if name in files}
@@ -112,7 +117,7 @@ def _sample(file: BinaryIO, key: str, files: dict[str, tar.Member], where: str) 
             content.lost,
             cls=_whole_number(values["cls"]) if "cls" in values else None,
             npy=_numbers(values["npy"]) if "npy" in values else None,
-            txt=values["txt"].decode("utf-8").splitlines() if "txt" in values else None,
+            txt=values["txt"].decode("utf-8-sig").splitlines() if "txt" in values else None,
         )
     except ValueError as error:
         raise DataError(f"{where}: its label or caption cannot be read: {error}.") from error
