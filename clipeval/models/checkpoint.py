@@ -19,7 +19,7 @@ from clipeval.models.base import ModelInfo, Preprocessing
 from clipeval.models.description import Description
 from clipeval.models.specs import ModelSpec, repository_of
 from clipeval.models.tokenizer import Tokenizer
-from clipeval.remote import client
+from clipeval.remote import blobs
 from clipeval.remote.hub import Repository, Snapshot
 
 CONFIG_FILE = "open_clip_config.json"
@@ -164,7 +164,7 @@ class Checkpoint:
     def remove_fetched(self) -> None:
         """Remove the weights from this machine where this run has fetched them."""
         if self.snapshot is not None:
-            client.remove([self.snapshot.folder / self.name])
+            blobs.remove([self.snapshot.folder / self.name])
             for known in ("path", "stamp"):
                 vars(self).pop(known, None)
 

@@ -71,9 +71,8 @@ def fetch(url: str, *, offline: bool, optional: bool = False, quiet: bool = Fals
     copy = _copy(target)
     if offline and copy is None and not optional:
         damaged = f"damaged in the cache ({target})" if target.exists() else f"not in the cache ({target})"
-        raise NotHereError(
-            f"{public(url)} is {damaged} and nothing is downloaded now (--offline, --plan or HF_HUB_OFFLINE)."
-        )
+        why = "HF_HUB_OFFLINE" if _must_not_be_asked(url) else "--offline or --plan"
+        raise NotHereError(f"{public(url)} is {damaged} and nothing is downloaded now ({why}).")
     known = copy is not None or (optional and _is_known_to_be_absent(target))
     if not offline and not (known and (url in _checked or host in _away)):
         try:

@@ -19,7 +19,7 @@ from clipeval.errors import AbsentError, NotHereError, RemoteError, StoreError, 
 from clipeval.files import write_text
 from clipeval.paths import cache_dir
 from clipeval.regular import read_regular
-from clipeval.remote import client, reasons
+from clipeval.remote import blobs, client, reasons
 from clipeval.remote.client import Announced
 from clipeval.remote.origin import endpoint, is_offline
 
@@ -82,12 +82,12 @@ class Snapshot:
         place = self._place(path)
         if not place.is_file():
             return None
-        if client.is_whole(place):
+        if blobs.is_whole(place):
             return place
         if self.offline:
             raise RemoteError(f"{place} is damaged: its content is not what the hub has announced. Delete it.")
         say(f"{place} is damaged and fetched again")
-        client.discard(place)
+        blobs.discard(place)
         return None
 
     def announced(self, path: str) -> Announced:
@@ -107,7 +107,7 @@ class Snapshot:
             return found
         announced = self.announced(path)
         try:
-            return client.fetch(announced, self._place(path), f"{path} of {self.repository.name}")
+            return blobs.fetch(announced, self._place(path), f"{path} of {self.repository.name}")
         except Exception as error:  # of several libraries below huggingface_hub
             raise reasons.of(error, self.repository.page, str(self.repository), path) from error
 
@@ -126,7 +126,7 @@ class Snapshot:
     def sha256(self, path: str) -> str | None:
         """The digest of a file's content, where the hub has announced one; nothing is fetched."""
         place = self.local(path)
-        name = client.digest_of_place(place) if place else self.announced(path).etag
+        name = blobs.digest_of_place(place) if place else self.announced(path).etag
         return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
     def paths(self) -> list[str]:
@@ -182,7 +182,7 @@ def begin() -> None:
         _waited_for.clear()
         _snapshots.clear()
         _away.clear()
-        client.fetched.clear()
+        blobs.fetched.clear()
 
 
 def snapshot(repository: Repository, wanted: Sequence[str], *, offline: bool) -> Snapshot:

@@ -289,7 +289,7 @@ def test_hub_copies_on_disk(data: Path) -> None:
     dataset = opened("wds/vtab/pets")
     assert dataset.name == "vtab/pets"
     assert len(dataset) == 7
-    with pytest.raises(DataError, match="'test/nshards.txt' of hub repository 'clip-benchmark/wds_vtab-dtd' is not"):
+    with pytest.raises(DataError, match=r"'test/nshards\.txt' of hub repository 'clip-benchmark/wds_vtab-dtd' is not"):
         opened("wds/vtab/dtd")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from urllib.parse import quote
 
 import pytest
@@ -10,7 +11,7 @@ from hub_files import BIG, FILES
 from loopback_hub import Hub, faults
 
 from clipeval.errors import AbsentError, DataError, RemoteError, UsageError
-from clipeval.remote import door
+from clipeval.remote import blobs, door
 from clipeval.remote import hub as remote
 from clipeval.remote.hub import Repository, Snapshot
 
@@ -276,27 +277,21 @@ def test_a_cache_that_cannot_be_written(served: Hub, monkeypatch) -> None:
 
 def test_two_caches_share_one_partial_file(served: Hub, cache) -> None:
     """Two programs with HF_HOME of their own and one cache folder."""
-    import threading
-
-    from huggingface_hub import constants
-
     served.fault(faults.slow(4_000_000), origin="cdn", times=None)
     announced = it().announced("weights.bin")
-    from clipeval.remote import client
-
-    homes = [served.folder / name for name in ("a", "b")]
     found: list[bytes] = []
-    blobs = [home / "blobs" / announced.etag for home in homes]
-    threads = [
-        threading.Thread(target=lambda b=b: (client._fill(b, announced, "it"), found.append(b.read_bytes())))
-        for b in blobs
-    ]
+
+    def fill(home: str) -> None:
+        place = served.folder / home / "blobs" / announced.etag
+        blobs._fill(place, announced, "it")
+        found.append(place.read_bytes())
+
+    threads = [threading.Thread(target=fill, args=(home,)) for home in ("a", "b")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert found == [BIG, BIG]
-    assert constants.HF_HUB_CACHE
 
 
 def test_without_a_description_offline(served: Hub) -> None:
