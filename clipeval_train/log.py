@@ -186,11 +186,22 @@ def _keep_lines_until(path: Path, samples: int) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    """Whole lines; one that a killed process left unfinished is not among them. Raises StoreError."""
+    """Whole lines; one that a killed process left unfinished is not among them. Raises StoreError, and UsageError for
+    a file that no run wrote, which would be lost."""
     try:
-        lines = path.read_text("utf-8").splitlines(keepends=True)
+        lines = path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise StoreError(f"{path}: cannot read: {error.strerror}. Choose another `out`.") from error
-    return [line for line in lines if line.endswith("\n")]
+    whole = [line for line in lines if line.endswith("\n")]
+    if not all(map(_is_ours, whole)) or any(not line.startswith("{") for line in lines):
+        raise UsageError(f"{path}: not the log of a run: it would be overwritten. Choose another `out`, or move it.")
+    return whole
+
+
+def _is_ours(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line)["samples"], int)
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -13,7 +13,7 @@ from clipeval.models.schema import Metadata
 from clipeval.models.specs import ModelSpec
 from clipeval.remote.hub import Snapshot
 
-_GUESSED = {"mean", "std", "interpolation", "resize_mode"}
+_GUESSED = ("mean", "std", "interpolation", "resize_mode")
 """What of the preprocessing decides values and may be on no record."""
 
 
@@ -99,7 +99,7 @@ def _with_input(
             model_cfg = model_cfg | {part: model_cfg[part] | {key: value}}
     text_tower = tower.of(model_cfg["text_cfg"], spec.name, own=snapshot, offline=offline)
     preprocess_cfg = library.full_preprocessing({**settings, **forced})
-    guess = "" if forced.keys() >= _GUESSED else guess
+    guess = "" if forced.keys() >= set(_GUESSED) else guess
     return Description(model_cfg, preprocess_cfg, text_tower, quick_gelu, arch, facts, guess)
 
 
@@ -108,10 +108,11 @@ def guesses(
 ) -> Iterator[str]:
     """What was guessed of a checkpoint, and what its name suggests but does not prove: a sentence each."""
     if described.guess:
+        guessed = [_shown(shown, key) for key in _GUESSED if key not in dict(spec.forced)]
+        given = " beside what is given" if len(guessed) < len(_GUESSED) else ""
         yield (
-            f"preprocessing is not in the file: {described.guess} is used (mean {_listed(shown.mean)}, "
-            f"std {_listed(shown.std)}, {shown.interpolation}, {shown.resize_mode}); give `preprocess:` in "
-            "benchmarks.yaml if it is another"
+            f"preprocessing is not in the file: {described.guess} is used{given} ({', '.join(guessed)}); give "
+            "`preprocess:` in benchmarks.yaml if it is another"
         )
     if spec.kind != "file" or row or described.metadata:
         return
@@ -127,6 +128,11 @@ def guesses(
             f"its name is that of the tag {tag}, whose weights need another activation: if these are they, use "
             f"{zoo.other_activation(spec.arch)},{spec.pretrained}"
         )
+
+
+def _shown(preprocessing: Preprocessing, key: str) -> str:
+    value = getattr(preprocessing, key)
+    return f"{key} {_listed(value)}" if key in ("mean", "std") else str(value)
 
 
 def _listed(values: tuple[float, ...]) -> str:

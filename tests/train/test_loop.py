@@ -380,6 +380,15 @@ def test_impossible_models_are_refused(tmp_path, change, message):
         pretrain(tiny_config(tmp_path, model=MODEL | {"text_cfg": MODEL["text_cfg"] | change}))
 
 
+@pytest.mark.parametrize("text", ["my own", "my own\n", '{"a": 1}\n', '{"samples": 1}\n[2]\n', "caf\xe9\n"])
+def test_a_log_that_no_run_wrote_is_not_overwritten(tmp_path, text):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text(text, "latin-1")
+    with pytest.raises(UsageError, match=r"log\.jsonl: not the log of a run: it would be overwritten"):
+        pretrain(tiny_config(tmp_path / "run"))
+    assert (tmp_path / "run" / "log.jsonl").read_text("latin-1") == text
+
+
 def test_a_log_line_holds_rates_and_costs(tmp_path):
     """MFU by its definition: six operations per multiply-accumulate and sample, over the peak."""
     path = pretrain(tiny_config(tmp_path, peak_tflops=0.5))
