@@ -127,6 +127,23 @@ def test_each_command_replaces_what_it_wrote_before(home, command):
     assert command("clipeval", *words[:-1], "~/tidy")[0] == 2, "nor does a run replace what was imported"
 
 
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [('{"time": 1, "event": "mine"}\n', 2), ("notes of mine", 2), ('{"kind": "cel\n{"ki', 0), ("\n", 0)],
+)
+def test_a_run_does_not_write_into_a_ledger_of_another_program(home, command, content, code):
+    """Lines that a killed run has cut off are ours."""
+    (home / "out").mkdir()
+    (home / "out/ledger.jsonl").write_text(content)
+    found, _, said = command(
+        "clipeval", "run", "-m", "~/m.pt", "-d", "folder:~/f", "-t", "classification", "-o", "~/out"
+    )
+    assert found == code, said
+    assert ("holds ledger.jsonl, and not of a run" in said) == (code == 2)
+    if code == 2:
+        assert (home / "out/ledger.jsonl").read_text() == content
+
+
 def test_a_fit_leaves_files_of_the_user_s_own(tmp_path):
     found = clipeval.fit(bootstrap=100)
     (tmp_path / "fits.csv").write_text("mine")

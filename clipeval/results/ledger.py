@@ -28,6 +28,8 @@ FACTS = tuple(name for name in ModelInfo.__dataclass_fields__ if name not in ("m
 
 _NO_FACTS = {name: getattr(ModelInfo(""), name) for name in FACTS}
 
+_START = b'{"kind": "'
+
 
 @dataclass(frozen=True)
 class Record:
@@ -131,6 +133,13 @@ class Ledger:
             ) from error
         self._digest.update(line)
         self._keep(entry)
+
+
+def is_foreign(out: Path) -> bool:
+    """Whether another program has written ``OUT/ledger.jsonl``: no line, however damaged, begins as ours do. Raises
+    StoreError."""
+    lines = [line for line in _content(out / "ledger.jsonl").split(b"\n") if line.strip()]
+    return bool(lines) and not any(line.startswith(_START) or _START.startswith(line) for line in lines)
 
 
 def digest_of(out: Path) -> str | None:

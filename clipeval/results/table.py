@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipeval.console import say
 from clipeval.files import require_own, write_atomically
-from clipeval.results.ledger import Ledger, Record, Row, digest_of
+from clipeval.results.ledger import Ledger, Record, Row, digest_of, is_foreign
 from clipeval.results.schema import COLUMNS, to_frame
 from clipeval.results.suites import SuiteRequest, suite_rows
 
@@ -105,7 +105,9 @@ def _stamp(file: Path) -> str | None:
 
 
 def refuse_foreign(out: Path) -> None:
-    """Raises UsageError where the results folder ``out`` has a table that no run wrote: a table without a ledger."""
+    """Raises UsageError where the results folder ``out`` has a table that no run wrote, which is one without a ledger,
+    or the ledger of another program."""
+    require_own(out, ("ledger.jsonl",), lambda: not is_foreign(out), "a run")
     require_own(out, _TABLES, lambda: digest_of(out) is not None or _rows_of_ours(out / _TABLES[0]) == 0, "a run")
 
 
