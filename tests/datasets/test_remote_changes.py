@@ -392,6 +392,7 @@ def test_the_token_does_not_follow_a_redirect_to_another_host(server: Server, mo
     """The hub's stand-in is on the loopback, where http is allowed; ``localhost`` is another host than its."""
     monkeypatch.setenv("HF_TOKEN", "hf_S3CRET")
     monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     elsewhere = f"http://localhost:{server.server_port}/cdn/0.tar"
 
     def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
