@@ -16,7 +16,7 @@ from clipeval.evaluation.shelf import Shelf
 from clipeval.identity import CheckpointIdentity, DatasetIdentity, Measure
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
-from clipeval.remote import hub
+from clipeval.remote import copies, hub
 from clipeval.results import suites, table
 from clipeval.results.ledger import Ledger, Record
 from clipeval.results.schema import COLUMNS, misfit
@@ -136,6 +136,7 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
         raise UsageError("no data set given: name one with -d, for example: -d digits (all: clipeval list datasets)")
     offline = options.offline or dry
     hub.begin()
+    copies.begin()
     checkpoints = {spec.name: attempt(_identified, spec, offline) for spec in specs}
     in_vain = all(isinstance(found, ClipevalError) for found in checkpoints.values())
     shelf = Shelf(selection.datasets, offline or in_vain)

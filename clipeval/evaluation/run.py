@@ -105,7 +105,7 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
             )
         plan = planning.build(request, ledger)
         left = embeddings.earlier(cache_dir()) if plan.to_do() else None
-        for line in filter(None, [*plan.notes, left]):
+        for line in filter(None, [*missing_offline(plan), *plan.notes, left]):
             say(line)
         failures: list[tuple[Cell, ClipevalError]] = []
         try:
@@ -123,6 +123,11 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
 def _listed(numbers: Sequence[int]) -> str:
     more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
     return ", ".join(map(str, numbers[:_MOST_LISTED])) + more
+
+
+def missing_offline(plan: Plan) -> list[str]:
+    """What an offline run does not find on this machine: data sets, checkpoints, splits to train on. Each once."""
+    return list(dict.fromkeys(f"missing: {cell.reason}" for cell in plan.cells if cell.state == "missing"))
 
 
 def _measure(cells: list[Cell], plan: Plan, journal: Journal, progress: RunProgress) -> None:

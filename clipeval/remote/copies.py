@@ -35,8 +35,15 @@ _away: set[str] = set()
 """Servers that could not be asked, and are not asked again in this process for what is here."""
 
 
+_unreachable: dict[str, str] = {}
+"""Servers to which there was no connection, with what was said of that; they are not asked again in this run."""
 _silent: set[str] = set()
 """Servers that tell neither ETag nor date of a file, which was said."""
+
+
+def begin() -> None:
+    """A new run: servers that were away are tried once more."""
+    _unreachable.clear()
 
 
 def is_remote(reference: str) -> bool:
@@ -74,6 +81,8 @@ def fetch(url: str, *, offline: bool, optional: bool = False, quiet: bool = Fals
         why = "HF_HUB_OFFLINE" if _must_not_be_asked(url) else "--offline or --plan"
         raise NotHereError(f"{public(url)} is {damaged} and nothing is downloaded now ({why}).")
     known = copy is not None or (optional and _is_known_to_be_absent(target))
+    if not offline and not known and host in _unreachable:
+        raise DataError(f"{public(url)}: not asked for, as the server was away before: {_unreachable[host]}")
     if not offline and not (known and (url in _checked or host in _away)):
         try:
             _refresh(url, target, copy, optional, quiet or optional)
@@ -88,6 +97,9 @@ def fetch(url: str, *, offline: bool, optional: bool = False, quiet: bool = Fals
             return None
         except DataError as error:
             if not known:
+                cause = error.__cause__  # no answer at all, as against one that breaks off
+                if type(cause).__module__.startswith("requests") and getattr(cause, "response", None) is None:
+                    _unreachable[host] = str(error)
                 raise
             _away.add(host)
             say(f"{error} What is here of {host} is used; whether it has changed is unknown.")

@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import astuple, dataclass
-from typing import Any
-
-import requests
-import urllib3
+from typing import TYPE_CHECKING, Any
 
 from clipeval.errors import DataError, UsageError, first_line
 from clipeval.remote.origin import BUSY, WAITS, address, headers_for, on_hub, public, wait_of
+
+if TYPE_CHECKING:
+    import requests
 
 _PIECE_BYTES = 1 << 16
 _PIECES_AHEAD = 64
@@ -111,6 +111,8 @@ def from_server(url: str, copy: Version | None, *, body: bool = True) -> Generat
 
 def _http(url: str, copy: Version | None, body: bool) -> Generator[Any, None, None]:
     """Five tries as long as nothing more arrives; what is there is not asked for again where the server allows that."""
+    import requests  # it opens a socket when it is imported
+
     whole = _Body(url, copy, body)
     tries = 0
     while True:
@@ -141,6 +143,8 @@ class _Body:
 
     def rest(self) -> Generator[Any, None, None]:
         """The Version first, then the bytes that did not come before. Raises what requests raises."""
+        import requests
+
         method = "GET" if self._body else "HEAD"
         with requests.request(
             method, self._url, headers=self._headers(), stream=True, timeout=patience(), allow_redirects=True
@@ -186,6 +190,8 @@ class _Body:
 
 def _pieces(response: requests.Response) -> Generator[bytes, None, None]:
     """The body in pieces of ``_PIECE_BYTES``; where it breaks off, what has come of the last one too."""
+    import urllib3
+
     piece = bytearray()
     try:
         while data := response.raw.read1(_PIECE_BYTES, decode_content=True):
@@ -211,7 +217,9 @@ def _version(response: requests.Response, of_hub: bool) -> Version:
 
 def _is_temporary(error: Exception) -> bool:
     response = getattr(error, "response", None)
-    return response is None or response.status_code in BUSY
+    if response is None:
+        return not isinstance(error, ValueError)  # of an address that is none
+    return response.status_code in BUSY
 
 
 def _file_system(url: str, copy: Version | None, body: bool) -> Generator[Any, None, None]:

@@ -85,6 +85,7 @@ def another_process() -> Callable[[], None]:
         copies._checked.clear()
         copies._away.clear()
         copies._silent.clear()
+        copies._unreachable.clear()
 
     forget()
     return forget
@@ -459,6 +460,7 @@ def test_what_is_kept_of_a_copy(server: Server) -> None:
         "size": 4,
         "etag": '"1"',
         "modified": "Mon, 01 Jan 2024 00:00:00 GMT",
+        "digest": None,
         "sha256": "230d8358dc8e8890b4c58deeb62912ee2f20357ae92a5cc861b98e68fe31acb5",
     }
 

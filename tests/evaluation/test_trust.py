@@ -130,7 +130,7 @@ def test_back_to_class_names_that_were_measured_before(zoo, run):
         json.dumps({"classes": ["red", "green", "blue", "yellow", "magenta", "cyan"], "templates": ["{c}"]})
     )
     (zoo / "wrong.json").write_text(
-        json.dumps({"classes": ["green", "blue", "yellow", "magenta", "cyan", "red"], "templates": ["{c}"]})
+        json.dumps({"classes": ["green", "blue", "yellow", "magenta", "cyan", "white"], "templates": ["{c}"]})
     )
     config = zoo / "b.yaml"
     config.write_text(f"datasets: {{x: {{spec: 'folder:{zoo}/colours', prompts: '{zoo}/p.json'}}}}\n")
