@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from clipeval import options as words
 from clipeval.console import say, show, show_json
 from clipeval.errors import StoreError, UsageError, suggest
 from clipeval.exits import guarded
-from clipeval.paths import exists, expand
+from clipeval.options import ConfigFile, JsonFlag, PathArgument, PathOption
+from clipeval.paths import exists
 from clipeval.version import __version__
 
 app = typer.Typer(
@@ -24,25 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _home(value: Any) -> Any:
-    """Paths with the home folder for ``~``, which no shell expands in quotes and behind ``=``."""
-    if isinstance(value, list):
-        return [expand(path) for path in value]
-    return None if value is None else expand(value)
-
-
-_PathOption, _PathArgument = partial(typer.Option, callback=_home), partial(typer.Argument, callback=_home)
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
-ConfigFile = Annotated[
-    Path | None,
-    _PathOption(
-        "-c",
-        "--config",
-        help="Configuration added to the packaged one; ./benchmarks.yaml where there is one.",
-    ),
-]
 
 
 def _version(value: bool) -> None:
@@ -87,7 +68,7 @@ def run(
             "-t", "--task", help="A task (clipeval list tasks). Default: the zero-shot tasks a data set allows."
         ),
     ] = None,
-    out: Annotated[Path, _PathOption("-o", "--out", help="Folder of the results table.")] = Path("results"),
+    out: Annotated[Path, PathOption("-o", "--out", help="Folder of the results table.")] = Path("results"),
     limit: Annotated[int | None, typer.Option(help="Score only this many samples, spread over the data set.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of bootstrap intervals and of the first k-shot draw.")] = 0,
     shots: Annotated[
@@ -138,7 +119,7 @@ def run(
         out=out,
         limit=limit,
         seed=seed,
-        shots=_parse_shots(shots),
+        shots=words.shots(shots),
         device=device,
         precision=precision,
         batch_size=batch_size,
@@ -147,7 +128,7 @@ def run(
         ray_address=ray_address,
         rerun=rerun,
         offline=offline,
-        keep_weights=_parse_yes_no("--keep-weights", keep_weights),
+        keep_weights=words.yes_or_no("--keep-weights", keep_weights),
     )
     asked = {"models": model or [], "datasets": dataset or [], "tasks": task or []}
     request = Request(config=configuration.load(config), options=options, **asked)
@@ -214,7 +195,7 @@ def fit(
         bool, typer.Option("--rank-laws", help="Compare all laws by AICc and BIC, each through all checkpoints.")
     ] = False,
     against: Annotated[str, typer.Option(help="The data set without the shift.")] = "imagenet1k",
-    out: Annotated[Path | None, _PathOption("-o", "--out", help="Write tables, figures and the fit card here.")] = None,
+    out: Annotated[Path | None, PathOption("-o", "--out", help="Write tables, figures and the fit card here.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Derive scaling laws per task and data source from a results table, and compare the sources."""
@@ -252,11 +233,11 @@ def fit(
 
 @app.command()
 def check(
-    current: Annotated[Path, _PathArgument(metavar="CURRENT", help="Results folder or table to judge.")],
-    against: Annotated[Path, _PathOption(help="Results folder or table of the baseline.", metavar="BASELINE")],
+    current: Annotated[Path, PathArgument(metavar="CURRENT", help="Results folder or table to judge.")],
+    against: Annotated[Path, PathOption(help="Results folder or table of the baseline.", metavar="BASELINE")],
     rules: Annotated[
         Path | None,
-        _PathOption(help="Configuration with 'rules'; ./benchmarks.yaml where there is one."),
+        PathOption(help="Configuration with 'rules'; ./benchmarks.yaml where there is one."),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -271,7 +252,7 @@ def check(
     form: Annotated[str, typer.Option("--format", help="text, json, junit or github.")] = "text",
     output: Annotated[
         Path | None,
-        _PathOption(help="Write to this file; with github the table, by default the job summary."),
+        PathOption(help="Write to this file; with github the table, by default the job summary."),
     ] = None,
     update_baseline: Annotated[
         bool,
@@ -301,7 +282,7 @@ def report(
         list[str],
         typer.Argument(metavar="RESULTS...", help="Results folders, tables or published studies; several are joined."),
     ],
-    out: Annotated[Path, _PathOption("-o", "--out", help="Folder of the page and its files.", metavar="DIR")],
+    out: Annotated[Path, PathOption("-o", "--out", help="Folder of the page and its files.", metavar="DIR")],
     config: ConfigFile = None,
 ) -> None:
     """Make one self-contained HTML page of results tables, and the same as CSV, Markdown and model-index YAML."""
@@ -314,8 +295,8 @@ def report(
 
 @app.command("import")
 def import_(
-    files: Annotated[list[Path], _PathArgument(metavar="FILE...", help="Raw result files.")],
-    out: Annotated[Path, _PathOption("-o", "--out", help="Folder of the tidy table.")],
+    files: Annotated[list[Path], PathArgument(metavar="FILE...", help="Raw result files.")],
+    out: Annotated[Path, PathOption("-o", "--out", help="Folder of the tidy table.")],
 ) -> None:
     """Turn raw result files (CLIP_benchmark JSON and CSV, open_clip CSV, the paper's CSV) into a tidy table."""
     from clipeval.importers.import_files import import_files
@@ -329,58 +310,6 @@ def import_(
     say(f"{len(imported.frame)} rows in {out / 'results.parquet'} and {out / 'results.csv'}")
 
 
-def _parse_yes_no(option: str, word: str) -> bool:
-    if word not in ("yes", "no"):
-        raise UsageError(f"{option} {word}: choose yes or no.")
-    return word == "yes"
-
-
-def _parse_shots(text: str | None) -> list[int | None] | None:
-    if text is None:
-        return None
-    try:
-        return [None if word.strip() == "full" else int(word) for word in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--shots {text}: expected numbers and 'full' separated by commas, for example 1,5,full."
-        ) from None
-
-
-def _list_models(config: Any) -> list[dict[str, Any]]:
-    from clipeval import models
-
-    return models.zoo_table()
-
-
-def _list_datasets(config: Any) -> list[dict[str, Any]]:
-    from clipeval import datasets
-
-    return datasets.list_datasets(config)
-
-
-def _list_suites(config: Any) -> list[dict[str, Any]]:
-    from clipeval import datasets
-
-    return datasets.list_suites(config)
-
-
-def _list_tasks(config: Any) -> list[dict[str, Any]]:
-    from clipeval.tasks import TASKS
-
-    return [
-        {"name": t.name, "short": t.short, "title": t.title, "version": t.version, "main_metric": t.main_metric}
-        for t in TASKS.values()
-    ]
-
-
-_LISTS: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
-    "models": _list_models,
-    "datasets": _list_datasets,
-    "suites": _list_suites,
-    "tasks": _list_tasks,
-}
-
-
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="models|datasets|suites|tasks")],
@@ -390,10 +319,11 @@ def list_(
     """List what can be named on the command line."""
     from clipeval import config as configuration
     from clipeval import tables
+    from clipeval.lists import LISTS
 
-    if what not in _LISTS:
-        raise UsageError(f"clipeval list {what}: expected one of {', '.join(_LISTS)}.{suggest(what, _LISTS)}")
-    rows = _LISTS[what](configuration.load(config))
+    if what not in LISTS:
+        raise UsageError(f"clipeval list {what}: expected one of {', '.join(LISTS)}.{suggest(what, LISTS)}")
+    rows = LISTS[what](configuration.load(config))
     show_json(rows) if as_json else tables.print_list(what, rows)
 
 

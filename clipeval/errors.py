@@ -83,7 +83,7 @@ def foreign(told: Callable[[Exception], ClipevalError]) -> Iterator[None]:
     except (ClipevalError, MemoryError):
         raise
     except Exception as error:
-        if any(words in str(error).lower() for words in _NO_MEMORY):
+        if isinstance(error.__cause__, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
             raise MemoryError(first_line(error)) from error
         raise told(error) from error
 

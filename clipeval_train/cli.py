@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from clipeval.console import say, show
 from clipeval.exits import guarded
-from clipeval.paths import expand
+from clipeval.options import PathArgument, PathOption
 
 app = typer.Typer(
     help="Train CLIP models whose checkpoints clipeval evaluates.",
@@ -21,16 +20,9 @@ app = typer.Typer(
 )
 
 
-def _home(path: Path) -> Path:
-    return expand(path)
-
-
-_PathOption, _PathArgument = partial(typer.Option, callback=_home), partial(typer.Argument, callback=_home)
-
-
 @app.command()
 def pretrain(
-    config: Annotated[Path, _PathArgument(help="YAML file with the run's settings.", show_default=False)],
+    config: Annotated[Path, PathArgument(help="YAML file with the run's settings.", show_default=False)],
     settings: Annotated[
         list[str] | None,
         typer.Argument(
@@ -74,7 +66,7 @@ FineTuneSettings = Annotated[
 
 @app.command()
 def finetune(
-    config: Annotated[Path, _PathArgument(help="YAML file with the run's settings.", show_default=False)],
+    config: Annotated[Path, PathArgument(help="YAML file with the run's settings.", show_default=False)],
     settings: FineTuneSettings = None,
 ) -> None:
     """Fine-tune the image tower of any checkpoint to classify. The same command continues an unfinished run.
@@ -95,7 +87,7 @@ def finetune(
 
 @app.command()
 def patch(
-    config: Annotated[Path, _PathArgument(help="YAML file with what to mix and how to choose.", show_default=False)],
+    config: Annotated[Path, PathArgument(help="YAML file with what to mix and how to choose.", show_default=False)],
     settings: FineTuneSettings = None,
 ) -> None:
     """Mix a model with its fine-tuned self: the most accurate mix that keeps a control data set's accuracy.
@@ -114,7 +106,7 @@ def patch(
 
 @app.command()
 def ladder(
-    config: Annotated[Path, _PathArgument(metavar="PLAN", help="YAML file with the grid.", show_default=False)],
+    config: Annotated[Path, PathArgument(metavar="PLAN", help="YAML file with the grid.", show_default=False)],
     settings: Annotated[
         list[str] | None,
         typer.Argument(
@@ -159,8 +151,8 @@ def ladder(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, _PathArgument(help="A checkpoint, or the folder of a run.", show_default=False)],
-    out: Annotated[Path, _PathOption("-o", "--out", help="Folder to write to.", show_default=False)],
+    checkpoint: Annotated[Path, PathArgument(help="A checkpoint, or the folder of a run.", show_default=False)],
+    out: Annotated[Path, PathOption("-o", "--out", help="Folder to write to.", show_default=False)],
     ema: Annotated[bool, typer.Option("--ema", help="The running average of the weights.")] = False,
 ) -> None:
     """Write a checkpoint as safetensors with its configuration, which open_clip loads as local-dir:OUT."""

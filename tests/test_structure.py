@@ -19,7 +19,7 @@ import clipeval
 
 FLOORS = (
     ("version", "errors", "paths", "plain", "regular", "vocabulary"),
-    ("console", "streams", "digest", "config", "machine"),
+    ("console", "streams", "digest", "config", "machine", "options"),
     ("files", "exits", "metrics", "tables", "tar"),
     ("remote",),
     ("stats", "identity"),
@@ -29,6 +29,7 @@ FLOORS = (
     ("importers", "evaluation", "scaling"),
     ("checks", "reporting"),
     ("clipeval_train",),
+    ("lists",),
     ("cli", "__init__", "__main__"),
 )
 """Ground floor first. A file imports what lies in its own package or below."""

@@ -24,13 +24,13 @@ def _measure(same_model: list[Cell], bench: Workbench, journal: Journal, then: C
     """Measure cells of one checkpoint, and fetch meanwhile what ``then`` needs."""
     try:
         bench.wait_for_weights(same_model[0])
-        if then is not None:
-            bench.fetch_ahead(then)
         bench.take(same_model)
     except ClipevalError as error:
         for cell in same_model:
             journal.fail(cell, error)
         return
+    if then is not None:  # not before: while a model is made, the hub's client is told that it is offline
+        bench.fetch_ahead(then)
     for cell in same_model:
         look()
         try:

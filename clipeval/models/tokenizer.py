@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipeval import digest
-from clipeval.errors import ModelError, first_line
+from clipeval.errors import ModelError, first_line, foreign
 from clipeval.models import hub, library, schema
 from clipeval.regular import read_regular
 from clipeval.remote.hub import Repository, Snapshot
@@ -45,14 +45,10 @@ class Tokenizer:
     def make(self) -> Any:
         """The tokenizer: called with texts, it gives ``[n, context_length]`` int64. Raises ModelError, also when a file
         is no longer the one that ``files`` says."""
-        try:
+        with foreign(lambda e: ModelError(f"{self.wanted_by}: cannot get the tokenizer: {first_line(e):.300}")):
             if self.kind == "open_clip":
                 return library.simple_tokenizer(**self.settings)
-            return self._of_transformers()
-        except (ModelError, MemoryError):
-            raise
-        except Exception as error:  # the files of a tokenizer can make transformers raise anything
-            raise ModelError(f"{self.wanted_by}: cannot get the tokenizer: {first_line(error):.300}") from error
+            return self._of_transformers()  # its files can make transformers raise anything
 
     def _of_transformers(self) -> Any:
         """From a folder of its own, that holds the files of this tokenizer and nothing else: what is read is what was

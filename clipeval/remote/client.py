@@ -6,12 +6,12 @@ import errno
 import logging
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from clipeval import digest
-from clipeval.errors import RemoteError
 from clipeval.remote.origin import BUSY, address, endpoint, headers_for, tried
 
 _MOST_REDIRECTS = 10
@@ -38,7 +38,7 @@ class Answer:
     file: Announced | None
 
 
-class NotAHub(RemoteError):
+class NotAHub(Exception):
     """What answers at the endpoint is no hub."""
 
 
@@ -99,17 +99,15 @@ def listing(kind: str, name: str, commit: str) -> list[str]:
     _be_quiet()
     url = f"{endpoint()}/api/{kind}s/{name}/tree/{commit}"
     found: list[str] = []
-    queries = {"recursive=true": None}
-    for _ in range(_MOST_PAGES):
-        response = tried(lambda: _page(f"{url}?{[*queries][-1]}"), is_temporary)
+    query, seen = "recursive=true", set[str]()
+    while query and query not in seen and len(seen) < _MOST_PAGES:
+        seen.add(query)
+        response = tried(partial(_page, f"{url}?{query}"), is_temporary)
         found += [entry["path"] for entry in response.json() if entry["type"] == "file"]
-        following = urlsplit(response.links.get("next", {}).get("url", "")).query
-        if not following:
-            return found
-        if following in queries:
-            break
-        queries[following] = None
-    raise NotAHub("the list of files has no end")
+        query = urlsplit(response.links.get("next", {}).get("url", "")).query
+    if query:
+        raise NotAHub("the list of files has no end")
+    return found
 
 
 def _page(url: str) -> Any:

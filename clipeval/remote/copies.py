@@ -1,4 +1,4 @@
-"""Remote files, kept in the cache folder and treated as local ones; whether they changed is asked once per process."""
+"""Remote files, kept in the cache folder and treated as local ones; whether they changed is asked once per run."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _ABSENT = {"absent": True}
 """What is noted of an optional file that the server does not have."""
 
 _checked: set[str] = set()
-"""What was fetched or asked for in this process."""
+"""What was fetched or asked for in this run."""
 _away: set[str] = set()
-"""Servers that could not be asked, and are not asked again in this process for what is here."""
+"""Servers that could not be asked, and are not asked again in this run for what is here."""
 
 
 _unreachable: dict[str, str] = {}
@@ -42,8 +42,9 @@ _silent: set[str] = set()
 
 
 def begin() -> None:
-    """A new run: servers that were away are tried once more."""
-    _unreachable.clear()
+    """A new run: what is here is asked about once more, and servers that were away are tried."""
+    for known in (_checked, _away, _unreachable):
+        known.clear()
 
 
 def is_remote(reference: str) -> bool:
@@ -55,7 +56,7 @@ def ask(url: str) -> Version:
     """What the server says of a file now. Raises FileNotFoundError when there is none, DataError, UsageError."""
     if _must_not_be_asked(url):
         if (copy := _copy(local_path(url))) is None:
-            raise DataError(f"{public(url)} is not in the cache, and nothing is downloaded now (HF_HUB_OFFLINE).")
+            raise NotHereError(f"{public(url)} is not in the cache, and nothing is downloaded now (HF_HUB_OFFLINE).")
         return copy
     with contextlib.closing(from_server(url, None, body=False)) as items:
         version: Version = next(items)
@@ -63,7 +64,7 @@ def ask(url: str) -> Version:
 
 
 def fetch(url: str, *, offline: bool, optional: bool = False, quiet: bool = False) -> Path | None:
-    """The local copy of ``url``: what the server has now, asked once per process. Offline what was fetched before.
+    """The local copy of ``url``: what the server has now, asked once per run. Offline what was fetched before.
 
     A copy is whole or absent: it is written beside its place, compared with the size that the server said, and then
     renamed. Beside it lies what the server said and the digest, so that a changed or damaged copy is fetched anew.

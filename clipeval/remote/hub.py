@@ -8,14 +8,14 @@ import fnmatch
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 from clipeval import digest
 from clipeval.console import say
-from clipeval.errors import AbsentError, NotHereError, RemoteError, StoreError, UsageError, few
+from clipeval.errors import AbsentError, NotHereError, RemoteError, StoreError, few, foreign
 from clipeval.files import write_text
 from clipeval.paths import cache_dir
 from clipeval.regular import read_regular
@@ -106,10 +106,8 @@ class Snapshot:
         if found := self.local(path):
             return found
         announced = self.announced(path)
-        try:
+        with foreign(partial(reasons.of, page=self.repository.page, repository=str(self.repository), path=path)):
             return blobs.fetch(announced, self._place(path), f"{path} of {self.repository.name}")
-        except Exception as error:  # of several libraries below huggingface_hub
-            raise reasons.of(error, self.repository.page, str(self.repository), path) from error
 
     def first(self, paths: Sequence[str]) -> str:
         """The first of ``paths`` that is on this machine, else the first that the repository has."""
@@ -139,10 +137,8 @@ class Snapshot:
         if self.offline:
             found = (path for path in self.folder.rglob("*") if path.is_file())
             return sorted(path.relative_to(self.folder).as_posix() for path in found)
-        try:
+        with foreign(partial(reasons.of, page=self.repository.page, repository=str(self.repository), path="")):
             found_paths = sorted(client.listing(self.repository.kind, self.repository.name, self.commit))
-        except Exception as error:
-            raise reasons.of(error, self.repository.page, str(self.repository), "") from error
         for path in found_paths:
             self._place(path)
         write_text(place, "\n".join(found_paths))
@@ -232,17 +228,15 @@ def _asked(repository: Repository, revision: str, path: str) -> client.Answer:
     with _lock:
         if reason := _away.get(endpoint()):
             raise RemoteError(f"{path} of {repository}: {reason}")
-    try:
-        with _told(f"waiting for {endpoint()}"):
-            return client.ask(repository.kind, repository.name, revision, path)
-    except UsageError:
-        raise
-    except Exception as error:  # of several libraries below huggingface_hub
-        found = reasons.of(error, repository.page, str(repository), path)
+
+    def told(error: Exception) -> RemoteError:
         if reasons.is_away(error):
             with _lock:
                 _away[endpoint()] = reasons.away(error)
-        raise found from error
+        return reasons.of(error, repository.page, str(repository), path)
+
+    with foreign(told), _told(f"waiting for {endpoint()}"):
+        return client.ask(repository.kind, repository.name, revision, path)
 
 
 @contextlib.contextmanager
@@ -300,8 +294,3 @@ def _note(repository: Repository, commit: str) -> None:
     """For offline runs, and for the hub's own programs. A cache that others keep may not be written to."""
     with contextlib.suppress(OSError, StoreError):
         write_text(repository.folder / "refs" / (repository.revision or "main"), commit)
-
-
-def at(repository: Repository, commit: str) -> Repository:
-    """The same repository at a commit."""
-    return replace(repository, revision=commit)

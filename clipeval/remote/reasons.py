@@ -11,8 +11,6 @@ from clipeval.remote.origin import endpoint, may_have_token, public, same_origin
 
 def of(error: Exception, page: str, repository: str, path: str) -> RemoteError:
     """The error for people. ``page`` is the repository's address."""
-    if isinstance(error, RemoteError) and not isinstance(error, client.NotAHub):
-        return error
     what = f"'{path}' of {repository}" if path else repository
     kind, reason = _reason(error, page, path)
     return kind(f"{what}: {reason}")

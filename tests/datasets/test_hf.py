@@ -398,3 +398,17 @@ def test_a_damaged_table_is_a_message(tmp_path: Path) -> None:
         for index in range(len(dataset)):
             with contextlib.suppress(DataError):
                 dataset.image(index)
+
+
+@pytest.mark.parametrize("reader", ["pyarrow.parquet.read_metadata", "datasets.load_dataset_builder"])
+def test_no_memory_is_no_fault_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str) -> None:
+    """Nor where the library says it of an error of its own, as ``datasets`` does."""
+    table(tmp_path / "t.parquet")
+    image_folder(tmp_path / "images")
+
+    def full(*_: object, **__: object) -> None:
+        raise ValueError("an error occurred while generating the dataset") from MemoryError()
+
+    monkeypatch.setattr(reader, full)
+    with pytest.raises(MemoryError):
+        opened(tmp_path / ("t.parquet" if "parquet" in reader else "images"))

@@ -470,3 +470,27 @@ def test_a_wrong_time_out_is_named(monkeypatch: pytest.MonkeyPatch, value: str) 
     monkeypatch.setenv("CLIPEVAL_TIMEOUT", value)
     with pytest.raises(UsageError, match="CLIPEVAL_TIMEOUT: expected a number of seconds"):
         fetch("http://127.0.0.1:9/0.tar", offline=False)
+
+
+def test_every_run_of_a_process_asks_for_changes(server: Server) -> None:
+    server.answer = sized(b"old", ETag='"1"')
+    path = fetch(f"{server.url}/0.tar", offline=False)
+    assert path is not None
+    server.answer = sized(b"new", ETag='"2"')
+    fetch(f"{server.url}/0.tar", offline=False)
+    assert path.read_bytes() == b"old"
+    copies.begin()
+    fetch(f"{server.url}/0.tar", offline=False)
+    assert path.read_bytes() == b"new"
+
+
+def test_a_server_without_connection_is_asked_once_per_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies.begin()
+    monkeypatch.setattr("clipeval.remote.transfer.WAITS", ())
+    with pytest.raises(DataError, match="download failed"):
+        fetch("http://127.0.0.1:9/0.tar", offline=False)
+    with pytest.raises(DataError, match=r"1\.tar: not asked for, as the server was away before"):
+        fetch("http://127.0.0.1:9/1.tar", offline=False)
+    copies.begin()
+    with pytest.raises(DataError, match="download failed"):
+        fetch("http://127.0.0.1:9/1.tar", offline=False)

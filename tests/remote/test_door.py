@@ -335,3 +335,17 @@ def test_a_person_hears_whom_the_program_waits_for(served: Hub, capsys, monkeypa
     served.fault(faults.then(lambda: heard.append(capsys.readouterr().err)), "lfs", origin="cdn")
     assert content(it()) == BIG
     assert heard[0].count(f"waiting for {served.endpoint}") == 1
+
+
+def test_no_memory_is_no_fault_of_the_hub(served: Hub, monkeypatch) -> None:
+    found = it()
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    for name in ("listing", "ask"):
+        monkeypatch.setattr(f"clipeval.remote.client.{name}", full)
+    for call in (found.paths, lambda: found.announced("other.txt")):
+        with pytest.raises(MemoryError):
+            call()
+    assert remote._away == {}

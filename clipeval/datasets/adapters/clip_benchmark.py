@@ -27,7 +27,7 @@ from clipeval.datasets.adapters.winoground import open_winoground
 from clipeval.datasets.images import naming
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
-from clipeval.errors import DataError, NotHereError, UsageError, suggest
+from clipeval.errors import DataError, NotHereError, UsageError, foreign, suggest
 from clipeval.paths import cache_dir, expand
 
 if TYPE_CHECKING:
@@ -177,24 +177,26 @@ def _build(name: str, native: str, split: str, language: str, root: Path, offlin
                 language=language,
                 task=task,
             )
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except ModuleNotFoundError as error:
         raise DataError(f"{name}: CLIP_benchmark needs the package {error.name}: pip install {error.name}") from error
     except Exception as error:  # assertions, KeyErrors and RuntimeErrors all mean that data or split is not there
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise DataError(f"{name}: CLIP_benchmark cannot build split '{split}' from {root}: {reason}.") from error
+        raise DataError(
+            f"{name}: CLIP_benchmark cannot build split '{split}' from {root}: {_reason(error)}."
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # it makes folders before it looks for data: leave no empty one behind
             root.rmdir()
 
 
 def _walked(name: str, source: Any, root: Path) -> Walk:
-    try:
+    with foreign(lambda error: DataError(f"{name}: cannot read the samples in {root}: {_reason(error)}.")):
         return walk(source, root)
-    except Exception as error:  # whatever the data set's own code raises on incomplete data
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise DataError(f"{name}: cannot read the samples in {root}: {reason}.") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _labels(name: str, ids: Sequence[str], targets: Sequence[Any]) -> np.ndarray:

@@ -15,7 +15,7 @@ from clipeval import digest
 from clipeval.config import DatasetEntry, parse_yaml
 from clipeval.datasets.adapters.parquet_rows import ParquetRows
 from clipeval.datasets.images import SUFFIXES
-from clipeval.errors import DataError, RemoteError, UsageError, few, first_line
+from clipeval.errors import DataError, RemoteError, UsageError, few, first_line, foreign
 from clipeval.paths import cache_dir, expand
 from clipeval.regular import read_regular
 from clipeval.remote import hub
@@ -136,23 +136,17 @@ def _layout(name: str, where: str, folder: Path, config: str | None) -> _Layout:
     import datasets
 
     _require_own_files(name, folder)
-    try:
-        with offline_hub():
-            configs = datasets.get_dataset_config_names(str(folder))
-            if config is None and len(configs) > 1 and "default" not in configs:
-                default = datasets.get_dataset_default_config_name(str(folder))
-                if default is None:
-                    raise DataError(
-                        f"{name}: {where} has the configurations {few(configs)}: write one as {where}:{configs[0]}"
-                    )
-            if config is not None and config not in configs:
-                raise DataError(f"{name}: {where} has no configuration '{config}'; it has {few(configs)}.")
-            with tempfile.TemporaryDirectory(prefix="clipeval-layout-") as cache:
-                builder = datasets.load_dataset_builder(str(folder), config, cache_dir=cache)
-    except DataError:
-        raise
-    except Exception as error:  # the library and those below raise errors of a dozen kinds
-        raise DataError(f"{name}: {where}: cannot tell its splits: {first_line(error):.500}") from error
+    # the library and those below raise errors of a dozen kinds
+    unclear = f"{name}: {where}: cannot tell its splits: "
+    with foreign(lambda error: DataError(f"{unclear}{first_line(error):.500}")), offline_hub():
+        configs = datasets.get_dataset_config_names(str(folder))
+        several = config is None and len(configs) > 1 and "default" not in configs
+        if several and datasets.get_dataset_default_config_name(str(folder)) is None:
+            raise DataError(f"{name}: {where} has the configurations {few(configs)}: write one as {where}:{configs[0]}")
+        if config is not None and config not in configs:
+            raise DataError(f"{name}: {where} has no configuration '{config}'; it has {few(configs)}.")
+        with tempfile.TemporaryDirectory(prefix="clipeval-layout-") as cache:
+            builder = datasets.load_dataset_builder(str(folder), config, cache_dir=cache)
     kind = type(builder).__module__.rpartition(".")[2]
     if kind not in _KINDS:
         raise DataError(f"{name}: {where} holds files of the kind {kind}; read are {', '.join(_KINDS)}.")
@@ -168,23 +162,20 @@ def _rows(name: str, layout: _Layout, split: str, files: Sequence[Path]) -> Any:
         rows = ParquetRows(name, files, layout.features)
         if rows.fits:
             return rows
-    try:
-        with offline_hub():
-            builder = datasets.load_dataset_builder(
-                layout.kind,
-                data_files={split: [str(file) for file in files]},
-                cache_dir=_cache(name, files),
-                **_class_folders(layout),
-            )
-            builder.download_and_prepare()
-            return builder.as_dataset(split=split)
-    except DataError:
-        raise
-    except MemoryError:
-        raise
-    except Exception as error:  # the library and those below raise errors of a dozen kinds
+
+    def told(error: Exception) -> DataError:
         reason = error.__cause__ or error  # datasets says of its own error only that there is one
-        raise DataError(f"{name}: cannot load the split '{split}': {first_line(reason):.500}.") from error
+        return DataError(f"{name}: cannot load the split '{split}': {first_line(reason):.500}.")
+
+    with foreign(told), offline_hub():
+        builder = datasets.load_dataset_builder(
+            layout.kind,
+            data_files={split: [str(file) for file in files]},
+            cache_dir=_cache(name, files),
+            **_class_folders(layout),
+        )
+        builder.download_and_prepare()
+        return builder.as_dataset(split=split)
 
 
 def _class_folders(layout: _Layout) -> dict[str, Any]:

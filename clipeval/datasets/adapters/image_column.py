@@ -14,7 +14,7 @@ from clipeval.datasets import contents
 from clipeval.datasets.adapters.parquet_rows import ParquetRows
 from clipeval.datasets.contents import Content
 from clipeval.datasets.images import decode
-from clipeval.errors import DataError, first_line
+from clipeval.errors import DataError, first_line, foreign
 from clipeval.paths import cache_dir, readable
 
 if TYPE_CHECKING:
@@ -109,9 +109,5 @@ def _inside(name: str, index: int, path: Path, roots: Sequence[Path]) -> Path:
 @contextlib.contextmanager
 def reading(name: str, key: str) -> Iterator[None]:
     """The libraries underneath raise errors of a dozen kinds on tables that are damaged or odd."""
-    try:
+    with foreign(lambda e: DataError(f"{name}: cannot read column '{key}' of the table: {first_line(e)}.")):
         yield
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{name}: cannot read column '{key}' of the table: {first_line(error)}.") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clipeval import digest
-from clipeval.errors import DataError, first_line
+from clipeval.errors import DataError, first_line, foreign
 
 _LARGEST_GROUP = 1 << 29
 """Bytes of a row group that is read for one image. Programs that know images write groups of 100 rows."""
@@ -24,25 +24,16 @@ class ParquetRows:
         """``features`` are what the data set's description says of the columns. Raises DataError for files that cannot
         be read or do not have the same columns."""
         import datasets
-        import pyarrow.parquet as pq
 
         self.files = list(files)
         self._footers = []
-        self._features = features
         for path in self.files:
-            try:
-                with path.open("rb") as opened:  # by its path pyarrow reads no file whose name is not UTF-8
-                    self._footers.append(pq.read_metadata(opened))
-            except MemoryError:
-                raise
-            except Exception as error:  # pyarrow raises errors of a dozen kinds
-                raise DataError(f"{name}: {path}: cannot be read as Parquet: {first_line(error):.300}") from error
+            self._footers.append(_footer(name, path))
             if self._footers[-1].schema.names != self._footers[0].schema.names:
                 raise DataError(f"{name}: {path} has other columns than {self.files[0].name}.")
         schema = self._footers[0].schema.to_arrow_schema()
         own = datasets.Features.from_arrow_schema(schema)
-        given = features if features is not None and set(features) == set(own) else own
-        self.features = given
+        self.features = features if features is not None and set(features) == set(own) else own
 
     def __len__(self) -> int:
         return sum(footer.num_rows for footer in self._footers)
@@ -76,6 +67,16 @@ class ParquetRows:
             for group in range(footer.num_row_groups)
         ]
         return Cells(self.files, column, starts)
+
+
+def _footer(name: str, path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    def told(error: Exception) -> DataError:
+        return DataError(f"{name}: {path}: cannot be read as Parquet: {first_line(error):.300}")
+
+    with foreign(told), path.open("rb") as opened:  # by its path pyarrow reads no file whose name is not UTF-8
+        return pq.read_metadata(opened)
 
 
 @dataclass

@@ -1,0 +1,42 @@
+"""What can be named on the command line: checkpoints, data sets, suites and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def _list_models(config: Any) -> list[dict[str, Any]]:
+    from clipeval import models
+
+    return models.zoo_table()
+
+
+def _list_datasets(config: Any) -> list[dict[str, Any]]:
+    from clipeval import datasets
+
+    return datasets.list_datasets(config)
+
+
+def _list_suites(config: Any) -> list[dict[str, Any]]:
+    from clipeval import datasets
+
+    return datasets.list_suites(config)
+
+
+def _list_tasks(config: Any) -> list[dict[str, Any]]:
+    from clipeval.tasks import TASKS
+
+    return [
+        {"name": t.name, "short": t.short, "title": t.title, "version": t.version, "main_metric": t.main_metric}
+        for t in TASKS.values()
+    ]
+
+
+LISTS: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
+    "models": _list_models,
+    "datasets": _list_datasets,
+    "suites": _list_suites,
+    "tasks": _list_tasks,
+}
+"""What ``clipeval list`` knows: word -> its rows under a configuration."""

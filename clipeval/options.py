@@ -1,0 +1,50 @@
+"""Options and arguments that several commands share, and what their words mean."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipeval.errors import UsageError
+from clipeval.paths import expand
+
+
+def _home(value: Any) -> Any:
+    """Paths with the home folder for ``~``, which no shell expands in quotes and behind ``=``."""
+    if isinstance(value, list):
+        return [expand(path) for path in value]
+    return None if value is None else expand(value)
+
+
+PathOption, PathArgument = partial(typer.Option, callback=_home), partial(typer.Argument, callback=_home)
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+ConfigFile = Annotated[
+    Path | None,
+    PathOption(
+        "-c",
+        "--config",
+        help="Configuration added to the packaged one; ./benchmarks.yaml where there is one.",
+    ),
+]
+
+
+def yes_or_no(option: str, word: str) -> bool:
+    """Raises UsageError for another word."""
+    if word not in ("yes", "no"):
+        raise UsageError(f"{option} {word}: choose yes or no.")
+    return word == "yes"
+
+
+def shots(text: str | None) -> list[int | None] | None:
+    """``1,5,full``: numbers of images per class, None for all of them. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        return [None if word.strip() == "full" else int(word) for word in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--shots {text}: expected numbers and 'full' separated by commas, for example 1,5,full."
+        ) from None
