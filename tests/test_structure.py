@@ -19,7 +19,7 @@ import clipeval
 
 FLOORS = (
     ("version", "errors", "paths", "plain", "regular", "vocabulary"),
-    ("console", "streams", "digest", "config", "machine", "options"),
+    ("console", "streams", "digest", "config", "machine", "options", "extensions"),
     ("files", "exits", "metrics", "tables", "tar"),
     ("remote",),
     ("stats", "identity"),
