@@ -52,6 +52,22 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def check_device(device: str, precision: str) -> None:
+    """Raises UsageError for a device or precision that this machine cannot do."""
+    import torch
+
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}.")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device '{device}': expected cpu, cuda or cuda:N.") from error
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device '{device}': torch finds {torch.cuda.device_count()} CUDA devices here. Use another.")
+    if precision == "fp16" and wanted.type != "cuda":
+        raise UsageError(f"precision 'fp16' needs a CUDA device, not '{device}'. Use bf16 or fp32.")
+
+
 def _has_nvidia_driver() -> bool:
     """A cheap look before the import of torch, which takes seconds."""
     return Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists() or os.name == "nt"

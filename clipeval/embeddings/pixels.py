@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -42,10 +43,10 @@ class LoaderSettings:
 
 def pixel_file(dataset: Dataset, encoder: Encoder, fresh: str | None = None) -> RecordFile:
     """The cache file of ``dataset`` under ``encoder``'s resize and crop. Raises StoreError."""
-    key = identity.pixel_key(encoder.preprocessing.spatial_key())
+    key = identity.pixel_key(encoder.pixel_settings)
     key |= {"dataset": dataset.fingerprint, "n": len(dataset)}
-    height, width = encoder.preprocessing.size
-    return RecordFile(entries.folder("pixels", key, fresh) / "pixels.rec", len(dataset), height * width * 3)
+    size = math.prod(encoder.record_shape)
+    return RecordFile(entries.folder("pixels", key, fresh) / "pixels.rec", len(dataset), size)
 
 
 def cached(fingerprint: str, n: int) -> list[tuple[RecordFile, tuple[int, int]]]:
@@ -74,7 +75,7 @@ class PixelBatches:
         self._dataset = dataset
         self._to_pixels = encoder.pixels
         self._file = pixel_file(dataset, encoder, settings.fresh)
-        self._shape = (*encoder.preprocessing.size, 3)
+        self._shape = encoder.record_shape
         size = settings.batch_size
         self._batches = [indices[start : start + size] for start in range(0, len(indices), size)]
 
@@ -82,8 +83,8 @@ class PixelBatches:
         return len(self._batches)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, int] | ClipevalError:
-        """(indices ``[b]``, pixels ``[b, H, W, 3]`` uint8, images decoded); an error is returned, not raised, so that
-        it crosses process borders unchanged."""
+        """(indices ``[b]``, pixels ``[b, *record_shape]`` uint8, images decoded); an error is returned, not raised, so
+        that it crosses process borders unchanged."""
         try:
             return self._read(self._batches[number])
         except ClipevalError as error:
@@ -104,7 +105,7 @@ class PixelBatches:
 def loaded(
     dataset: Dataset, encoder: Encoder, indices: np.ndarray, settings: LoaderSettings
 ) -> Iterator[Iterator[Batch]]:
-    """Batches (indices ``[b]``, pixels ``[b, H, W, 3]`` uint8, images decoded) of ``dataset``'s images, in order.
+    """Batches (indices ``[b]``, pixels ``[b, *record_shape]`` uint8, images decoded) of ``dataset``'s images, in order.
 
     Decoder processes have ended when the context is left, however it is left. Iterating raises the first error met.
     """

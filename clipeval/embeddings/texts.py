@@ -82,24 +82,17 @@ class TextStore:
 
 
 def embed(encoder: Encoder, store: TextStore, texts: Iterable[str], batch_size: int, progress: Progress) -> None:
-    """Encode the texts that ``store`` lacks: full batches, sorted by length.
-
-    Where the text tower allows it, a batch is cut to its longest text, which is exact there
-    (``Encoder.text_trimmable``).
-    """
-    import torch
-
+    """Encode the texts that ``store`` lacks: full batches, sorted by length."""
     missing = store.missing(texts)
     if not missing:
         return
-    tokens = encoder.tokenize(missing)
-    lengths = encoder.token_lengths(tokens)
-    order = np.argsort(lengths, kind="stable")
+    tokenized = encoder.tokenized(missing)
+    order = np.argsort(tokenized.lengths, kind="stable")
 
     def encoded() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            yield chosen, encoder.encode_tokens(tokens[torch.from_numpy(chosen)][:, : int(lengths[chosen[-1]])])
+            yield chosen, tokenized.encode(chosen)
 
     try:
         for chosen, embeddings in one_behind(encoded()):

@@ -9,13 +9,13 @@ from clipeval.errors import ClipevalError
 from clipeval.evaluation.failures import attempt
 
 if TYPE_CHECKING:
-    from clipeval.models.checkpoint import Checkpoint
+    from clipeval.models.opened import Opened
 
 
 class Ahead:
     """Fetches the weights of one checkpoint in a thread that no end of the process waits for."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Opened) -> None:
         self._checkpoint = checkpoint
         self._error: ClipevalError | None = None
         self._thread = threading.Thread(target=self._fetch, daemon=True)
@@ -28,5 +28,5 @@ class Ahead:
             raise self._error
 
     def _fetch(self) -> None:
-        found = attempt(lambda: self._checkpoint.path)
+        found = attempt(lambda: self._checkpoint.paths)
         self._error = found if isinstance(found, ClipevalError) else None

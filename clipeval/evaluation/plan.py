@@ -23,7 +23,7 @@ from clipeval.results.schema import COLUMNS, misfit
 from clipeval.tasks import TASKS, TaskSpec, canonical_name, load_task
 
 if TYPE_CHECKING:
-    from clipeval.models.checkpoint import Checkpoint
+    from clipeval.models.opened import Opened
 
 State = Literal["done", "to do", "skipped", "missing", "failed"]
 
@@ -83,7 +83,7 @@ class Plan:
 
     request: Request
     cells: tuple[Cell, ...]
-    checkpoints: dict[str, Checkpoint]
+    checkpoints: dict[str, Opened]
     """Those that can be read, by name."""
     datasets: dict[str, Dataset]
     splits: dict[tuple[str, str], Dataset]
@@ -172,7 +172,7 @@ def _require_tasks(config: Config) -> None:
                 raise UsageError(f"{config.path}: datasets.{name}.tasks[{number}]: {error}") from error
 
 
-def _identified(spec: ModelSpec, offline: bool) -> Checkpoint:
+def _identified(spec: ModelSpec, offline: bool) -> Opened:
     """The opened checkpoint, whose identity and facts are known."""
     checkpoint = models.open_checkpoint(spec, offline=offline)
     if (column := misfit(vars(checkpoint.info))) is not None:
@@ -223,7 +223,7 @@ def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, in
             yield shots, options.seed + draw
 
 
-def _read(cell: Cell, checkpoint: Checkpoint | ClipevalError, shelf: Shelf, dry: bool, asked: bool) -> Cell:
+def _read(cell: Cell, checkpoint: Opened | ClipevalError, shelf: Shelf, dry: bool, asked: bool) -> Cell:
     """The cell with its identities, and whether they allow it to be measured. Its task may not be ``asked`` for."""
     if not isinstance(checkpoint, ClipevalError):
         model = replace(cell.model, commit=checkpoint.revision)
@@ -275,7 +275,7 @@ def _lacking(cell: Cell, dataset: Dataset | ClipevalError) -> list[str]:
 class _History:
     """What the ledger says of the cells of a plan."""
 
-    def __init__(self, ledger: Ledger, checkpoints: dict[str, Checkpoint | ClipevalError], shelf: Shelf) -> None:
+    def __init__(self, ledger: Ledger, checkpoints: dict[str, Opened | ClipevalError], shelf: Shelf) -> None:
         self._standing = table.standing(ledger)
         self._checkpoints, self._shelf = checkpoints, shelf
         self._outdated = 0

@@ -31,7 +31,7 @@ from clipeval.tasks.base import TaskResult
 
 if TYPE_CHECKING:
     from clipeval.models.base import Encoder
-    from clipeval.models.checkpoint import Checkpoint
+    from clipeval.models.opened import Opened
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Workbench:
         options: Options,
         progress: RunProgress,
         opened: Mapping[tuple[str, str], Dataset] | None = None,
-        checkpoints: Mapping[str, Checkpoint] | None = None,
+        checkpoints: Mapping[str, Opened] | None = None,
         threads: int | None = None,
     ) -> None:
         """``opened`` are splits that are open already, by data set and name, ``checkpoints`` those by name; the others
@@ -168,7 +168,7 @@ class Workbench:
             inputs = self._inputs_of(cell)
             self._label = cell.label
             result = load_task(cell.task).run(inputs.with_parameters(cell.shots, cell.seed, cell.protocol))
-            remarks = [*self._cut_texts(cell, encoder), *inputs.remarks]
+            remarks = [*encoder.remarks, *self._cut_texts(cell, encoder), *inputs.remarks]
         timing = {
             "device": encoder.device,
             "started_at": started.isoformat(timespec="seconds"),

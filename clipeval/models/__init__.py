@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipeval.errors import ModelError, first_line
+from clipeval.models import families
 from clipeval.models.base import Encoder, ModelInfo, Preprocessing
-from clipeval.models.specs import ModelSpec, resolve
+from clipeval.models.spec import ModelSpec
+from clipeval.models.specs import resolve
 from clipeval.models.zoo import zoo_table
 
 if TYPE_CHECKING:
     from clipeval.models.checkpoint import Checkpoint
     from clipeval.models.encoder import OpenClipEncoder
+    from clipeval.models.opened import Opened
 
 __all__ = [
     "Encoder",
@@ -26,38 +29,63 @@ __all__ = [
     "Preprocessing",
     "describe",
     "load",
+    "load_trainable",
     "locate",
     "open_checkpoint",
+    "open_trainable",
     "resolve",
     "zoo_table",
 ]
 
 
-def open_checkpoint(spec: ModelSpec, *, offline: bool) -> Checkpoint:
-    """A checkpoint with its file found, which knows its identity and its facts; see ``checkpoint.opened``."""
+def open_checkpoint(spec: ModelSpec, *, offline: bool) -> Opened:
+    """A checkpoint with its files found, which knows its identity and its facts. Raises ModelError."""
     with _libraries():
-        from clipeval.models import checkpoint
-    return checkpoint.opened(spec, offline=offline)
+        opener = families.opener(spec)
+    opened: Opened = opener(spec, offline=offline)
+    return opened
 
 
 def locate(spec: ModelSpec, *, offline: bool) -> Path:
-    """The weights of a checkpoint as a file on this machine; see ``checkpoint.opened``."""
-    return open_checkpoint(spec, offline=offline).path
+    """The weights of a checkpoint as a file on this machine, the first where there are several."""
+    return open_checkpoint(spec, offline=offline).paths[0]
 
 
 def describe(spec: ModelSpec, *, offline: bool) -> ModelInfo:
-    """Facts about a checkpoint, its weights' SHA-256 among them; see ``checkpoint.Checkpoint.info``."""
+    """Facts about a checkpoint, its weights' SHA-256 among them; see ``opened.Opened.info``."""
     return open_checkpoint(spec, offline=offline).info
 
 
-def load(spec: ModelSpec | Checkpoint, *, device: str, precision: str, offline: bool) -> OpenClipEncoder:
-    """A checkpoint ready to embed; see ``loader.load``. Raises UsageError for a device or precision that this machine
-    cannot do."""
+def load(spec: ModelSpec | Opened, *, device: str, precision: str, offline: bool) -> Encoder:
+    """A checkpoint ready to embed. Raises ModelError, and UsageError for a device or precision that this machine cannot
+    do."""
     with _libraries():
-        from clipeval.models import loader
-    loader.check_device(device, precision)
-    checkpoint = open_checkpoint(spec, offline=offline) if isinstance(spec, ModelSpec) else spec
-    return loader.load(checkpoint, device=device, precision=precision)
+        from clipeval import machine
+    machine.check_device(device, precision)
+    opened = open_checkpoint(spec, offline=offline) if isinstance(spec, ModelSpec) else spec
+    with _libraries():
+        loader = families.loader(opened.spec)
+    encoder: Encoder = loader(opened, device=device, precision=precision)
+    return encoder
+
+
+def open_trainable(spec: ModelSpec) -> Checkpoint:
+    """``open_checkpoint`` for a trainer. Raises ModelError, also for a model that is none of open_clip."""
+    opened = open_checkpoint(spec, offline=False)
+    from clipeval.models.checkpoint import Checkpoint
+
+    if not isinstance(opened, Checkpoint):
+        raise ModelError(f"{spec.name}: only models of open_clip can be fine-tuned.")
+    return opened
+
+
+def load_trainable(checkpoint: Checkpoint, *, device: str, precision: str) -> OpenClipEncoder:
+    """``load`` for a trainer."""
+    encoder = load(checkpoint, device=device, precision=precision, offline=False)
+    from clipeval.models.encoder import OpenClipEncoder
+
+    assert isinstance(encoder, OpenClipEncoder)
+    return encoder
 
 
 @contextmanager

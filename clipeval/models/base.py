@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,40 +75,45 @@ class Preprocessing:
         }
 
 
+@dataclass(frozen=True)
+class Tokenized:
+    """Texts that are ready to be embedded: ``lengths`` ``[n]``, by which batches are sorted, and ``encode``, from rows
+    ``[m]`` of them to ``[m, embed_dim]`` float32 on the model's device."""
+
+    lengths: np.ndarray
+    encode: Callable[[np.ndarray], torch.Tensor]
+
+
 class Encoder(Protocol):
     """A loaded checkpoint. Embeddings leave it as float32, not normalised, whatever the precision inside."""
 
     info: ModelInfo
-    preprocessing: Preprocessing
     embed_dim: int
     context_length: int
+    """Tokens of a text that are seen; 0 where that is not known."""
+    record_shape: tuple[int, ...]
+    """The shape of one image's pixels as they are kept: uint8, ``[H, W, 3]`` for most."""
+    pixel_settings: dict[str, Any]
+    """What decides those pixels, beside the packages that decode and resize, as JSON values."""
     device: str
     """``cpu``, ``cuda``, ``cuda:1``..."""
-    text_trimmable: bool
-    """True when a batch may be cut to its longest text without changing any embedding."""
     identity: CheckpointIdentity
     precision: str
+    remarks: tuple[str, ...]
+    """Sentences on what was seen when it was loaded."""
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """Resize and crop on the CPU: ``[H, W, 3]`` uint8, exactly what the model's own transform would scale."""
-        ...
-
-    def tokenize(self, texts: list[str]) -> torch.Tensor:
-        """``[n, context_length]`` int64 on the CPU."""
-        ...
-
-    def token_lengths(self, tokens: torch.Tensor) -> np.ndarray:
-        """``[n]`` tokens that matter per text, end-of-text included; ``context_length`` where trimming is inexact."""
-        ...
-
-    def are_cut(self, texts: list[str]) -> np.ndarray:
-        """``[n]`` bool: which texts have more tokens than the context holds, so that ``tokenize`` leaves some out."""
+        """Resize and crop on the CPU: ``[*record_shape]`` uint8, exactly what the model's own transform would scale."""
         ...
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """``[n, H, W, 3]`` uint8 (any device) -> ``[n, embed_dim]`` float32 on the model's device."""
+        """``[n, *record_shape]`` uint8 (any device) -> ``[n, embed_dim]`` float32 on the model's device."""
         ...
 
-    def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """``[n, L]`` int64, L <= context_length when ``text_trimmable`` -> ``[n, embed_dim]`` float32 on the device."""
+    def tokenized(self, texts: list[str]) -> Tokenized:
+        """``texts`` ready to be embedded in batches of any rows. Raises ModelError."""
+        ...
+
+    def are_cut(self, texts: list[str]) -> np.ndarray:
+        """``[n]`` bool: which texts have more tokens than the context holds, so that some are left out."""
         ...

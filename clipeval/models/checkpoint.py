@@ -1,4 +1,4 @@
-"""A checkpoint with its file found: what it is, from its content, asked by all and opened once.
+"""A checkpoint of open_clip with its file found: what it is, from its content, asked by all and opened once.
 
 The identity and the facts of a checkpoint need its file's digest and its configuration, but no model that is built.
 """
@@ -17,10 +17,11 @@ from clipeval.identity import CheckpointIdentity
 from clipeval.models import description, hub, layout, library, profile, schema, tokenizer, weights, zoo
 from clipeval.models.base import ModelInfo, Preprocessing
 from clipeval.models.description import Description
-from clipeval.models.specs import ModelSpec, repository_of
+from clipeval.models.opened import Opened, with_overrides
+from clipeval.models.places import repository_of
+from clipeval.models.spec import ModelSpec
 from clipeval.models.tokenizer import Tokenizer
-from clipeval.remote import blobs
-from clipeval.remote.hub import Repository, Snapshot
+from clipeval.remote.hub import Repository
 
 CONFIG_FILE = "open_clip_config.json"
 _ENCODER_VERSION = 1
@@ -30,63 +31,18 @@ _FOLDER_FILES = (*_HUB_FILES, "open_clip_pytorch_model.safetensors", "model.safe
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One checkpoint whose weights are a file on this machine, or ``name`` in a ``snapshot`` of the hub; those are
-    fetched when they are first needed. ``offline``: nothing else of it is fetched either.
+class Checkpoint(Opened):
+    """A checkpoint of open_clip: one weights file, and what model it is of."""
 
-    Its properties raise ModelError when what they need cannot be had or read.
-    """
-
-    spec: ModelSpec
-    name: str
-    offline: bool
-    snapshot: Snapshot | None = None
-
-    @cached_property
+    @property
     def path(self) -> Path:
-        """The weights on this machine, fetched where they are not."""
-        if self.snapshot is None:
-            return Path(self.name)
-        with hub.as_model_errors(self.spec.name):
-            return self.snapshot.file(self.name)
-
-    @cached_property
-    def stamp(self) -> tuple[int, int, int, int]:
-        """Of the file when it was opened: see ``digest.stamp``."""
-        try:
-            return digest.stamp(self.path)
-        except OSError as error:
-            raise ModelError(f"{self.spec.name}: '{self.path}' cannot be read: {error.strerror or error}.") from error
+        """The weights file on this machine, fetched where it is not."""
+        return self.paths[0]
 
     @property
-    def is_here(self) -> bool:
-        """Whether the weights are on this machine."""
-        if self.snapshot is None:
-            return True
-        with hub.as_model_errors(self.spec.name):
-            return self.snapshot.local(self.name) is not None
-
-    @property
-    def revision(self) -> str:
-        """The commit of the hub's repository that it is of; empty for other files."""
-        return self.snapshot.commit if self.snapshot else ""
-
-    @cached_property
-    def sha256(self) -> str:
-        """The digest of the weights file, as the hub announces it where they are not here yet."""
-        if self.snapshot is not None:
-            with hub.as_model_errors(self.spec.name):
-                if announced := self.snapshot.sha256(self.name):
-                    return announced
-        try:
-            return digest.of_file(self.path)
-        except OSError as error:
-            raise ModelError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
-
-    @property
-    def file(self) -> tuple[Path, str]:
-        """Which file on this machine its weights are, here or not: the folder that it belongs to, and its digest."""
-        return (self.snapshot.repository.folder if self.snapshot else Path(self.name)), self.sha256
+    def name(self) -> str:
+        """The weights file's path, or its name in the repository."""
+        return self.names[0]
 
     @cached_property
     def identity(self) -> CheckpointIdentity:
@@ -107,14 +63,7 @@ class Checkpoint:
         found = zoo.info_of(self._row) if self._row else self._described_info()
         if {"image_size", "context_length"} & dict(self.spec.forced).keys():
             found = replace(found, **asdict(profile.of_config(self.description.model_cfg, self.description.tower)))
-        found = replace(
-            found,
-            model=self.spec.name,
-            pretrained=self.spec.pretrained,
-            checkpoint_sha256=self.sha256,
-            **_overriding(dict(self.spec.overrides)),
-        )
-        return replace(found, gmacs_total=found.gmacs * found.samples_seen)
+        return with_overrides(found, self)
 
     @cached_property
     def description(self) -> Description:
@@ -125,7 +74,7 @@ class Checkpoint:
     def remarks(self) -> tuple[str, ...]:
         """What was guessed about it, and what of its file is not used, a sentence each. Of a file that cannot be read
         nothing is said here: loading it says why."""
-        stale = self.snapshot.remarks if self.snapshot else ()
+        stale = super().remarks
         name = Path(self.name)
         try:
             found = description.guesses(self.spec, self.description, self.preprocessing, self._row, name)
@@ -160,27 +109,6 @@ class Checkpoint:
         if self._may_describe_itself:  # it need not be read for that again
             vars(self).setdefault("description", self._described(content))
         return content
-
-    def remove_fetched(self) -> None:
-        """Remove the weights from this machine where this run has fetched them."""
-        if self.snapshot is not None:
-            blobs.remove([self.snapshot.folder / self.name])
-            for known in ("path", "stamp"):
-                vars(self).pop(known, None)
-
-    def require_unchanged(self) -> None:
-        """Raises ModelError unless the file still is the one whose digest is in ``identity``.
-
-        To be asked after what was read of it has been copied: the pages of a mapped file are those of the present file.
-        """
-        try:
-            unchanged = digest.stamp(self.path) == self.stamp and digest.of_file(self.path) == self.sha256
-        except OSError:
-            unchanged = False
-        if not unchanged:
-            raise ModelError(
-                f"{self.spec.name}: '{self.path}' changed since it was opened. Run it again when it is written whole."
-            )
 
     @property
     def _may_describe_itself(self) -> bool:
@@ -260,14 +188,14 @@ def opened(spec: ModelSpec, *, offline: bool) -> Checkpoint:
         if not path.exists():
             raise ModelError(f"{spec.name}: the file '{path}' does not exist (any more).")
         weights.require_regular(path)
-        found = Checkpoint(spec, str(path), offline)
-        assert found.stamp  # of now
+        found = Checkpoint(spec, (str(path),), offline)
+        assert found.stamps  # of now
         return found
     repository, files = _address(spec)
     try:
         snapshot = hub.snapshot(repository, files, spec.name, offline=offline)
         with hub.as_model_errors(spec.name):
-            return Checkpoint(spec, snapshot.first(files), offline, snapshot)
+            return Checkpoint(spec, (snapshot.first(files),), offline, snapshot)
     except ModelError as error:
         if offline and (size := _usual_size(spec)):
             raise ModelError(f"{error} Its weights take {size}.") from error
@@ -306,17 +234,6 @@ def _in_folder(folder: Path) -> Path:
     raise ModelError(
         f"local-dir:{folder}: one weights file is needed, named {_HUB_FILES[0]} for example; found {found}."
     )
-
-
-def _overriding(given: dict[str, Any]) -> dict[str, Any]:
-    """Facts that the configuration gives, with those that are of another source no longer: of what is said to be
-    trained on other data, neither family nor size are known; a number that is given is not from the paper."""
-    facts = dict(given)
-    if "source" in given:
-        facts = {"source_family": given["source"], "unique_samples": math.nan} | facts
-    if "samples_seen" in given:
-        facts = {"samples_seen_from": "config"} | facts
-    return facts
 
 
 def _per_channel(value: Any) -> tuple[float, float, float]:

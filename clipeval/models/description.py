@@ -10,7 +10,7 @@ from typing import Any
 from clipeval.models import library, schema, tower, zoo
 from clipeval.models.base import Preprocessing
 from clipeval.models.schema import Metadata
-from clipeval.models.specs import ModelSpec
+from clipeval.models.spec import ModelSpec
 from clipeval.remote.hub import Snapshot
 
 _GUESSED = ("mean", "std", "interpolation", "resize_mode")

@@ -11,7 +11,7 @@ import numpy as np
 from clipeval import machine
 from clipeval.errors import ModelError, first_line, foreign
 from clipeval.identity import CheckpointIdentity
-from clipeval.models.base import ModelInfo, Preprocessing
+from clipeval.models.base import ModelInfo, Preprocessing, Tokenized
 from clipeval.models.text_tower import CausalTextTower
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class OpenClipEncoder:
     how many tokens the model has, where that is known.
     """
 
+    remarks: tuple[str, ...] = ()
+
     def __init__(
         self,
         *,
@@ -63,6 +65,8 @@ class OpenClipEncoder:
         self.info = info
         self.preprocessing = preprocessing
         self.pixels = pixels
+        self.record_shape: tuple[int, ...] = (*preprocessing.size, 3)
+        self.pixel_settings = preprocessing.spatial_key()
         self.embed_dim = embed_dim
         self.context_length: int = tokenizer.context_length
         self.text_trimmable = text_tower is not None
@@ -99,6 +103,12 @@ class OpenClipEncoder:
                 "They do not belong together."
             )
         return tokens
+
+    def tokenized(self, texts: list[str]) -> Tokenized:
+        """``texts`` as ``tokenize`` makes them, a batch cut to its longest text where that is exact."""
+        tokens = self.tokenize(texts)
+        lengths = self.token_lengths(tokens)
+        return Tokenized(lengths, lambda rows: self.encode_tokens(tokens[rows][:, : int(lengths[rows].max())]))
 
     def are_cut(self, texts: list[str]) -> np.ndarray:
         """``[n]`` bool: which texts have more tokens than the context holds. Raises ModelError as ``tokenize``."""

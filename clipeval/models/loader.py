@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from clipeval import machine
-from clipeval.errors import ModelError, UsageError, first_line, foreign
+from clipeval.errors import ModelError, first_line, foreign
 from clipeval.models import library, specs, weights
 from clipeval.models.checkpoint import Checkpoint
 from clipeval.models.encoder import OpenClipEncoder, PixelTransform
@@ -15,20 +14,6 @@ from clipeval.models.layout import weights_in
 
 _SOME = 10_000_000
 """Weights that a model may have and its file may not: position embeddings, which open_clip can stretch."""
-
-
-def check_device(device: str, precision: str) -> None:
-    """Raises UsageError for a device or precision that this machine cannot do."""
-    if precision not in machine.PRECISIONS:
-        raise UsageError(f"precision '{precision}': expected one of {', '.join(machine.PRECISIONS)}.")
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"device '{device}': expected cpu, cuda or cuda:N.") from error
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device '{device}': torch finds {torch.cuda.device_count()} CUDA devices here. Use another.")
-    if precision == "fp16" and wanted.type != "cuda":
-        raise UsageError(f"precision 'fp16' needs a CUDA device, not '{device}'. Use bf16 or fp32.")
 
 
 def load(checkpoint: Checkpoint, *, device: str, precision: str) -> OpenClipEncoder:

@@ -41,12 +41,16 @@ def of_config(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) ->
 
     Raises ModelError when open_clip cannot build the model.
     """
-    key = digest.of_value([_VERSION, model_cfg, tower] if tower else [_VERSION, model_cfg])
-    path = cache_dir() / "profiles" / f"{key}.json"
+    return remembered([model_cfg, tower] if tower else [model_cfg], lambda: measure(model_cfg, tower))
+
+
+def remembered(key: list[Any], measured: Callable[[], Profile]) -> Profile:
+    """What was ``measured`` once of the model that ``key``, JSON values, describes. Raises what ``measured`` does."""
+    path = cache_dir() / "profiles" / f"{digest.of_value([_VERSION, *key])}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         known = json.loads(path.read_text("utf-8"))
         return Profile(**{name: math.nan if value is None else float(value) for name, value in known.items()})
-    profile = measure(model_cfg, tower)
+    profile = measured()
     with contextlib.suppress(StoreError):  # the memory only saves time
         write_json(path, asdict(profile))
     return profile
@@ -74,10 +78,10 @@ def measure(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) -> P
         return ModelError(f"open_clip cannot run this model configuration: {first_line(error):.300}")
 
     with foreign(told):
-        gmacs_image = _gmacs(lambda: model.encode_image(image))
+        gmacs_image = gmacs_of(lambda: model.encode_image(image))
         # towers of transformers look at values, and tensors without storage have none
-        gmacs_text = math.nan if tower else _gmacs(lambda: model.encode_text(text))
-        gmacs = gmacs_image + gmacs_text if towers_only else _gmacs(lambda: model(image, text))
+        gmacs_text = math.nan if tower else gmacs_of(lambda: model.encode_text(text))
+        gmacs = gmacs_image + gmacs_text if towers_only else gmacs_of(lambda: model(image, text))
     return Profile(
         params=_count(model),
         params_image=_count(model.visual),
@@ -89,7 +93,8 @@ def measure(model_cfg: dict[str, Any], tower: dict[str, Any] | None = None) -> P
     )
 
 
-def _gmacs(forward: Callable[[], Any]) -> float:
+def gmacs_of(forward: Callable[[], Any]) -> float:
+    """The 1e9 multiply-accumulates of a forward pass, as torch's counter sees them."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:

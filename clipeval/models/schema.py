@@ -251,6 +251,27 @@ def check_tower(config: dict[str, Any], kinds: list[str], where: object) -> None
     """Raises ModelError unless ``config`` describes one of the text towers of transformers that open_clip has a use
     for, in sizes that can be built."""
     _require(config.get("model_type"), _one_of(*kinds), f"{where}: model_type")
+    _check_numbers(config, where)
+
+
+def check_towers(config: dict[str, Any], where: object) -> None:
+    """Raises ModelError unless ``config`` of transformers describes two towers in sizes that can be built."""
+    check_size(config, where)
+    if "quantization_config" in config:
+        raise ModelError(
+            f"{where}: `quantization_config`: quantised weights are not read; give those they are made of."
+        )
+    for name in ("text_config", "vision_config"):
+        tower = config.get(name, {})
+        _require(tower, _ANY_MAPPING, f"{where}: {name}")
+        _check_numbers(tower, f"{where}: {name}")
+    _check_numbers(config, where)
+    vision = {key: config.get("vision_config", {}).get(key, 1) for key in ("image_size", "patch_size")}
+    if all(map(_is_whole, vision.values())):
+        _check_patches(vision, f"{where}: vision_config")
+
+
+def _check_numbers(config: dict[str, Any], where: object) -> None:
     for key, value in config.items():
         if _is_whole(value):
             _require(value, _LAYERS if "layers" in key else _whole(-(10**7), 10**7), f"{where}: {key:.100}")
@@ -297,7 +318,7 @@ def refuse_code(config: Any, where: object) -> None:
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
-            if named := next((key for key in item if key == "auto_map" or key.endswith("implementation")), None):
+            if named := next((key for key, value in item.items() if _is_code(key, value)), None):
                 raise ModelError(
                     f"{where}: `{named}` names code to run; refused, nothing was executed. "
                     "Only models and tokenizers that are part of transformers itself are read."
@@ -305,6 +326,10 @@ def refuse_code(config: Any, where: object) -> None:
             waiting.extend(item.values())
         elif isinstance(item, list):
             waiting.extend(item)
+
+
+def _is_code(key: str, value: Any) -> bool:
+    return key == "auto_map" or (key.endswith("implementation") and value not in (None, "eager", "sdpa"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

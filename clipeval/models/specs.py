@@ -2,63 +2,30 @@
 
 from __future__ import annotations
 
-import glob
-import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote
+from typing import Any
 
 from clipeval.config import Config, ModelEntry
 from clipeval.errors import UsageError, suggest
-from clipeval.models import zoo
+from clipeval.models import functions, places, zoo
+from clipeval.models.places import HF_PREFIX, LOCAL_PREFIX, TRANSFORMERS_PREFIX
+from clipeval.models.spec import ModelSpec
 from clipeval.paths import with_home
-from clipeval.regular import read_regular
-from clipeval.remote.hub import Repository
 
-Kind = Literal["tag", "file", "hf", "hub", "local-dir", "trained"]
-
-HUB_PREFIX, LOCAL_PREFIX, HF_PREFIX = "hf-hub:", "local-dir:", "hf://"
 _OVERRIDES = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
-_LATEST_BYTES, _CONFIG_BYTES = 4096, 1 << 20
-_REVISION = r"refs/(?:pr|convert)/[\w.-]+|[^/@\s]+"
-_FILE = re.compile(rf"hf://(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>{_REVISION}))?/(?P<file>.*[^/])")
-_REPOSITORY = re.compile(r"hf-hub:(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
-_WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy")
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """One checkpoint, not yet looked at.
-
-    ``name`` identifies it in the results. ``kind`` says where the weights are: an open_clip ``tag``; a ``file`` on this
-    machine or one on the hub (``hf``), both of architecture ``arch``; a ``hub`` repository or a ``local-dir`` with an
-    open_clip configuration; a checkpoint ``trained`` by clipeval-train. ``path`` is the local file or folder, if any.
-    ``overrides`` are facts from the configuration that win over what clipeval finds out. ``forced`` is what it says of
-    the model's input (keys of ``PreprocessEntry``, ``image_size``, ``context_length``), which decides values.
-    ``commit`` is that of the hub's repository once it has been looked up.
-    """
-
-    name: str
-    kind: Kind
-    arch: str = ""
-    pretrained: str = ""
-    path: str = ""
-    overrides: tuple[tuple[str, Any], ...] = ()
-    forced: tuple[tuple[str, Any], ...] = ()
-    commit: str = ""
-
-
-def resolve(words: Sequence[str], config: Config) -> list[ModelSpec]:
+def resolve(words: Sequence[str], config: Config, *, allow_python: bool = False) -> list[ModelSpec]:
     """The checkpoints that ``words`` name, in order and without repetitions; no words: ``config.models``.
 
-    Raises UsageError that says which word or which place in the configuration is wrong and what was probably meant.
+    ``allow_python``: whether the configuration may name functions, too. Raises UsageError that says which word or which
+    place in the configuration is wrong and what was probably meant.
     """
-    resolver = _Resolver(config)
+    resolver = _Resolver(config, allow_python)
     if words:
         found = [spec for word in words for spec in resolver.word(word, "")]
     else:
@@ -77,11 +44,18 @@ def resolve(words: Sequence[str], config: Config) -> list[ModelSpec]:
     return kept
 
 
+_PREFIXES = {
+    places.HUB_PREFIX: places.of_hub,
+    LOCAL_PREFIX: places.of_folder,
+    TRANSFORMERS_PREFIX: places.of_transformers,
+}
+
+
 class _Resolver:
     """Looks words up in one configuration. ``where`` is the place in that file, for messages, or empty."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, allow_python: bool) -> None:
+        self._config, self._allow_python = config, allow_python
         self._models = {
             _name(entry): (entry, f"{config.path}: models[{index}]")
             for index, entry in enumerate(config.models)
@@ -107,6 +81,8 @@ class _Resolver:
             specs = [replace(spec, name=entry.name) for spec in specs]
         overrides = tuple((key, value) for key in _OVERRIDES if (value := getattr(entry, key)) is not None)
         forced = _forced(entry, where)
+        if forced and (other := next((spec for spec in specs if spec.kind in ("transformers", "python")), None)):
+            raise UsageError(f"{where}.{forced[0][0]}: means nothing for {other.name}, which makes its own input.")
         return [replace(spec, overrides=overrides, forced=forced) for spec in specs]
 
     def word(self, word: str, where: str, look_up: bool = True) -> list[ModelSpec]:
@@ -115,6 +91,8 @@ class _Resolver:
             return self._zoo(word)
         if look_up and word in self._models:
             return self.entry(*self._models[word])
+        if word == zoo.TRANSFORMERS:
+            return [places.of_transformers(TRANSFORMERS_PREFIX + name, where) for name in zoo.repositories()]
         if word in zoo.ZOOS:
             return [_of_zoo(row) for row in zoo.members(word)]
         if "\0" in word:
@@ -123,14 +101,15 @@ class _Resolver:
             return self._address(_with_home(word), where)
 
     def _address(self, word: str, where: str) -> list[ModelSpec]:
-        if word.startswith(HUB_PREFIX):
-            return [_of_hub(word, where)]
-        if word.startswith(LOCAL_PREFIX):
-            return [_of_folder(word, where)]
+        for prefix, read in _PREFIXES.items():
+            if word.startswith(prefix):
+                return [read(word, where)]
+        if functions.is_one(word):
+            return [functions.of_word(word, where, self._allow_python)]
         if "," in word and not Path(word).exists():
             arch, _, pretrained = word.partition(",")
             return [_of_architecture(arch, pretrained, where, where)]
-        return _of_paths(word, where, [*self._config.zoos, *self._models, *zoo.ZOOS], self._config.path)
+        return places.of_paths(word, where, [*self._config.zoos, *self._models, *zoo.NAMES], self._config.path)
 
     def _zoo(self, name: str) -> list[ModelSpec]:
         place = f"{self._config.path}: zoos.{name}"
@@ -155,7 +134,7 @@ def _looking_up(word: str, where: str) -> Iterator[None]:
 
 def _with_home(word: str) -> str:
     """A MODEL spec with the home folder for ``~`` where its path begins."""
-    for start in (LOCAL_PREFIX, word.partition(",")[0] + "," if "," in word else ""):
+    for start in (LOCAL_PREFIX, TRANSFORMERS_PREFIX, word.partition(",")[0] + "," if "," in word else ""):
         if start and word.startswith(start):
             return start + with_home(word.removeprefix(start))
     return with_home(word)
@@ -198,7 +177,7 @@ def _of_architecture(arch: str, pretrained: str, where_arch: str, where: str) ->
             raise UsageError(f"{where}{wrong_activation(arch, tag, row.quick_gelu)}")
         return _of_zoo(row)
     if pretrained.startswith(HF_PREFIX):
-        if not _FILE.fullmatch(pretrained):
+        if not places.is_file_of_hub(pretrained):
             raise UsageError(f"{where}'{pretrained}' is not of the form hf://ORG/REPO[@REV]/FILE.")
         return ModelSpec(f"{arch},{pretrained}", "hf", arch, pretrained)
     path = Path(pretrained)
@@ -218,7 +197,7 @@ def _why_not_pretrained(arch: str, pretrained: str) -> str:
         )
     if Path(pretrained).is_dir():
         return f"'{pretrained}' is a folder; a checkpoint file is needed after '{arch},'. Or use local-dir:{pretrained}"
-    if "/" in pretrained or pretrained.endswith(_WEIGHT_SUFFIXES):
+    if "/" in pretrained or pretrained.endswith(places.WEIGHT_SUFFIXES):
         return f"the file '{pretrained}' does not exist."
     tag = zoo.clean_tag(pretrained)
     hint = suggest(tag, zoo.tags(arch))
@@ -245,87 +224,3 @@ def _newer_open_clip_has(arch: str, tag: str = "") -> bool:
     from clipeval.models import library
 
     return library.is_known(arch, tag)
-
-
-def _of_hub(word: str, where: str) -> ModelSpec:
-    if not _REPOSITORY.fullmatch(word):
-        raise UsageError(f"{where}'{word}' is not of the form {HUB_PREFIX}ORG/NAME[@REV].")
-    return ModelSpec(word, "hub", pretrained=word)
-
-
-def repository_of(pretrained: str) -> tuple[Repository, str]:
-    """The repository that ``hf-hub:ORG/NAME[@REV]`` or ``hf://ORG/REPO[@REV]/FILE`` names, and the file, if any."""
-    match = _FILE.fullmatch(pretrained) or _REPOSITORY.fullmatch(pretrained)
-    assert match, pretrained
-    parts = match.groupdict()
-    revision = unquote(parts["revision"] or "")
-    return Repository("model", parts["name"], "" if revision == "main" else revision), parts.get("file", "")
-
-
-def _of_folder(word: str, where: str) -> ModelSpec:
-    path = Path(word.removeprefix(LOCAL_PREFIX))
-    if not (path / "open_clip_config.json").is_file():
-        raise UsageError(f"{where}'{word}': the folder '{path}' {_no_open_clip(path)}")
-    name = LOCAL_PREFIX + path.as_posix()
-    return ModelSpec(name, "local-dir", pretrained=name, path=str(path))
-
-
-def _no_open_clip(folder: Path) -> str:
-    """What a folder is that open_clip did not write."""
-    try:
-        kind = json.loads(read_regular(folder / "config.json", _CONFIG_BYTES))["model_type"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return "has no file open_clip_config.json."
-    return (
-        f"is a transformers folder (its config.json says model_type '{kind!s:.40}'), and has no open_clip_config.json, "
-        "without which a model of open_clip is not known."
-    )
-
-
-def _of_paths(word: str, where: str, names: Sequence[str], config_path: str) -> list[ModelSpec]:
-    if glob.has_magic(word):
-        matches = sorted(glob.glob(word), key=_natural_order)  # noqa: PTH207 Path.glob takes no absolute pattern
-        if not matches:
-            raise UsageError(f"{where}no file matches '{word}'.")
-        return [_of_trained(Path(match), where) for match in matches]
-    path = Path(word)
-    if path.exists():
-        return [_of_trained(path, where)]
-    if "/" in word or word.endswith(_WEIGHT_SUFFIXES):
-        raise UsageError(f"{where}the file or run folder '{word}' does not exist.")
-    if word in zoo.architectures():
-        example = (zoo.tags(word) or ["FILE"])[0]
-        raise UsageError(f"{where}which checkpoint of {word}? Write '{word},TAG' or '{word},FILE', as {word},{example}")
-    raise UsageError(
-        f"{where}'{word}' is neither a model nor a zoo of {config_path} nor a file."
-        f"{suggest(word, [*names, *zoo.architectures()])} Zoos: {', '.join(dict.fromkeys([*names, *zoo.ZOOS]))}."
-    )
-
-
-def _of_trained(path: Path, where: str) -> ModelSpec:
-    """A checkpoint of clipeval-train: its file, or the run folder that stands for its newest checkpoint."""
-    name = path.as_posix()
-    if path.is_dir():
-        latest = path / "latest"
-        if not latest.is_file():
-            if (path / "config.json").is_file() and not (path / "open_clip_config.json").is_file():
-                raise UsageError(f"{where}'{name}' {_no_open_clip(path)}")
-            hint = f" Use {LOCAL_PREFIX}{name}" if (path / "open_clip_config.json").is_file() else ""
-            raise UsageError(f"{where}'{name}' holds no run of clipeval-train: it has no file 'latest'.{hint}")
-        try:
-            path = path / read_regular(latest, _LATEST_BYTES).decode("utf-8").strip()
-            found = path.is_file()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{where}'{name}/latest' does not hold the path of a checkpoint: {error}.") from error
-        if not found:
-            raise UsageError(f"{where}'{name}/latest' points to '{path.as_posix()}', which does not exist.")
-    elif path.suffix != ".pt":
-        raise UsageError(
-            f"{where}'{name}' is not a checkpoint of clipeval-train (a .pt file). "
-            f"For other files say the architecture: ViT-B-32,{name}"
-        )
-    return ModelSpec(name, "trained", pretrained=name, path=str(path))
-
-
-def _natural_order(text: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from open_clip.transform import ResizeKeepRatio
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import CenterCrop, Resize
 from torchvision.transforms.functional import pil_modes_mapping
 
 _MOST_PIXELS = 1 << 25
 """What is resized to more than these is a stripe: of no side less than the 100th of the other, for models of today."""
+_MOST_KEPT = 64
+"""Of what is cut off a stripe: as many squares stay."""
 _SUPPORT = 4
 """Pixels on each side that any filter reads, in units of the larger of the two scales: Lanczos reads three."""
 
@@ -29,6 +31,16 @@ def transformed(image: Image.Image, steps: Sequence[Callable[[Image.Image], Imag
     for step in steps:
         image = step(image)
     return image
+
+
+def shortened(image: Image.Image, side: int) -> Image.Image:
+    """The middle of a stripe, where it would be resized until its shorter side has ``side`` pixels, of which a square
+    in the centre is kept; other images as they are."""
+    short, long = sorted(image.size)
+    if side * side * long / short <= _MOST_PIXELS:
+        return image
+    away = (long - short * _MOST_KEPT) // 2
+    return ImageOps.crop(image, (away, 0, away, 0) if image.width > image.height else (0, away, 0, away))
 
 
 def _resized(image: Image.Image, resize: Any) -> tuple[int, int]:

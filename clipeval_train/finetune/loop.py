@@ -55,8 +55,8 @@ def _finetune(config: FinetuneConfig, world: World) -> Path:
         if world.is_main:
             say(f"{out}: already finished.")
         return checkpoint.newest(out) or out
-    start = models.open_checkpoint(one_checkpoint(config.model, "model"), offline=False)
-    encoder = models.load(start, device=str(world.device), precision=config.precision, offline=False)
+    start = models.open_trainable(one_checkpoint(config.model, "model"))
+    encoder = models.load_trainable(start, device=str(world.device), precision=config.precision)
     if encoder.device == "cpu":
         machine.set_threads(encoder.info.gmacs_image)
     workers = max(1, machine.default_workers() // world.size) if config.workers is None else config.workers

@@ -79,13 +79,10 @@ def patch(config: PatchConfig) -> Patched:
     a checkpoint that was not fine-tuned from ``model``, and StoreError.
     """
     out = Path(config.out)
-    first, second = (
-        models.open_checkpoint(one_checkpoint(getattr(config, key), key), offline=False)
-        for key in ("model", "finetuned")
-    )
+    first, second = (models.open_trainable(one_checkpoint(getattr(config, key), key)) for key in ("model", "finetuned"))
     device = machine.resolve_device("auto")
     encoder, tuned = (
-        models.load(each, device=device, precision=config.precision, offline=False) for each in (first, second)
+        models.load_trainable(each, device=device, precision=config.precision) for each in (first, second)
     )
     if encoder.device == "cpu":
         machine.set_threads(encoder.info.gmacs_image)

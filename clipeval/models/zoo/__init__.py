@@ -78,6 +78,8 @@ ZOOS: dict[str, Callable[[Checkpoint], bool]] = {
         row.pretrained.startswith(CHERTI2023_FILES) or (row.arch in _CHERTI2023_OPENAI and row.pretrained == "openai")
     ),
 }
+TRANSFORMERS = "transformers"
+NAMES = (*ZOOS, TRANSFORMERS)
 """The zoos that come with clipeval. ``laion`` and ``datacomp`` are chosen by pre-training data, whoever trained."""
 
 
@@ -92,6 +94,37 @@ def checkpoints() -> dict[tuple[str, str], Checkpoint]:
     """All public checkpoints by (architecture, tag or ``hf://`` address)."""
     rows = (Checkpoint(**_typed(row, Checkpoint)) for row in _read("pretrained.csv"))
     return {(row.arch, row.pretrained): row for row in rows}
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """One public checkpoint of transformers: a ``repository`` of the hub. Of weights that open_clip has, too, ``arch``
+    and ``pretrained`` name its line there; of others the facts are here."""
+
+    repository: str
+    arch: str
+    pretrained: str
+    source: str
+    source_family: str
+    unique_samples: float
+    samples_seen: float
+    samples_seen_from: str
+    note: str
+    reference: str
+
+
+@cache
+def repositories() -> dict[str, HubModel]:
+    """The public checkpoints of transformers by repository: the zoo ``transformers``."""
+    return {row["repository"]: HubModel(**_typed(row, HubModel)) for row in _read("transformers.csv")}
+
+
+def info_of_repository(row: HubModel) -> ModelInfo:
+    """What the tables know of a public checkpoint of transformers, but for its sizes."""
+    same = checkpoints().get((row.arch, row.pretrained))
+    known: dict[str, Any] = asdict(same if same else row)
+    facts = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
+    return ModelInfo(f"transformers:{row.repository}", row.arch, **{name: known[name] for name in facts})
 
 
 def members(zoo: str) -> list[Checkpoint]:
