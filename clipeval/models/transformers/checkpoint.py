@@ -142,12 +142,16 @@ def _names_in(folder: Path, wanted_by: str) -> tuple[str, ...]:
     return tuple(str(folder / name) for name in names)
 
 
+def _leads_away(name: str) -> bool:
+    return name in ("", ".", "..") or any(sign in name for sign in "/\\\0")
+
+
 def _shards(index: Path) -> tuple[str, ...]:
     """The weights files that an index names."""
     named = schema.read_json(index).get("weight_map")
     found = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
     if not found or len(found) > 1000:
         raise ModelError(f"{index}: `weight_map` names {len(found):,} files; expected 1 to 1,000.")
-    if odd := next((name for name in found if Path(name).name != name or "\\" in name or "\0" in name), None):
+    if (odd := next((name for name in found if _leads_away(name)), None)) is not None:
         raise ModelError(f"{index}: `weight_map` names {odd!r:.200}, which is no file beside it.")
     return tuple(found)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from clipeval.errors import ModelError, few, first_line, foreign
+from clipeval.errors import ModelError, few, foreign
 from clipeval.models import hub
 
 VERSION: str = transformers.__version__
@@ -62,7 +62,7 @@ def pieces(folder: Path, wanted_by: str) -> Pieces:
     """Of a folder of nothing but small files, which is removed. Raises ModelError."""
 
     def told(error: Exception) -> ModelError:
-        return ModelError(f"{wanted_by}: transformers cannot read its configuration: {first_line(error):.300}")
+        return ModelError(f"{wanted_by}: transformers cannot read its configuration: {_in_a_line(error):.400}")
 
     given: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
@@ -89,14 +89,20 @@ def empty(config: Any, kind: Kind) -> Any:
 
 
 def loaded(config: Any, kind: Kind, tensors: dict[str, torch.Tensor], where: str) -> tuple[Any, list[str]]:
-    """The model with the weights ``tensors`` in fp32, in inference mode, and the names of those that it has no use for.
+    """The model with copies of the weights ``tensors`` in fp32, in inference mode, and the names of those that it has
+    no use for.
 
     transformers would draw what is missing at random. Raises ModelError for a tensor that is missing or of another
     shape, and for layers that the configuration does not have.
     """
     with foreign(_not_built), _quiet(), hub.closed():
         model, info = getattr(transformers, kind.model).from_pretrained(
-            None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below
         )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(f"{where}: lacks {few(map(repr, missing), 3)}: it is not of the model in its config.json.")
@@ -105,11 +111,18 @@ def loaded(config: Any, kind: Kind, tensors: dict[str, torch.Tensor], where: str
     unused = sorted(name for name in info["unexpected_keys"] if not name.endswith(_HARMLESS))
     if layers := [name for name in unused if {"layers", "layer"} & set(name.split("."))]:
         raise ModelError(f"{where}: has {few(map(repr, layers), 3)}: more layers than its config.json says.")
+    for tensor in (*model.parameters(), *model.buffers()):  # what is mapped would change with its file
+        tensor.data = tensor.data.clone()
     return model.eval().requires_grad_(False), unused
 
 
 def _not_built(error: Exception) -> ModelError:
-    return ModelError(f"transformers cannot build this model configuration: {first_line(error):.300}")
+    return ModelError(f"transformers cannot build this model configuration: {_in_a_line(error):.400}")
+
+
+def _in_a_line(error: Exception) -> str:
+    """What transformers says is in the second line, or the third."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def feature(output: Any) -> torch.Tensor:
