@@ -49,8 +49,9 @@ def run(
         typer.Option(
             "-m",
             "--model",
-            help="ARCH,PRETRAINED (a tag, a file or hf://ORG/REPO/FILE), hf-hub:ORG/NAME, local-dir:PATH, a path or "
-            "glob of clipeval-train checkpoints, or a model or zoo named in the configuration.",
+            help="ARCH,PRETRAINED (a tag, a file or hf://ORG/REPO/FILE), hf-hub:ORG/NAME, local-dir:PATH, "
+            "transformers:ORG/NAME or a folder of it, python:PACKAGE.MODULE:FUNCTION, a path or glob of clipeval-train "
+            "checkpoints, or a model or zoo named in the configuration.",
         ),
     ] = None,
     dataset: Annotated[
@@ -99,6 +100,10 @@ def run(
     keep_weights: Annotated[
         str, typer.Option(help="no: remove what this run has fetched of a checkpoint after its last cell.")
     ] = "yes",
+    allow_python: Annotated[
+        bool,
+        typer.Option("--allow-python", help="Let the configuration name functions as models (python:...), too."),
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show each cell with its state and cost; measure nothing.")
     ] = False,
@@ -129,6 +134,7 @@ def run(
         rerun=rerun,
         offline=offline,
         keep_weights=words.yes_or_no("--keep-weights", keep_weights),
+        allow_python=allow_python,
     )
     asked = {"models": model or [], "datasets": dataset or [], "tasks": task or []}
     request = Request(config=configuration.load(config), options=options, **asked)

@@ -124,7 +124,7 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     words that name nothing.
     """
     config, options = request.config, request.options
-    specs = models.resolve(request.models, config)
+    specs = models.resolve(request.models, config, allow_python=options.allow_python)
     selection = datasets.resolve(request.datasets or config.own_datasets, config)
     tasks = [TASKS[canonical_name(word)] for word in dict.fromkeys(request.tasks)]
     _require_tasks(config)

@@ -39,6 +39,8 @@ class Options:
     """Whether nothing is fetched; so it is too where HF_HUB_OFFLINE says so."""
     keep_weights: bool = True
     """Whether weights that this run has fetched stay on this machine after their last cell."""
+    allow_python: bool = False
+    """Whether the configuration, and not the command line alone, may name functions as models."""
     executor: str = "local"
     ray_address: str | None = None
     run_token: str = field(default_factory=lambda: uuid.uuid4().hex)

@@ -60,6 +60,7 @@ def run(
     rerun: str = "missing",
     offline: bool = False,
     keep_weights: bool = True,
+    allow_python: bool = False,
 ) -> pd.DataFrame:
     """Evaluate checkpoints on data sets and return the tidy table of the results folder ``out``.
 
@@ -82,6 +83,7 @@ def run(
         rerun=rerun,
         offline=offline,
         keep_weights=keep_weights,
+        allow_python=allow_python,
     )
     asked = {"models": _words(models), "datasets": _words(datasets), "tasks": _words(tasks)}
     request = Request(config=configuration.load(config), options=options, **asked)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipeval import machine
 from clipeval.errors import ModelError, first_line
 from clipeval.models import families
 from clipeval.models.base import Encoder, ModelInfo, Preprocessing
@@ -60,8 +61,7 @@ def load(spec: ModelSpec | Opened, *, device: str, precision: str, offline: bool
     """A checkpoint ready to embed. Raises ModelError, and UsageError for a device or precision that this machine cannot
     do."""
     with _libraries():
-        from clipeval import machine
-    machine.check_device(device, precision)
+        machine.check_device(device, precision)
     opened = open_checkpoint(spec, offline=offline) if isinstance(spec, ModelSpec) else spec
     with _libraries():
         loader = families.loader(opened.spec)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -81,13 +82,19 @@ class Own:
             raise self._wrong(name, found, "a function")
         return found  # type: ignore[no-any-return]
 
-    def told(self, what: str) -> Any:
+    @contextmanager
+    def told(self, what: str) -> Iterator[None]:
         """Errors of its code, while it does ``what``, as those of this checkpoint."""
-        return foreign(
-            lambda error: ModelError(
-                f"{self.spec.name}: {self.whose} fails {what}: {type(error).__name__}: {first_line(error):.300}"
-            )
-        )
+
+        def as_ours(error: BaseException) -> ModelError:
+            said = f"{type(error).__name__}: {first_line(error):.300}"
+            return ModelError(f"{self.spec.name}: {self.whose} fails {what}: {said}")
+
+        try:
+            with foreign(as_ours):
+                yield
+        except SystemExit as error:  # not its program to end
+            raise as_ours(error) from error
 
     def _attribute(self, name: str) -> Any:
         with self.told(f"to give `{name}`"):
