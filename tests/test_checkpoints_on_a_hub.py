@@ -1,77 +1,28 @@
-"""``clipeval run`` against a hub that misbehaves, changes and refuses: what must come out.
+"""Checkpoints of a hub that misbehaves, changes and refuses: what must come out of ``clipeval run``.
 
 Whole commands, as processes of their own; values are compared with open_clip's on the same files.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import signal
-import subprocess
 import time
-from functools import cache
 
-import pytest
 from loopback_hub import Hub, datasets, endpoint, faults, models
-
-DATA = datasets.digits(30)
-OTHER = datasets.digits(20, 500)
-WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
-
-
-@cache
-def clip(seed: int = 0) -> dict[str, bytes]:
-    return models.repository(seed)
-
-
-@cache
-def truth(seed: int = 0, other: bool = False) -> float:
-    return models.accuracy(clip(seed), OTHER if other else DATA)
-
-
-def local_data(hub: Hub, name: str = "digits") -> str:
-    """A data set that needs no hub."""
-    for path, content in datasets.webdataset(DATA, 1).items():
-        target = hub.folder / name / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-    return f"wds:{hub.folder / name}"
-
-
-def with_models(hub: Hub, *names: str) -> list[str]:
-    """-m for repositories; those that are missing are made, the n-th of seed n."""
-    for seed, name in enumerate(names):
-        if ("model", name) not in hub.repositories:
-            hub.repository(name, clip(seed))
-    return [word for name in names for word in ("-m", f"hf-hub:{name}")]
-
-
-def rows(hub: Hub, out: str = "out", metric: str = "acc1") -> dict[str, dict[str, str]]:
-    """The table's rows of one metric, or without a value, by model."""
-    with (hub.folder / out / "results.csv").open(newline="") as file:
-        return {row["model"]: row for row in csv.DictReader(file) if row["metric"] in (metric, "")}
-
-
-def value(hub: Hub, name: str, out: str = "out") -> float:
-    row = rows(hub, out)[f"hf-hub:{name}"]
-    assert row["status"] == "ok", row["error"]
-    return float(row["value"])
-
-
-def failed(done: subprocess.CompletedProcess[str]) -> str:
-    """stderr of a run in which something could not be measured: never a traceback."""
-    assert done.returncode == 3, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
-def blobs(hub: Hub) -> dict[str, bytes]:
-    """What the hub's cache holds, by name of the blob."""
-    return {path.name: path.read_bytes() for path in (hub.folder / "hf/hub").glob("*/blobs/*")}
-
-
-# --- checkpoints ---
+from loopback_hub.runs import (
+    CONFIG,
+    DATA,
+    OTHER,
+    WEIGHTS,
+    blobs,
+    clip,
+    failed,
+    local_data,
+    rows,
+    truth,
+    value,
+    with_models,
+)
 
 
 def test_files_of_the_paper_with_the_optimizer_beside_the_weights(hub: Hub) -> None:
@@ -292,178 +243,3 @@ def test_weights_that_several_checkpoints_share_are_removed_after_the_last(hub: 
     digest = hub.repositories["model", "org/one"].tree[WEIGHTS].sha256
     assert len(hub.seen(digest, "cdn")) == 2
     assert digest not in blobs(hub)
-
-
-# --- data sets ---
-
-
-def mnist(hub: Hub) -> str:
-    """A webdataset of the hub by its address at this endpoint."""
-    return f"wds:{hub.endpoint}/datasets/clip-benchmark/wds_mnist/resolve/main"
-
-
-def test_data_sets_come_from_the_endpoint(hub: Hub) -> None:
-    hub.repository("clip-benchmark/wds_tiny_digits", datasets.webdataset(DATA), kind="dataset")
-    hub.repository("djghosh/wds_digits_test", datasets.webdataset(OTHER), kind="dataset")
-    words = with_models(hub, "org/clip")
-    for number, (spec, other) in enumerate(
-        {
-            "clip_benchmark:wds/tiny_digits": False,
-            "wds:https://huggingface.co/datasets/clip-benchmark/wds_tiny_digits/tree/main": False,
-            "wds:https://huggingface.co/datasets/djghosh/wds_digits_test/resolve/main": True,
-        }.items()
-    ):
-        done = hub.run("run", *words, "-d", spec, "-o", f"out{number}")
-        assert done.returncode == 0, done.stderr
-        assert value(hub, "org/clip", f"out{number}") == truth(0, other)
-    assert hub.seen(origin="proxy") == []
-
-
-def test_a_shard_is_tried_again_and_continued(hub: Hub) -> None:
-    files = datasets.webdataset(DATA, 3)
-    hub.plain = {f"/digits/{path}": content for path, content in files.items()}
-    busy = hub.fault(faults.status(503), r"digits/test/0\.tar")
-    limited = hub.fault(faults.status(429, retry_after=2), r"digits/test/1\.tar")
-    lost = hub.fault(faults.reset(0.6), r"digits/test/2\.tar")
-    done = hub.run("run", *with_models(hub, "org/clip"), "-d", f"wds:{hub.cdn}/digits", "-o", "out")
-    assert done.returncode == 0, done.stderr
-    assert [busy.met, limited.met, lost.met] == [1, 1, 1]
-    assert value(hub, "org/clip") == truth(0)
-    first, second = hub.seen(r"digits/test/1\.tar")
-    assert second.at - first.at >= 2
-    whole, rest = hub.seen(r"digits/test/2\.tar")
-    assert "range" not in whole.headers
-    assert 0 < int(rest.headers["range"].removeprefix("bytes=").removesuffix("-")) <= len(files["test/2.tar"]) * 0.6
-    assert "if-range" in rest.headers
-
-
-def test_a_wrong_bit_in_a_shard_of_the_hub_is_fetched_again(hub: Hub) -> None:
-    data = hub.repository("clip-benchmark/wds_mnist", datasets.webdataset(DATA), kind="dataset")
-    shard = data.tree["test/1.tar"]
-    place = shard.data.index(b"s0000015.cls") + 512  # the label of one sample: nothing else notices
-    hub.fault(faults.flip(place), shard.sha256, origin="cdn")
-    done = hub.run("run", *with_models(hub, "org/clip"), "-d", mnist(hub), "-o", "out")
-    assert done.returncode == 0, done.stderr
-    assert value(hub, "org/clip") == truth(0)
-    assert len(hub.seen(shard.sha256, "cdn")) == 2
-
-
-def test_a_gated_webdataset_with_the_token(hub: Hub) -> None:
-    data = hub.repository("clip-benchmark/wds_mnist", datasets.webdataset(DATA), kind="dataset", gated=True)
-    data.readers.add("hf_reader")
-    words = [*with_models(hub, "org/clip"), "-d", mnist(hub)]
-    assert "gated" in failed(hub.run("run", *words, "-o", "without"))
-    done = hub.run("run", *words, "-o", "out", HF_TOKEN="hf_reader")
-    assert done.returncode == 0, done.stderr
-    assert value(hub, "org/clip") == truth(0)
-    assert {request.token for request in hub.seen(origin="cdn")} == {""}
-
-
-@pytest.mark.parametrize("address", ["http://huggingface.co", "http://huggingface.co:8080"])
-def test_the_token_stays_with_the_endpoint(hub: Hub, address: str) -> None:
-    words = [*with_models(hub, "org/clip"), "-d", f"wds:{address}/datasets/org/digits/tree/main", "-o", "out"]
-    hub.run("run", *words, HF_TOKEN="hf_reader", HF_ENDPOINT="https://huggingface.co")
-    hub.run("run", *words, HF_TOKEN="hf_reader")
-    assert hub.requests != []
-    assert {request.token for request in hub.requests if request.origin != "hub"} <= {""}
-    assert {text for request in hub.seen(origin="proxy") for text in request.headers.values() if "hf_" in text} == set()
-
-
-def test_an_hf_data_set_asks_no_other_host(hub: Hub) -> None:
-    hub.repository("org/digits", datasets.parquet({"plain": DATA}), kind="dataset")
-    done = hub.run("run", *with_models(hub, "org/clip"), "-d", "hf:org/digits", "-o", "out", HF_TOKEN="hf_reader")
-    assert done.returncode == 0, done.stderr
-    assert value(hub, "org/clip") > 0
-    assert hub.seen(origin="proxy") == []
-
-
-def test_metadata_beside_the_labels(hub: Hub) -> None:
-    folder = hub.folder / "wds_wilds_test"
-    for path, content in datasets.webdataset(DATA, 2, metadata=True).items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-    done = hub.run("run", *with_models(hub, "org/clip"), "-d", f"wds:{folder}", "-o", "out")
-    assert done.returncode == 0, done.stderr
-    assert value(hub, "org/clip") == truth(0)
-
-
-def test_a_parquet_set_is_stored_once(hub: Hub) -> None:
-    hub.repository("org/digits", datasets.parquet({"plain": DATA}), kind="dataset")
-    done = hub.run("run", *with_models(hub, "org/clip"), "-d", "hf:org/digits", "-o", "out")
-    assert done.returncode == 0, done.stderr
-    image = DATA.images[0]
-    holders = [path for path in hub.folder.rglob("*") if path.is_file() and image in path.read_bytes()]
-    assert {path.resolve() for path in holders} == {
-        path.resolve() for path in holders if "blobs" in str(path.resolve())
-    }
-
-
-def test_all_kinds_see_a_new_commit_and_name_it(hub: Hub) -> None:
-    shards = hub.repository("clip-benchmark/wds_mnist", datasets.webdataset(DATA), kind="dataset")
-    tables = hub.repository("org/digits", datasets.parquet({"plain": DATA}), kind="dataset")
-    specs = {mnist(hub): shards, "hf:org/digits": tables}
-    words = with_models(hub, "org/clip")
-    for out, data in (("out", DATA), ("again", OTHER)):
-        for number, (spec, repository) in enumerate(specs.items()):
-            done = hub.run("run", *words, "-d", spec, "-o", f"{out}{number}")
-            assert done.returncode == 0, done.stderr
-            row = rows(hub, f"{out}{number}")["hf-hub:org/clip"]
-            assert row["n"] == str(len(data.labels))
-            assert repository.refs["main"] in row.get("revision", "")
-        shards.push(datasets.webdataset(OTHER))
-        tables.push(datasets.parquet({"plain": OTHER}))
-
-
-def test_a_plan_names_all_that_is_missing_and_asks_nobody(hub: Hub) -> None:
-    hub.repository("clip-benchmark/wds_mnist", datasets.webdataset(DATA), kind="dataset")
-    words = [*with_models(hub, "org/clip"), "-d", "clip_benchmark:wds/mnist", "-o", "out", "--plan", "--json"]
-    (cell,) = json.loads(hub.run("run", *words).stdout)
-    assert hub.requests == []
-    assert "wds_mnist" in cell["reason"]
-    assert WEIGHTS in cell["reason"]
-
-
-# --- what works and must stay (section 3) ---
-
-
-def test_a_second_run_fetches_nothing_and_an_offline_one_asks_nothing(hub: Hub) -> None:
-    hub.repository("org/old", models.repository(1, "bin"))
-    hub.repository("org/words", models.repository_with_tokenizer("org/words"))
-    hub.repository("org/digits", datasets.parquet({"plain": DATA}), kind="dataset")
-    words = [*with_models(hub, "org/clip", "org/old", "org/words"), "-d", "hf:org/digits"]
-    done = hub.run("run", *words, "-o", "out", HF_TOKEN="hf_reader")
-    assert done.returncode == 0, done.stderr
-    assert {request.token for request in hub.seen(origin="cdn")} == {""}
-    assert all(row["status"] == "ok" for row in rows(hub).values())
-    hub.heal()
-    assert hub.run("run", *words, "-o", "again").returncode == 0
-    assert hub.seen(origin="cdn") == []
-    hub.heal()
-    assert hub.run("run", *words, "-o", "offline", "--offline").returncode == 0
-    assert hub.run("run", *words, "-o", "variable", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1").returncode == 0
-    assert hub.run("run", *words, "-o", "plan", "--plan").returncode == 0
-    assert hub.requests == []
-    for out in ("again", "offline", "variable"):
-        assert {name: row["value"] for name, row in rows(hub, out).items()} == {
-            name: row["value"] for name, row in rows(hub).items()
-        }
-
-
-def test_two_runs_at_once_fetch_a_file_once(hub: Hub) -> None:
-    words = [*with_models(hub, "org/clip"), "-d", local_data(hub)]
-    hub.fault(faults.slow(2_000_000), origin="cdn", times=None)
-    runs = [hub.start("run", *words, "-o", out) for out in ("a", "b")]
-    assert [run.wait(180) for run in runs] == [0, 0]
-    assert [value(hub, "org/clip", out) for out in ("a", "b")] == [truth(), truth()]
-    assert len(hub.seen(origin="cdn")) == 1
-
-
-def test_interrupted_while_fetching(hub: Hub) -> None:
-    words = [*with_models(hub, "org/clip"), "-d", local_data(hub), "-o", "out"]
-    hub.fault(faults.stall(60, at=0.5), origin="cdn", times=None)
-    run = hub.start("run", *words)
-    while not hub.seen(origin="cdn"):
-        time.sleep(0.05)
-    run.send_signal(signal.SIGINT)
-    assert run.wait(60) == 130
-    assert [path for path in (hub.folder / "hf").rglob("*incomplete*") if path.is_file()] == []
