@@ -5,23 +5,25 @@ The identity and the facts of a checkpoint need its file's digest and its config
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from clipeval import digest
-from clipeval.errors import ModelError
+from clipeval.errors import AbsentError, ModelError, RemoteError
 from clipeval.identity import CheckpointIdentity
 from clipeval.models import description, hub, layout, library, profile, schema, tokenizer, weights, zoo
 from clipeval.models.base import ModelInfo, Preprocessing
 from clipeval.models.description import Description
 from clipeval.models.opened import Opened, with_overrides
-from clipeval.models.places import repository_of
+from clipeval.models.places import HUB_PREFIX, TRANSFORMERS_PREFIX, repository_of
 from clipeval.models.spec import ModelSpec
 from clipeval.models.tokenizer import Tokenizer
-from clipeval.remote.hub import Repository
+from clipeval.remote.hub import Repository, Snapshot
 
 CONFIG_FILE = "open_clip_config.json"
 _ENCODER_VERSION = 1
@@ -195,11 +197,24 @@ def opened(spec: ModelSpec, *, offline: bool) -> Checkpoint:
     try:
         snapshot = hub.snapshot(repository, files, spec.name, offline=offline)
         with hub.as_model_errors(spec.name):
-            return Checkpoint(spec, (snapshot.first(files),), offline, snapshot)
+            return Checkpoint(spec, (_first(snapshot, files, spec),), offline, snapshot)
     except ModelError as error:
         if offline and (size := _usual_size(spec)):
             raise ModelError(f"{error} Its weights take {size}.") from error
         raise
+
+
+def _first(snapshot: Snapshot, files: Sequence[str], spec: ModelSpec) -> str:
+    try:
+        return snapshot.first(files)
+    except AbsentError as error:
+        other = ""
+        with contextlib.suppress(RemoteError):
+            if spec.kind == "hub" and snapshot.announced("config.json"):
+                other = spec.pretrained.replace(HUB_PREFIX, TRANSFORMERS_PREFIX)
+        if not other:
+            raise
+        raise AbsentError(f"{error} It may be one of transformers. Use {other}") from error
 
 
 def _usual_size(spec: ModelSpec) -> str:
