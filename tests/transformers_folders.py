@@ -191,21 +191,44 @@ FAMILIES = {
 }
 
 
-def write(name: str, place: Path, seed: int = 0, dtype: torch.dtype | None = None, **saved: Any) -> Path:
-    """A folder as transformers saves it, with weights far enough apart that wrong ones show."""
+def write(
+    name: str, place: Path, seed: int = 0, dtype: torch.dtype | None = None, whole: bool = False, **saved: Any
+) -> Path:
+    """A folder as transformers saves it, with weights far enough apart that wrong ones show; ``whole``: in the default
+    size of its class, with a small vocabulary."""
     family = FAMILIES[name]
     place.mkdir(parents=True)
     torch.manual_seed(seed)
     tokenizer = family.tokenizer(place)
-    model = family.model(family.config(tokenizer))
+    config = family.config(tokenizer)
+    if whole:
+        _enlarge(config)
+    model = family.model(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.add_(torch.randn_like(parameter) * 0.2)
+                parameter.add_(torch.randn_like(parameter) * (0.02 if whole else 0.2))
     with quiet():
         (model.to(dtype) if dtype else model).save_pretrained(place, **saved)
-        family.processor(image_processor=family.images(), tokenizer=tokenizer).save_pretrained(place)
+        squash = {"size": {"height": 224, "width": 224}, "do_center_crop": False} if name == "chinese_clip" else {}
+        images = type(family.images())(**squash) if whole else family.images()
+        family.processor(image_processor=images, tokenizer=tokenizer).save_pretrained(place)
     return place
+
+
+_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+
+
+def _enlarge(config: Any) -> None:
+    """All sizes as the classes have them by default."""
+    default = type(config)()
+    for tower in ("text_config", "vision_config"):
+        ours, theirs = getattr(config, tower), getattr(default, tower)
+        for key in (*_SIZES, "num_patches", "projection_size", "project_dim"):
+            if hasattr(ours, key) and hasattr(theirs, key):
+                setattr(ours, key, getattr(theirs, key))
+    if hasattr(default, "projection_dim"):
+        config.projection_dim = default.projection_dim
 
 
 class quiet:
