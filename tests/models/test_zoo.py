@@ -6,9 +6,14 @@ from dataclasses import fields
 import open_clip
 import pytest
 
+from clipeval import config, models
 from clipeval.models import ModelInfo, zoo, zoo_table
 
-COLUMNS = [field.name for field in fields(ModelInfo) if field.name != "checkpoint_sha256"] + ["note", "reference"]
+COLUMNS = [field.name for field in fields(ModelInfo) if field.name != "checkpoint_sha256"] + [
+    "family",
+    "note",
+    "reference",
+]
 
 
 def test_every_tag_of_the_installed_open_clip_is_in_the_table() -> None:
@@ -31,8 +36,11 @@ def test_the_tables_agree_with_open_clip_on_activation_and_address() -> None:
 def test_table_rows() -> None:
     table = zoo_table()
     assert all(list(row) == COLUMNS for row in table)
-    assert len({row["model"] for row in table}) == len(table) == len(open_clip.list_pretrained()) + 29
-    assert all(row["params"] > 0 and row["gmacs"] > 0 and row["source"] and row["reference"] for row in table)
+    ours = [row for row in table if row["family"] == "open_clip"]
+    assert len({row["model"] for row in table}) == len(table) == len(ours) + len(zoo.repositories())
+    assert len(ours) == len(open_clip.list_pretrained()) + 29
+    assert all(row["params"] > 0 and row["gmacs"] > 0 for row in ours)
+    assert all(row["source"] and row["reference"] for row in table)
     origins = {"measured", "tag", "epochs", "card", "paper"}
     assert all((row["samples_seen_from"] in origins) == (row["samples_seen"] > 0) for row in table)
     for row in table:
@@ -72,6 +80,23 @@ def test_table_rows() -> None:
 def test_samples_seen_are_not_what_tags_say(model: str, source: str, samples_seen: float, origin: str) -> None:
     (row,) = [row for row in zoo_table() if row["model"] == model]
     assert (row["source"], row["samples_seen"], row["samples_seen_from"]) == (source, samples_seen, origin)
+
+
+def test_repositories_of_transformers_have_the_facts_of_the_same_weights() -> None:
+    rows = {row["model"]: row for row in zoo_table()}
+    for repository, other in zoo.repositories().items():
+        row = rows[f"transformers:{repository}"]
+        if other.arch:
+            same = rows[f"{other.arch},{other.pretrained}"]
+            assert zoo.checkpoints()[other.arch, other.pretrained].activation_matches
+            assert (other.source, other.reference) == ("", "")
+            own = {"model", "pretrained", "family"}
+            assert {key: repr(row[key]) for key in row.keys() - own} == {
+                key: repr(same[key]) for key in same.keys() - own
+            }
+    specs = models.resolve(["transformers"], config.packaged())
+    assert [spec.name for spec in specs] == [f"transformers:{name}" for name in zoo.repositories()]
+    assert rows["transformers:openai/clip-vit-base-patch32"]["samples_seen"] == 12.8e9
 
 
 def test_unknown_samples_stay_unknown() -> None:

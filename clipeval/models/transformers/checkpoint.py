@@ -92,7 +92,8 @@ class TransformersCheckpoint(Opened):
         """The facts: of the shipped table where it knows the repository, and of its configuration; ``spec.overrides``
         win."""
         row = zoo.repositories().get(repository_of(self.spec.pretrained)[0].name) if self.snapshot else None
-        found = zoo.info_of_repository(row) if row else ModelInfo(self.spec.name, arch=self.kind.model)
+        known = zoo.info_of_repository(row) if row else ModelInfo(self.spec.name)
+        found = replace(known, arch=known.arch or self.kind.model)
         return with_overrides(replace(found, **asdict(self._sizes)), self)
 
     @property

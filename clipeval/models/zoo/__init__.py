@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from clipeval.models.base import ModelInfo
 
 CHERTI2023_FILES = "hf://laion/scaling-laws-openclip/"
+_FACTS = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
 _CHERTI2023_OPENAI = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
 
 
@@ -120,11 +121,13 @@ def repositories() -> dict[str, HubModel]:
 
 
 def info_of_repository(row: HubModel) -> ModelInfo:
-    """What the tables know of a public checkpoint of transformers, but for its sizes."""
+    """What the tables know of a public checkpoint of transformers, under its own name."""
     same = checkpoints().get((row.arch, row.pretrained))
     known: dict[str, Any] = asdict(same if same else row)
-    facts = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
-    return ModelInfo(f"transformers:{row.repository}", row.arch, **{name: known[name] for name in facts})
+    facts = {name: known[name] for name in _FACTS}
+    spec = f"{TRANSFORMERS}:{row.repository}"
+    found = replace(info_of_architecture(row.arch), model=spec, pretrained=spec, **facts)
+    return replace(found, gmacs_total=found.gmacs * found.samples_seen)
 
 
 def members(zoo: str) -> list[Checkpoint]:
@@ -168,32 +171,34 @@ def info_of_architecture(arch: str) -> ModelInfo:
 
 def info_of(row: Checkpoint) -> ModelInfo:
     """What the tables know of a public checkpoint, under its own name."""
-    known = asdict(info_of_architecture(row.arch)) | {
-        "model": row.name,
-        "pretrained": row.pretrained,
-        "source": row.source,
-        "source_family": row.source_family,
-        "unique_samples": row.unique_samples,
-        "samples_seen": row.samples_seen,
-        "samples_seen_from": row.samples_seen_from,
-    }
-    return ModelInfo(**known | {"gmacs_total": known["gmacs"] * row.samples_seen})
+    facts = {name: getattr(row, name) for name in _FACTS}
+    found = replace(info_of_architecture(row.arch), model=row.name, pretrained=row.pretrained, **facts)
+    return replace(found, gmacs_total=found.gmacs * found.samples_seen)
 
 
 def zoo_table() -> list[dict[str, Any]]:
-    """One row per public checkpoint: the columns of the results table that describe a model, ``note``, ``reference``.
+    """One row per public checkpoint: the columns of the results table that describe a model, its ``family``, ``note``
+    and ``reference``.
 
     Numbers that are not known are NaN.
     """
     table = []
     for row in checkpoints().values():
-        known = asdict(info_of(row))
-        del known["checkpoint_sha256"]  # known once the file is here
         note = row.note
         if not row.activation_matches:
             note = f"wrong activation, cannot be measured: use {other_activation(row.arch)},{row.pretrained}"
-        table.append(known | {"note": note, "reference": row.reference})
+        table.append(_line("open_clip", info_of(row), note, row.reference))
+    for other in repositories().values():
+        same = checkpoints().get((other.arch, other.pretrained))
+        said = (same.note, same.reference) if same else (other.note, other.reference)
+        table.append(_line(TRANSFORMERS, info_of_repository(other), *said))
     return table
+
+
+def _line(family: str, info: ModelInfo, note: str, reference: str) -> dict[str, Any]:
+    known = asdict(info)
+    del known["checkpoint_sha256"]  # known once the file is here
+    return known | {"family": family, "note": note, "reference": reference}
 
 
 def other_activation(arch: str) -> str:
