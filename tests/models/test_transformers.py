@@ -95,6 +95,50 @@ def test_a_batch_is_cut_where_pads_are_hidden_only(folders: dict[str, Path], nam
         assert lengths.max() == 20
 
 
+def as_of_2021(folder: Path) -> Path:
+    """The layout of OpenAI's own repositories: an image processor by its old name and sizes that are one number, the
+    configurations of the towers twice, an end of text that is 2, a pickle with position ids."""
+    said = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    (folder / "processor_config.json").unlink()
+    del said["image_processor_type"], said["do_rescale"], said["rescale_factor"], said["do_convert_rgb"]
+    said |= {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 32}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    settings = json.loads((folder / "config.json").read_text())
+    settings["text_config"] |= {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1, "id2label": {"0": "LABEL_0"}}
+    settings |= {f"{tower}_config_dict": dict(settings[f"{tower}_config"]) for tower in ("text", "vision")}
+    settings |= {"torch_dtype": "float32", "transformers_version": None, "architectures": ["CLIPModel"]}
+    (folder / "config.json").write_text(json.dumps(settings))
+    tensors = load_file(folder / "model.safetensors")
+    ids = {f"{tower}_model.embeddings.position_ids": torch.arange(20)[None] for tower in ("text", "vision")}
+    torch.save(tensors | ids, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    return folder
+
+
+def test_folders_as_of_2021(clip: Path, folders: dict[str, Path]) -> None:
+    new = embedded(loaded(folders["clip"]), pictures(), TEXTS)
+    encoder = loaded(as_of_2021(clip))
+    ours, expected = embedded(encoder, pictures(), TEXTS), theirs(clip, pictures(), TEXTS)
+    for mine, right, same in zip(ours, expected, new, strict=True):
+        torch.testing.assert_close(mine, right, rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(mine, same, rtol=2e-5, atol=2e-5)
+    assert encoder.remarks == ()
+
+
+def test_siglip_2_of_one_resolution_is_a_siglip_with_another_tokenizer(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(folders["siglip"], tmp_path / "siglip2-fixed"))
+    for path in [*place.glob("spiece*"), *place.glob("tokenizer*")]:
+        path.unlink()
+    for path in folders["siglip2"].glob("tokenizer*"):
+        shutil.copy(path, place)
+    ours, expected = embedded(loaded(place), pictures(), TEXTS), theirs(place, pictures(), TEXTS)
+    for mine, right in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, right, rtol=2e-5, atol=2e-5)
+
+
 def test_the_limit_of_texts(folders: dict[str, Path], tmp_path: Path) -> None:
     """The smaller of what tokenizer and tower take; position ids of RoBERTa need two places more."""
     assert opened(folders["altclip"]).pieces.config.text_config.max_position_embeddings == 22
