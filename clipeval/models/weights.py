@@ -128,16 +128,18 @@ def check_names(
     missing = [key for key in expected if key not in tensors and key.removeprefix("text.") not in tensors]
     surplus = [key for key in tensors if key not in expected and f"text.{key}" not in expected]
     if len(missing) == len(expected):
-        raise ModelError(f"{path}: {_whose(tensors)}, unlike {architecture}. {_RIGHT_ONE}")
+        whose, advice = _whose(tensors, path)
+        raise ModelError(f"{path}: {whose}, unlike {architecture}. {advice}")
     for keys, verb in ((missing, "lacks"), (surplus, "has")):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise ModelError(f"{path}: {verb} '{keys[0]:.200}'{more}, unlike {architecture}. {_RIGHT_ONE}")
 
 
-def _whose(names: Iterable[str]) -> str:
-    """How the names of weights begin that are not open_clip's."""
+def _whose(names: Iterable[str], path: Path) -> tuple[str, str]:
+    """How the names of weights begin that are not open_clip's, and what to do."""
     beginnings = list(dict.fromkeys(f"`{name.partition('.')[0]:.100}.`" for name in names))
     if set(beginnings) >= _TRANSFORMERS:
-        return "its names are those of transformers' own models (`text_model.`, `vision_model.`)"
-    return f"{'all' if len(beginnings) == 1 else 'its'} names begin with {few(beginnings, 5)}"
+        advice = f"Give the folder with its config.json: transformers:{path.parent.as_posix()}"
+        return "its names are those of transformers' own models (`text_model.`, `vision_model.`)", advice
+    return f"{'all' if len(beginnings) == 1 else 'its'} names begin with {few(beginnings, 5)}", _RIGHT_ONE

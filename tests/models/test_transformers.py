@@ -271,6 +271,13 @@ def test_pickled_weights_are_data(clip: Path, folders: dict[str, Path]) -> None:
     assert all(map(torch.equal, ours, expected))
 
 
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {1: torch.zeros(1)}, {"state_dict": {"a": torch.zeros(1)}}, 3])
+def test_pickles_that_are_no_dictionary_of_tensors(clip: Path, content: Any) -> None:
+    torch.save(content, clip / "pytorch_model.bin")
+    (clip / "model.safetensors").unlink()
+    refused(clip, "not a dictionary of tensors by name")
+
+
 class Payload:
     def __init__(self, marker: Path) -> None:
         self.marker = str(marker)

@@ -29,9 +29,9 @@ def load(checkpoint: TransformersCheckpoint, *, device: str, precision: str) -> 
     tensors: dict[str, torch.Tensor] = {}
     for path in checkpoint.paths:
         content = weights.read(path)
-        odd = next((name for name, value in content.items() if not isinstance(value, torch.Tensor)), None)
-        if odd is not None:
-            raise ModelError(f"{path}: '{odd!s:.200}' is no tensor: this is no weights file of transformers.")
+        named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+        if not named or not all(isinstance(value, torch.Tensor) for value in content.values()):
+            raise ModelError(f"{path}: not a dictionary of tensors by name, as weights files of transformers are.")
         tensors |= content
     _check_size(checkpoint, tensors, where)
     model, unused = library.loaded(checkpoint.pieces.config, checkpoint.kind, tensors, where)
