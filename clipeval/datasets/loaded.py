@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class LoadedDataset(Dataset):
     groups: np.ndarray | None = None
     revision: str = ""
     digests: Sequence[str] | None = None
-    metadata: np.ndarray | None = None
+    metadata: Mapping[str, np.ndarray] | None = None
     remarks: tuple[str, ...] = ()
 
     def image(self, index: int) -> Image.Image:

@@ -26,12 +26,14 @@ ADAPTERS = {
 }
 """Scheme -> module:function(name, reference, split, entry, offline), imported when first used."""
 
-_KEYS_OF_SCHEMES = {
-    "revision": ("hf", "wds", "clip_benchmark"),
-    "image_key": ("hf",),
-    "label_key": ("hf",),
-    "caption_key": ("hf",),
+_KEYS_OF_SPECS = {
+    "revision": ("hf:", "wds:", "clip_benchmark:"),
+    "image_key": ("hf:",),
+    "label_key": ("hf:",),
+    "caption_key": ("hf:",),
+    "metadata": ("wds:", "clip_benchmark:wds/"),
 }
+"""Keys of an entry -> the beginnings of the specs that they mean something for."""
 
 Adapter = Callable[[str, str, str, DatasetEntry, bool], LoadedDataset]
 _SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
@@ -79,11 +81,11 @@ def capabilities(dataset: Dataset) -> set[str]:
 
 def _check_keys(name: str, scheme: str, entry: DatasetEntry) -> None:
     """A key that would have no effect is an error."""
-    for key, schemes in _KEYS_OF_SCHEMES.items():
-        if getattr(entry, key) is not None and scheme not in schemes:
+    for key, beginnings in _KEYS_OF_SPECS.items():
+        if getattr(entry, key) is not None and not entry.spec.startswith(beginnings):
             raise UsageError(
                 f"benchmarks.yaml: datasets.{name}.{key}: means nothing for {scheme}: data sets, "
-                f"only for {', '.join(f'{scheme}:' for scheme in schemes)}"
+                f"only for {', '.join(beginnings)}"
             )
 
 

@@ -30,7 +30,7 @@ class Subset(Dataset):
         self.groups = None if whole.groups is None else whole.groups[indices]
         self.revision = whole.revision
         self.digests = None if whole.digests is None else _pick(whole.digests, indices)
-        self.metadata = None if whole.metadata is None else whole.metadata[indices]
+        self.metadata = None if whole.metadata is None else {k: v[indices] for k, v in whole.metadata.items()}
         self.remarks = whole.remarks
 
     def image(self, index: int) -> Image.Image:

@@ -46,6 +46,11 @@ class TaskSpec:
         """The metric that stands for it in summaries."""
         return vocabulary.task(self.name).main[0]
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics that it may give."""
+        return vocabulary.task(self.name).metrics
+
 
 class Task(Protocol):
     """What a task's module offers to a runner."""
