@@ -28,7 +28,10 @@ def _list_tasks(config: Any) -> list[dict[str, Any]]:
     from clipeval.tasks import TASKS
 
     return [
-        {"name": t.name, "short": t.short, "title": t.title, "version": t.version, "main_metric": t.main_metric}
+        {
+            **{"name": t.name, "short": t.short, "title": t.title, "version": t.version},
+            **{"main_metric": t.main_metric, "metrics": list(t.metrics)},
+        }
         for t in TASKS.values()
     ]
 

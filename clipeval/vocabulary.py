@@ -20,9 +20,9 @@ class Metric:
     rows of ``direction`` where it is one of retrieval; empty where no file has any. ``scored`` says how the value comes
     of them: their mean over ``samples``, which are 0 or 1, over ``shares`` between 0 and 1, over ``classes``, the
     lowest mean of the ``groups`` that the column ``group`` tells apart, from ``ranks`` of scores, or as ``f1`` of
-    labels and predictions. A ``share`` lies in [0, 1] and is better when higher. ``export`` is its type in model cards,
-    empty where that is its name. ``asked``: it is given only where a data set's ``main_metric`` names it, and stands
-    for the set there. ``mean_of``: it is no row of its own, but the mean of these.
+    labels and predictions. A ``share`` lies in [0, 1] and is better when higher; of others ``lower`` may be better.
+    ``export`` is its type in model cards, empty where that is its name. ``asked``: it is given only where a data set's
+    ``main_metric`` names it, and stands for the set there. ``mean_of``: it is no row of its own, but the mean of these.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Metric:
     direction: Literal["", "text_to_image", "image_to_text"] = ""
     scored: Literal["samples", "shares", "classes", "groups", "ranks", "f1"] = "samples"
     share: bool = True
+    lower: bool = False
     export: str = ""
     group: str = ""
     asked: bool = False
@@ -103,8 +104,8 @@ METRICS: dict[str, Metric] = {
         *_of_faces("gender"),
         *_of_faces("age"),
         *_of_faces("gender_x"),
-        Metric("toxicity_crime_avg", "taken for a crime", "crime", share=False),
-        Metric("toxicity_nonhuman_avg", "taken for no human", "nonhuman", share=False),
+        Metric("toxicity_crime_avg", "taken for a crime", "crime", share=False, lower=True),
+        Metric("toxicity_nonhuman_avg", "taken for no human", "nonhuman", share=False, lower=True),
         _recall("image", 1),
         _recall("text", 1),
         _recall("image", 5),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,7 @@ from clipeval.remote import copies, hub
 from clipeval.results import suites, table
 from clipeval.results.ledger import Ledger, Record
 from clipeval.results.schema import COLUMNS, misfit
-from clipeval.tasks import TASKS, TaskSpec, canonical_name, load_task
+from clipeval.tasks import TASKS, TaskSpec, asked_for, canonical_name, load_task
 
 if TYPE_CHECKING:
     from clipeval.models.checkpoint import Checkpoint
@@ -53,7 +53,7 @@ class Cell:
     def measure(self) -> Measure:
         """How it is measured."""
         parameters = self.shots, self.seed, self.protocol, self.limit, self.precision
-        return Measure(self.task.name, self.task.version, *parameters)
+        return Measure(self.task.name, self.task.version, *parameters, asked_for(self.task, self.entry.main_metric))
 
     @property
     def id(self) -> str:
@@ -156,10 +156,15 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
         opened,
         {name: found for name in selection.datasets if isinstance(found := shelf.open(name), Dataset)},
         shelf.trained_on(),
-        tuple(suites.requests(config, selection.suites, sorted({cell.task.name for cell in cells}))),
+        tuple(_averages(config, selection.suites, {cell.task for cell in cells})),
         (*history.notes(), *of_splits, *of_checkpoints),
         remarks,
     )
+
+
+def _averages(config: Config, names: Sequence[str], tasks: Collection[TaskSpec]) -> Iterator[suites.SuiteRequest]:
+    trained = [task.name for task in tasks if "train" in task.needs]
+    return suites.requests(config, names, sorted(task.name for task in tasks), trained)
 
 
 def _require_tasks(config: Config) -> None:

@@ -28,6 +28,7 @@ from clipeval.evaluation.request import Options
 from clipeval.evaluation.shelf import dataset_identity
 from clipeval.tasks import load_task
 from clipeval.tasks.base import TaskResult
+from clipeval.tasks.groups import with_asked
 
 if TYPE_CHECKING:
     from clipeval.models.base import Encoder
@@ -168,6 +169,8 @@ class Workbench:
             inputs = self._inputs_of(cell)
             self._label = cell.label
             result = load_task(cell.task).run(inputs.with_parameters(cell.shots, cell.seed, cell.protocol))
+            if cell.measure.metric:
+                result = with_asked(result, cell.entry.main_metric or "", inputs.dataset.metadata)
             remarks = [*self._cut_texts(cell, encoder), *inputs.remarks]
         timing = {
             "device": encoder.device,

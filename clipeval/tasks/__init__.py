@@ -90,6 +90,12 @@ def canonical_name(word: str) -> str:
     return names[word]
 
 
+def asked_for(spec: TaskSpec, main_metric: str | None) -> str:
+    """What the ``main_metric`` of a data set asks of a task beyond what it always gives; empty where it does not."""
+    asks = main_metric is not None and main_metric in spec.metrics and vocabulary.metric(main_metric).asked
+    return main_metric if main_metric and asks else ""
+
+
 def load_task(spec: TaskSpec) -> Task:
     """The module of a task."""
     return cast(Task, importlib.import_module(spec.address or f"{__name__}.{spec.name}"))
