@@ -12,6 +12,7 @@ from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.captions import tidied
 from clipeval.datasets.loaded import LoadedDataset
+from clipeval.datasets.objectives import by_objective
 from clipeval.datasets.selection import split_spec
 from clipeval.errors import ClipevalError, DataError, UsageError, few
 from clipeval.paths import readable
@@ -52,6 +53,7 @@ def open_dataset(name: str, entry: DatasetEntry, split: str | None = None, *, of
         _check_size(found, entry)
         _check_ids(found)
         _check_classes(found, entry)
+        _check_objectives(found)
         _check_labels(found)
         dataset = tidied(found)
         _check_count(len(found), dataset, entry)
@@ -75,8 +77,9 @@ def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> Loade
 
 
 def capabilities(dataset: Dataset) -> set[str]:
-    """Which of ``labels``, ``prompts``, ``captions`` and ``choices`` a data set has."""
-    return {name for name in ("labels", "prompts", "captions", "choices") if getattr(dataset, name) is not None}
+    """Which of ``labels``, ``prompts``, ``captions`` and ``choices`` a data set has. Labels of faces are metadata."""
+    found = {name for name in ("labels", "prompts", "captions", "choices") if getattr(dataset, name) is not None}
+    return found | ({"labels"} if by_objective(dataset.prompts) else set())
 
 
 def _check_keys(name: str, scheme: str, entry: DatasetEntry) -> None:
@@ -140,6 +143,13 @@ def _check_labels(dataset: Dataset) -> None:
         f"{dataset.name}: class list and labels disagree: {found}, the class list '{prompts.name}' has {count} names "
         f"(labels 0 to {count - 1})."
     )
+
+
+def _check_objectives(dataset: Dataset) -> None:
+    try:
+        by_objective(dataset.prompts)
+    except DataError as error:
+        raise DataError(f"{dataset.name}: {error}") from error
 
 
 def _check_classes(dataset: Dataset, entry: DatasetEntry) -> None:

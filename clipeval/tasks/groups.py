@@ -7,7 +7,7 @@ every class that has a sample counts. DataComp means to leave the region "Other"
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -42,8 +42,9 @@ def with_asked(result: TaskResult, name: str, metadata: Mapping[str, np.ndarray]
                 reason = next(metric.error for metric in result.metrics if metric.status == "skipped")
                 found = Metric(name, *nothing, status="skipped", error=reason)
             else:
-                found, noted = worst(name, result.samples[known.column], samples[known.group], known.group)
-                notes = {"groups": {name: noted}}
+                called = f"{known.group}:{{}}".format
+                found, of_groups = worst(name, result.samples[known.column], samples[known.group], called)
+                notes = {"groups": {name: of_groups}}
     except MetricError as error:
         found = Metric(name, *nothing, status="failed", error=str(error))
     return TaskResult([*result.metrics, found], result.samples | samples, result.notes | notes)
@@ -64,18 +65,20 @@ def field_of(metadata: Mapping[str, np.ndarray] | None, field: str, metric: str)
 
 
 def worst(
-    name: str, correct: np.ndarray, groups: np.ndarray, what: str
+    name: str, correct: np.ndarray, groups: np.ndarray, called: Callable[[int], str]
 ) -> tuple[Metric, dict[str, dict[str, float | int]]]:
     """The lowest share of ``correct`` ``[n]`` bool over the groups ``[n]`` that have a sample, with the 95 % interval
-    of a resampling within groups; and per group, ``what:number``, value and samples, the lowest first."""
+    of a resampling within groups; and what notes say of the groups, which are ``called`` so."""
     hits, counts = hits_per_class(correct, groups)
+    metric = Metric(name, float((hits / counts).min()), *worst_interval(hits, counts, _SEED), len(correct))
+    return metric, noted(hits, counts, [called(int(number)) for number in np.unique(groups)])
+
+
+def noted(hits: np.ndarray, counts: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float | int]]:
+    """Value and samples of each group, the lowest first."""
     values = hits / counts
     order = np.argsort(values, kind="stable")[:_MOST_NOTED]
-    numbers = np.unique(groups)
-    noted: dict[str, dict[str, float | int]] = {
-        f"{what}:{numbers[k]}": {"value": float(values[k]), "n": int(counts[k])} for k in order
-    }
-    return Metric(name, float(values.min()), *worst_interval(hits, counts, _SEED), len(correct)), noted
+    return {names[k]: {"value": float(values[k]), "n": int(counts[k])} for k in order}
 
 
 def _f1(name: str, labels: np.ndarray, predictions: np.ndarray) -> Metric:

@@ -21,6 +21,7 @@ from clipeval.datasets.adapters.tar_index import TarSample, index_tar
 from clipeval.datasets.images import decode
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.metadata import named
+from clipeval.datasets.objectives import are_lines
 from clipeval.datasets.prompts import load_prompts
 from clipeval.errors import DataError
 from clipeval.regular import open_regular
@@ -49,13 +50,15 @@ def open_wds(
         samples += index.samples
         ids += [f"{stem}/{sample.key}" for sample in index.samples]
         paths += [path] * len(index.samples)
-    multilabel = _is_multilabel(samples, shards.kind)
-    labels = None if shards.kind == "retrieval" else _labels(name, ids, samples, shards.kind, multilabel)
+    of_objectives = are_lines(shards.classes)  # their labels are metadata
+    multilabel = not of_objectives and _is_multilabel(samples, shards.kind)
+    unlabelled = of_objectives or shards.kind == "retrieval"
+    labels = None if unlabelled else _labels(name, ids, samples, shards.kind, multilabel)
     metadata, cut = _metadata(name, entry, ids, samples, multilabel)
     captions = _captions(name, ids, samples, shards.kind)
     shown = [index.images_digest for index in indexes]
     prompts = None
-    if labels is not None:
+    if labels is not None or of_objectives:
         known_as, language = known_as or name, language or entry.language
         prompts = load_prompts(known_as, entry.prompts, language, shards.classes, shards.templates)
     return LoadedDataset(
