@@ -27,6 +27,8 @@ class LoadedDataset(Dataset):
     prompts: Prompts | None = None
     captions: Sequence[tuple[str, ...]] | None = None
     choices: Sequence[tuple[str, ...]] | None = None
+    cues: Sequence[str] | None = None
+    associated: np.ndarray | None = None
     groups: np.ndarray | None = None
     revision: str = ""
     digests: Sequence[str] | None = None

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
+
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.captions import tidied
@@ -37,6 +39,7 @@ _KEYS_OF_SPECS = {
 """Keys of an entry -> the beginnings of the specs that they mean something for."""
 
 Adapter = Callable[[str, str, str, DatasetEntry, bool], LoadedDataset]
+_CONTENTS = ("labels", "prompts", "captions", "choices", "cues")
 _SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
 
 
@@ -56,7 +59,7 @@ def open_dataset(name: str, entry: DatasetEntry, split: str | None = None, *, of
         _check_objectives(found)
         _check_labels(found)
         dataset = tidied(found)
-        _check_count(len(found), dataset, entry)
+        _check_count(_rows(found), dataset, entry)
         _check_content(dataset, entry)
     except ClipevalError as error:
         raise type(error)(public(str(error))) from error
@@ -77,8 +80,8 @@ def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> Loade
 
 
 def capabilities(dataset: Dataset) -> set[str]:
-    """Which of ``labels``, ``prompts``, ``captions`` and ``choices`` a data set has. Labels of faces are metadata."""
-    found = {name for name in ("labels", "prompts", "captions", "choices") if getattr(dataset, name) is not None}
+    """Which of labels, prompts, captions, choices and cues a data set has. Labels of faces are metadata."""
+    found = {name for name in _CONTENTS if getattr(dataset, name) is not None}
     return found | ({"labels"} if by_objective(dataset.prompts) else set())
 
 
@@ -98,9 +101,15 @@ def _check_size(dataset: Dataset, entry: DatasetEntry) -> None:
         raise DataError(f"{dataset.name}: the split '{dataset.split}' of {entry.spec} is empty{why}.")
 
 
+def _rows(dataset: Dataset) -> int:
+    """The rows that were read: of sets for association they hold several images each."""
+    items = dataset.groups if dataset.cues is not None else None
+    return len(dataset) if items is None else len(np.unique(items))
+
+
 def _check_count(rows: int, dataset: Dataset, entry: DatasetEntry) -> None:
     """``rows`` were read, some of them perhaps of the same image."""
-    found = len(dataset)
+    found = _rows(dataset)
     if dataset.split == entry.split and entry.n not in (None, rows, found):
         assert entry.n is not None
         reason = (

@@ -265,7 +265,7 @@ def _is_not_here(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, NotHereError) or _is_not_here(error.__cause__))
 
 
-_NEED_WORDS = {"prompts": "class names", "train": "training split"}
+_NEED_WORDS = {"prompts": "class names", "cues": "cues with candidate images", "train": "training split"}
 _NAMELESS = ": give them in classnames.txt or under prompts: in benchmarks.yaml, or ask for what needs none: -t probe"
 
 

@@ -26,8 +26,8 @@ class TaskSpec:
     """What there is to know of a task without importing it.
 
     ``short`` is a second name for the command line, ``version`` changes whenever its values do. ``needs`` is what a
-    data set must have for it, out of labels, prompts, captions, choices and train (a training split). ``address`` is
-    its module, by default the one of its name here. What it is called is a line of ``clipeval.vocabulary``.
+    data set must have for it, out of labels, prompts, captions, choices, cues and train (a training split). ``address``
+    is its module, by default the one of its name here. What it is called is a line of ``clipeval.vocabulary``.
     """
 
     name: str
@@ -77,6 +77,7 @@ _SPECS = (
     TaskSpec("linear_probe", "probe", 2, ("labels", "train")),
     TaskSpec("finetune", "", 1, ("labels", "train"), "clipeval_train.finetune.task"),
     TaskSpec("image_caption_selection", "", 1, ("choices",)),
+    TaskSpec("association", "", 1, ("cues",)),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
 

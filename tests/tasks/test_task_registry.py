@@ -32,7 +32,7 @@ def test_unknown_task_is_answered_with_a_suggestion_and_the_list():
 def test_every_task_has_its_functions_and_known_needs(name):
     spec = TASKS[name]
     assert spec.name == name
-    assert set(spec.needs) <= {"labels", "prompts", "captions", "choices", "train"}
+    assert set(spec.needs) <= {"labels", "prompts", "captions", "choices", "cues", "train"}
     assert callable(load_task(spec).run)
     assert callable(load_task(spec).texts)
 
