@@ -81,7 +81,7 @@ def _recall(found: Literal["image", "text"], k: int) -> Metric:
 
 def _of_faces(name: str) -> tuple[Metric, Metric]:
     """Accuracy of one of the objectives of a set of faces: of all images, and in the worst group."""
-    title, column = name.replace("_x", " × race"), f"{name.removesuffix('_x')}_correct"
+    title, column = f"{name.replace('_x', ' × race')} accuracy", f"{name.removesuffix('_x')}_correct"
     group = "gender_x_race" if name == "gender_x" else "race_binary"
     return (
         Metric(f"acc_{name}_avg", title, column),
