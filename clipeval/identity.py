@@ -65,7 +65,7 @@ class Measure:
     """How a checkpoint is measured on a data set: a task with its version and parameters, and the precision."""
 
     task: str
-    version: int
+    version: int | str
     shots: int | None
     seed: int
     protocol: str

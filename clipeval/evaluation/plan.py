@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from clipeval import datasets, digest, identity, models
+from clipeval import datasets, digest, extensions, identity, models, vocabulary
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError
+from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError, suggest
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
@@ -20,7 +20,7 @@ from clipeval.remote import copies, hub
 from clipeval.results import suites, table
 from clipeval.results.ledger import Ledger, Record
 from clipeval.results.schema import COLUMNS, misfit
-from clipeval.tasks import TASKS, TaskSpec, asked_for, canonical_name, load_task
+from clipeval.tasks import TASKS, TaskSpec, asked_for, load_task, named
 
 if TYPE_CHECKING:
     from clipeval.models.checkpoint import Checkpoint
@@ -54,6 +54,12 @@ class Cell:
         """How it is measured."""
         parameters = self.shots, self.seed, self.protocol, self.limit, self.precision
         return Measure(self.task.name, self.task.version, *parameters, asked_for(self.task, self.entry.main_metric))
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that stands for it: the data set's, where the task gives that, else the task's."""
+        own = self.entry.main_metric or ""
+        return own if self.measure.metric or vocabulary.task(self.task.name).gives(own) else self.task.main_metric
 
     @property
     def id(self) -> str:
@@ -126,8 +132,9 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     config, options = request.config, request.options
     specs = models.resolve(request.models, config)
     selection = datasets.resolve(request.datasets or config.own_datasets, config)
-    tasks = [TASKS[canonical_name(word)] for word in dict.fromkeys(request.tasks)]
+    tasks = list(dict.fromkeys(named(word) for word in request.tasks))
     _require_tasks(config)
+    _require_metrics(config, selection.datasets, tasks)
     if not specs:
         raise UsageError(
             "no model given: name one with -m, for example: -m ViT-B-32,laion2b_s34b_b79k (all: clipeval list models)"
@@ -172,9 +179,22 @@ def _require_tasks(config: Config) -> None:
     for name, entry in config.datasets.items():
         for number, word in enumerate(entry.tasks or ()):
             try:
-                canonical_name(word)
+                named(word)
             except UsageError as error:
                 raise UsageError(f"{config.path}: datasets.{name}.tasks[{number}]: {error}") from error
+
+
+def _require_metrics(config: Config, entries: Mapping[str, DatasetEntry], tasks: Sequence[TaskSpec]) -> None:
+    """Raises UsageError for a main metric that nothing gives, with its place: it would be missing in silence. What a
+    task of another package gives nobody knows before."""
+    known = {*vocabulary.METRICS, *extensions.named("clipeval.metrics")}
+    for name, entry in entries.items():
+        own = [*tasks, *(named(word) for word in entry.tasks or ())]
+        if entry.main_metric not in (None, *known) and not any(task.extension for task in own):
+            raise UsageError(
+                f"{config.path}: datasets.{name}.main_metric: '{entry.main_metric}' is no metric of a task, and no "
+                f"package brings it.{suggest(str(entry.main_metric), known)} See: clipeval list tasks"
+            )
 
 
 def _identified(spec: ModelSpec, offline: bool) -> Checkpoint:
@@ -198,7 +218,7 @@ def training_splits(cell: Cell) -> list[str]:
 def _cells_of(spec: ModelSpec, name: str, shelf: Shelf, tasks: list[TaskSpec], request: Request) -> Iterator[Cell]:
     entry, options = shelf.entries[name], request.options
     for task in tasks or _default_tasks(entry, shelf.open(name)):
-        settings = getattr(request.config.tasks, task.name, None)
+        settings = None if task.extension else getattr(request.config.tasks, task.name, None)
         protocol = load_task(task).protocol(settings) if settings else "default"
         for shots, seed in _variants(task, request):
             yield Cell(spec, name, entry, task, shots, seed, protocol, options.limit, options.precision)
@@ -206,7 +226,7 @@ def _cells_of(spec: ModelSpec, name: str, shelf: Shelf, tasks: list[TaskSpec], r
 
 def _default_tasks(entry: DatasetEntry, dataset: Dataset | ClipevalError) -> list[TaskSpec]:
     """Without -t: the zero-shot tasks the data set allows, as in the paper. Training on it must be asked for."""
-    allowed = [TASKS[canonical_name(word)] for word in entry.tasks] if entry.tasks else list(TASKS.values())
+    allowed = [named(word) for word in entry.tasks] if entry.tasks else list(TASKS.values())
     zero_shot = [task for task in allowed if "train" not in task.needs]
     if isinstance(dataset, Dataset):
         contents = datasets.capabilities(dataset)

@@ -31,18 +31,27 @@ def run(inputs: Inputs) -> TaskResult:
     objectives = by_objective(dataset.prompts)
     if dataset.labels is None and not objectives:
         raise MetricError(f"{dataset.name}: it has no labels, which zero-shot classification needs.")
-    unique = texts(dataset)
-    position = {prompt: index for index, prompt in enumerate(unique)}
-    prompt_index = [np.array([position[prompt] for prompt in prompts]) for prompts in _prompts(dataset)]
-    embeddings = inputs.texts(unique)
-    require_finite(embeddings, unique, "prompt")
-    vectors = class_vectors(embeddings, prompt_index)
+    vectors = _classifier(inputs)
     if objectives:
         ends = np.cumsum([len(prompts.classes) for prompts in objectives.values()])[:-1]
         of_objectives = dict(zip(objectives, np.split(vectors, ends), strict=True))
         return faces.evaluate(inputs.images(), of_objectives, dataset.metadata, dataset.ids)
     assert dataset.labels is not None
     return evaluate(inputs.images(), vectors, dataset.labels, dataset.ids)
+
+
+def scores(inputs: Inputs) -> np.ndarray:
+    """The cosine of each image of ``inputs.dataset`` with each class, ``[n, K]`` float32. Raises MetricError."""
+    return np.concatenate(list(accuracy.linear_scores(normalise(inputs.images()), _classifier(inputs))))
+
+
+def _classifier(inputs: Inputs) -> np.ndarray:
+    """One unit vector per class of ``inputs.dataset``."""
+    unique, per_class = texts(inputs.dataset), _prompts(inputs.dataset)
+    position = {prompt: index for index, prompt in enumerate(unique)}
+    embeddings = inputs.texts(unique)
+    require_finite(embeddings, unique, "prompt")
+    return class_vectors(embeddings, [np.array([position[prompt] for prompt in prompts]) for prompts in per_class])
 
 
 def _prompts(dataset: Dataset) -> list[list[str]]:
