@@ -412,8 +412,11 @@ def test_built_in_names_win_and_two_of_a_name_are_refused(outside, streets, tmp_
     path = configured(tmp_path, root, main_metric="acc1")
     assert command("clipeval", "run", "-c", path, "-m", checkpoint, "-o", tmp_path / "out")[0] == 0
     other = outside("odd-others")
-    other.points = {"clipeval.tasks": {"probe": "odd_others:run"}}
-    other.install()
-    code, _, err = command("clipeval", "run", "-m", checkpoint, "-d", "digits", "-t", "prob")
+    other.points = {"clipeval.tasks": {"twice": "odd_others:run"}, "clipeval.metrics": {"acc1": "odd_others:run"}}
+    package.points["clipeval.tasks"]["twice"] = "odd_names:run"
+    for brought in (package, other):
+        brought.install()
+    assert command("clipeval", "run", "-c", path, "-m", checkpoint, "-o", tmp_path / "again")[0] == 0
+    code, _, err = command("clipeval", "run", "-m", checkpoint, "-d", "digits", "-t", "twice")
     assert code == 2
-    assert "odd-names 1.0 and odd-others 1.0 both bring 'probe'" in err or "odd-others 1.0 and odd-names 1.0" in err
+    assert re.search(r"odd-\w+ 1\.0 and odd-\w+ 1\.0 both bring 'twice' \(clipeval\.tasks\)", err)

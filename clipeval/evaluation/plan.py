@@ -187,13 +187,15 @@ def _require_tasks(config: Config) -> None:
 def _require_metrics(config: Config, entries: Mapping[str, DatasetEntry], tasks: Sequence[TaskSpec]) -> None:
     """Raises UsageError for a main metric that nothing gives, with its place: it would be missing in silence. What a
     task of another package gives nobody knows before."""
-    known = {*vocabulary.METRICS, *extensions.named("clipeval.metrics")}
     for name, entry in entries.items():
+        if entry.main_metric is None or entry.main_metric in vocabulary.METRICS:
+            continue
+        known = {*vocabulary.METRICS, *extensions.named("clipeval.metrics")}
         own = [*tasks, *(named(word) for word in entry.tasks or ())]
-        if entry.main_metric not in (None, *known) and not any(task.extension for task in own):
+        if entry.main_metric not in known and not any(task.extension for task in own):
             raise UsageError(
                 f"{config.path}: datasets.{name}.main_metric: '{entry.main_metric}' is no metric of a task, and no "
-                f"package brings it.{suggest(str(entry.main_metric), known)} See: clipeval list tasks"
+                f"package brings it.{suggest(entry.main_metric, known)} See: clipeval list tasks"
             )
 
 

@@ -122,11 +122,11 @@ def canonical_name(word: str) -> str:
 def asked_for(spec: TaskSpec, main_metric: str | None) -> str:
     """What the ``main_metric`` of a data set asks of a task beyond what it always gives, of another package with its
     version; empty where it does not."""
-    if main_metric is None or main_metric not in spec.metrics:
-        return ""
-    if main_metric in vocabulary.METRICS:
-        return main_metric if vocabulary.metric(main_metric).asked else ""
-    return f"{main_metric} of {extensions.named('clipeval.metrics')[main_metric].package}"
+    if main_metric is None or main_metric in vocabulary.METRICS:  # others are not looked for
+        asks = main_metric in vocabulary.task(spec.name).metrics and vocabulary.METRICS[main_metric].asked
+        return str(main_metric) if asks else ""
+    found = extensions.named("clipeval.metrics").get(main_metric) if spec.name == _TAKES_METRICS else None
+    return f"{main_metric} of {found.package}" if found else ""
 
 
 def load_task(spec: TaskSpec) -> Task:

@@ -205,6 +205,15 @@ def test_an_array_beside_a_class_is_metadata_where_its_numbers_are_named(tmp_pat
     assert part.metadata["region"].tolist() == [1, 4]
 
 
+def test_what_is_trained_on_needs_no_metadata(tmp_path: Path) -> None:
+    spec = shards(tmp_path / "w", *faces(), classnames="a\nb\nc\n")
+    bare = [(f"{k}.{kind}", data) for k, row in enumerate(faces()) for kind, data in row.items() if kind != "npy"]
+    writer.write_split(tmp_path / "w", "train", [bare])
+    train = opened(spec, "train", metadata=["region", "year", "y"])
+    assert train.metadata is None
+    assert train.fingerprint == opened(spec).fingerprint
+
+
 def test_metadata_that_is_named_is_part_of_the_fingerprint(tmp_path: Path) -> None:
     rows = faces()
     bare = [{kind: data for kind, data in row.items() if kind != "npy"} for row in rows]

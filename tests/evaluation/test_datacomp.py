@@ -21,6 +21,7 @@ from PIL import Image
 
 from clipeval import config, models
 from clipeval.results.suites import is_suite
+from clipeval.tasks import TASKS
 
 CATALOGUE = config.packaged()
 FACES = ("fairness/fairface", "fairness/utkface")
@@ -276,6 +277,8 @@ def test_the_averages_are_plain_means_to_the_last_digit(measured):
 def test_rows_say_what_they_rest_on(measured):
     table, stand_ins, _, _ = measured
     assert set(table["status"]) == {"ok"}
+    for task, metric in set(zip(table["task"], table["metric"], strict=True)):
+        assert task == "zeroshot" or metric in (*TASKS[task].metrics, "main_metric"), (task, metric)
     wino = table[table["dataset"] == "misc/winogavil"].set_index("metric")["n"]
     assert wino.to_dict() == {"avg_jaccard_score": 6, "jaccard_score_5-6": 2, "jaccard_score_10-12": 3}
     fmow = table[(table["dataset"] == "wilds/fmow") & (table["metric"] == "acc_worst_region")].iloc[0]

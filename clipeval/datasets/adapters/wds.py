@@ -54,7 +54,8 @@ def open_wds(
     multilabel = not of_objectives and _is_multilabel(samples, shards.kind)
     unlabelled = of_objectives or shards.kind == "retrieval"
     labels = None if unlabelled else _labels(name, ids, samples, shards.kind, multilabel)
-    metadata, cut = _metadata(name, entry, ids, samples, multilabel)
+    fields = entry.metadata if split == entry.split else None  # what is trained on needs none
+    metadata, cut = _metadata(name, fields, ids, samples, multilabel)
     captions = _captions(name, ids, samples, shards.kind)
     shown = [index.images_digest for index in indexes]
     prompts = None
@@ -123,14 +124,14 @@ def _labels(
 
 
 def _metadata(
-    name: str, entry: DatasetEntry, ids: Sequence[str], samples: Sequence[TarSample], multilabel: bool
+    name: str, fields: Sequence[str] | None, ids: Sequence[str], samples: Sequence[TarSample], multilabel: bool
 ) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...]]:
-    """What ``.npy`` files beside the labels say, where the entry names it, and remarks."""
-    if entry.metadata is None:
+    """What ``.npy`` files beside the labels say, where its ``fields`` are named, and remarks."""
+    if fields is None:
         return None, ()
     if multilabel:
         raise DataError(f"{name}: metadata: means nothing here: the .npy files hold the labels, several per image.")
-    return named(name, entry.metadata, [sample.npy for sample in samples], ids)
+    return named(name, fields, [sample.npy for sample in samples], ids)
 
 
 def _captions(name: str, ids: Sequence[str], samples: Sequence[TarSample], kind: str) -> list[tuple[str, ...]] | None:
