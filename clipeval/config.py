@@ -72,6 +72,9 @@ class ModelEntry(_Frozen):
     context_length: int | None = Field(None, ge=1, le=8192)
 
 
+_Field = Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")]
+
+
 class DatasetEntry(_Frozen):
     """A downstream data set. ``spec`` is a DATASET spec; the rest says how to read and score it."""
 
@@ -94,7 +97,16 @@ class DatasetEntry(_Frozen):
     image_key: str | None = None
     label_key: str | None = None
     caption_key: str | None = None
+    metadata: Annotated[tuple[_Field, ...], Field(min_length=1)] | None = None
+    """Names of the numbers that the ``.npy`` beside each ``.cls`` holds, in their order."""
     tags: tuple[str, ...] = ()
+
+    @field_validator("metadata")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value and len(set(value)) < len(value):
+            raise ValueError("a field is named twice")
+        return value
 
 
 class SuiteEntry(_Frozen):

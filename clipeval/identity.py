@@ -65,17 +65,23 @@ class Measure:
     """How a checkpoint is measured on a data set: a task with its version and parameters, and the precision."""
 
     task: str
-    version: int
+    version: int | str
     shots: int | None
     seed: int
     protocol: str
     limit: int | None
     precision: str
+    metric: str = ""
+    """What the data set's ``main_metric`` asks for beyond what the task always gives; empty where it does not."""
+
+
+_LATER = ("metric",)
+"""Fields that ids of earlier versions do not have."""
 
 
 def cell_id(checkpoint: CheckpointIdentity, dataset: DatasetIdentity, measure: Measure) -> str:
     """32 hex digits: two cells of the same id have the same values."""
-    return digest.of_value([asdict(checkpoint), asdict(dataset), asdict(measure)])[:32]
+    return digest.of_value([_parts(checkpoint), _parts(dataset), _parts(measure)])[:32]
 
 
 def unidentified_cell_id(
@@ -86,8 +92,13 @@ def unidentified_cell_id(
 ) -> str:
     """The id of a cell that cannot be measured because its checkpoint or its data are unknown; ``names`` stand for what
     is not known. It is never that of a measured cell."""
-    known = [None if part is None else asdict(part) for part in (checkpoint, dataset)]
-    return digest.of_value(["unidentified", list(names), *known, asdict(measure)])[:32]
+    known = [None if part is None else _parts(part) for part in (checkpoint, dataset)]
+    return digest.of_value(["unidentified", list(names), *known, _parts(measure)])[:32]
+
+
+def _parts(part: CheckpointIdentity | DatasetIdentity | Measure) -> dict[str, Any]:
+    """The fields by name, those that came later only where they say something: else ids are what they were before."""
+    return {name: value for name, value in asdict(part).items() if value != "" or name not in _LATER}
 
 
 def prompts_digest(classes: Sequence[str], templates: Sequence[str]) -> str:

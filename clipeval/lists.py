@@ -25,11 +25,15 @@ def _list_suites(config: Any) -> list[dict[str, Any]]:
 
 
 def _list_tasks(config: Any) -> list[dict[str, Any]]:
-    from clipeval.tasks import TASKS
+    from clipeval.tasks import TASKS, brought
 
     return [
-        {"name": t.name, "short": t.short, "title": t.title, "version": t.version, "main_metric": t.main_metric}
-        for t in TASKS.values()
+        {
+            **{"name": t.name, "short": t.short, "title": t.title, "version": t.version},
+            **{"main_metric": t.main_metric, "metrics": list(t.metrics)},
+            "package": t.extension.package if t.extension else "",
+        }
+        for t in (*TASKS.values(), *(other for other in brought() if other.name not in TASKS))
     ]
 
 

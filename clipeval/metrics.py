@@ -62,6 +62,27 @@ def mean_per_class_recall(hits: np.ndarray, counts: np.ndarray) -> float:
     return float(np.mean(hits / counts))
 
 
+def macro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over the classes in ``labels`` of F1 = 2 TP / (predicted + true): ``[draws]`` float64.
+
+    ``labels`` and ``predictions`` are ``[n]``; ``weights`` is ``[draws, n]``, how often each sample counts. A class
+    that no sample of a draw has is left out of its mean; one that is only predicted has a share in no mean.
+    """
+    classes = np.unique(labels)
+
+    def per_class(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        order = chosen[np.argsort(values[chosen], kind="stable")]
+        sums = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights[:, order], axis=1)], axis=1)
+        first, last = (np.searchsorted(values[order], classes, side) for side in ("left", "right"))
+        return sums[:, last] - sums[:, first]
+
+    everywhere = np.arange(len(labels))
+    true, predicted = per_class(labels, everywhere), per_class(predictions, everywhere)
+    right = per_class(labels, np.flatnonzero(labels == predictions))
+    there = true > 0
+    return np.where(there, 2 * right / np.where(there, true + predicted, 1), 0).sum(axis=1) / there.sum(axis=1)
+
+
 def average_precision(relevant: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean, over the relevant samples, of the precision at their rank: ``[draws]`` float64.
 

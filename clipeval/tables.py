@@ -39,7 +39,7 @@ _LIST_COLUMNS = {
     "models": ("model", "source", "samples_seen", "samples_seen_from", "params", "gmacs", "gmacs_total", "image_size"),
     "datasets": ("name", "spec", "split", "n", "tasks", "main_metric", "suites"),
     "suites": ("name", "title", "metric", "members"),
-    "tasks": ("name", "short", "title", "main_metric", "version"),
+    "tasks": ("name", "short", "title", "main_metric", "metrics", "version"),
 }
 
 

@@ -18,17 +18,24 @@ class Metric:
 
     ``title`` names it in tables, figures and on the page. ``column`` of a per-sample file holds its outcomes, in the
     rows of ``direction`` where it is one of retrieval; empty where no file has any. ``scored`` says how the value comes
-    of them: their mean over ``samples`` or over ``classes``, or from ``ranks`` of scores. A ``share`` lies in [0, 1]
-    and is better when higher. ``export`` is its type in model cards, empty where that is its name.
+    of them: their mean over ``samples``, which are 0 or 1, over ``shares`` between 0 and 1, over ``classes``, the
+    lowest mean of the ``groups`` that the column ``group`` tells apart, from ``ranks`` of scores, or as ``f1`` of
+    labels and predictions. A ``share`` lies in [0, 1] and is better when higher; of others ``lower`` may be better.
+    ``export`` is its type in model cards, empty where that is its name. ``asked``: it is given only where a data set's
+    ``main_metric`` names it, and stands for the set there. ``mean_of``: it is no row of its own, but the mean of these.
     """
 
     name: str
     title: str
     column: str = ""
     direction: Literal["", "text_to_image", "image_to_text"] = ""
-    scored: Literal["samples", "classes", "ranks"] = "samples"
+    scored: Literal["samples", "shares", "classes", "groups", "ranks", "f1"] = "samples"
     share: bool = True
+    lower: bool = False
     export: str = ""
+    group: str = ""
+    asked: bool = False
+    mean_of: tuple[str, ...] = ()
 
     @property
     def heading(self) -> str:
@@ -49,12 +56,18 @@ class Metric:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: ``main`` metrics stand for it (both directions of retrieval), ``export`` is its type in model cards."""
+    """One task: ``main`` metrics stand for it (both directions of retrieval), ``export`` is its type in model cards,
+    ``metrics`` are all that it may give."""
 
     name: str
     title: str
     main: tuple[str, ...] = ()
     export: str = "other"
+    metrics: tuple[str, ...] = ()
+
+    def gives(self, name: str) -> bool:
+        """Whether ``name`` is one of its metrics, or the mean of several of them."""
+        return all(part in self.metrics for part in metric(name).mean_of or (name,))
 
 
 def _arrow(direction: str) -> str:
@@ -66,6 +79,16 @@ def _recall(found: Literal["image", "text"], k: int) -> Metric:
     return Metric(f"{found}_retrieval_recall@{k}", f"{_arrow(direction)} R@{k}", f"hit@{k}", direction)
 
 
+def _of_faces(name: str) -> tuple[Metric, Metric]:
+    """Accuracy of one of the objectives of a set of faces: of all images, and in the worst group."""
+    title, column = f"{name.replace('_x', ' × race')} accuracy", f"{name.removesuffix('_x')}_correct"
+    group = "gender_x_race" if name == "gender_x" else "race_binary"
+    return (
+        Metric(f"acc_{name}_avg", title, column),
+        Metric(f"acc_{name}_wg", f"{title}, worst group", column, scored="groups", group=group),
+    )
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -73,6 +96,16 @@ METRICS: dict[str, Metric] = {
         Metric("mean_per_class_recall", "mean per class", "correct", scored="classes"),
         Metric("acc5", "top-5", "correct5"),
         Metric("mean_average_precision", "mAP", "scores", scored="ranks"),
+        Metric("acc_worst_region", "worst region top-1", "correct", scored="groups", group="region", asked=True),
+        Metric("acc_wg", "worst group top-1", "correct", scored="groups", group="region", asked=True),
+        Metric("acc_top5_wg", "worst group top-5", "correct5", scored="groups", group="income_ds", asked=True),
+        Metric("F1-macro_all", "macro F1", "prediction", scored="f1", asked=True),
+        *_of_faces("race"),
+        *_of_faces("gender"),
+        *_of_faces("age"),
+        *_of_faces("gender_x"),
+        Metric("toxicity_crime_avg", "taken for a crime", "crime", share=False, lower=True),
+        Metric("toxicity_nonhuman_avg", "taken for no human", "nonhuman", share=False, lower=True),
         _recall("image", 1),
         _recall("text", 1),
         _recall("image", 5),
@@ -82,22 +115,36 @@ METRICS: dict[str, Metric] = {
         Metric("text_acc", "text accuracy", "text_correct"),
         Metric("image_acc", "image accuracy", "image_correct"),
         Metric("acc", "text and image accuracy", "correct"),
+        Metric("jaccard_score_10-12", "Jaccard, 10–12 candidates", "jaccard_10-12", scored="shares"),
+        Metric("jaccard_score_5-6", "Jaccard, 5–6 candidates", "jaccard_5-6", scored="shares"),
+        Metric("avg_jaccard_score", "Jaccard", "jaccard", scored="shares"),
         Metric("main_metric", "mean of main metrics"),
-        Metric("mean_recall@1", "mean R@1"),
+        Metric("mean_recall@1", "mean R@1", mean_of=("image_retrieval_recall@1", "text_retrieval_recall@1")),
     )
 }
 """In the order in which they are shown."""
 
 _BOTH = ("image_retrieval_recall@5", "text_retrieval_recall@5")
+_RECALLS = tuple(f"{found}_retrieval_recall@{k}" for found in ("image", "text") for k in (1, 5, 10))
+_ACCURACIES = ("acc1", "acc5", "mean_per_class_recall")
+_ZERO_SHOT = (*_ACCURACIES, "mean_average_precision")
+_ASKED = tuple(name for name, metric in METRICS.items() if metric.asked)
+_FACES = tuple(name for name in METRICS if re.fullmatch(r"acc_\w+_(avg|wg)|toxicity_.*", name) and name not in _ASKED)
+_SELECTED = ("text_acc", "image_acc", "acc")
+_JACCARD = ("avg_jaccard_score", "jaccard_score_5-6", "jaccard_score_10-12")
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task("zeroshot", "Zero-shot, all tasks"),
-        Task("zeroshot_classification", "Zero-shot classification", ("acc1",), "zero-shot-image-classification"),
-        Task("zeroshot_retrieval", "Zero-shot retrieval", _BOTH, "zero-shot-retrieval"),
-        Task("linear_probe", "Linear probe", ("acc1",), "image-classification"),
-        Task("finetune", "End-to-end fine-tuning", ("acc1",), "image-classification"),
-        Task("image_caption_selection", "Image-caption selection", ("text_acc",)),
+        Task(
+            *("zeroshot_classification", "Zero-shot classification", ("acc1",), "zero-shot-image-classification"),
+            (*_ZERO_SHOT, *_ASKED, *_FACES),
+        ),
+        Task("zeroshot_retrieval", "Zero-shot retrieval", _BOTH, "zero-shot-retrieval", _RECALLS),
+        Task("linear_probe", "Linear probe", ("acc1",), "image-classification", _ACCURACIES),
+        Task("finetune", "End-to-end fine-tuning", ("acc1",), "image-classification", _ACCURACIES),
+        Task("image_caption_selection", "Image-caption selection", ("text_acc",), "other", _SELECTED),
+        Task("association", "Association of images with a cue", ("jaccard_score_10-12",), "other", _JACCARD),
     )
 }
 """In the order in which they are shown. ``zeroshot`` is that of suites over several tasks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,10 +43,12 @@ class Dataset(ABC):
         captions: one tuple of captions per image (retrieval), or None.
         choices: for image-caption selection (SugarCrepe, Winoground): per image the candidate captions, the true
             one first; or None.
-        groups: with ``choices``, the item each image belongs to (Winoground's items hold two images); or None.
+        cues: for association (WinoGAViL): per image the cue of its item; or None.
+        associated: with ``cues``, ``[n]`` bool, whether the image is an association of the cue.
+        groups: with ``choices`` and ``cues``, the item each image belongs to (Winoground's hold two images); or None.
         revision: the commit of the hub's repository that it was read from; empty for what is of none.
         digests: one hex digest per image's bytes, or None where images are not files.
-        metadata: ``[n, F]`` numbers per image that are no labels (WILDS's fields), or None.
+        metadata: per field ``[n]`` int64, what else is known of the images (WILDS's region), or None.
         remarks: sentences on what was left out or changed when the data was read. They decide nothing.
     """
 
@@ -58,10 +60,12 @@ class Dataset(ABC):
     prompts: Prompts | None = None
     captions: Sequence[tuple[str, ...]] | None = None
     choices: Sequence[tuple[str, ...]] | None = None
+    cues: Sequence[str] | None = None
+    associated: np.ndarray | None = None
     groups: np.ndarray | None = None
     revision: str = ""
     digests: Sequence[str] | None = None
-    metadata: np.ndarray | None = None
+    metadata: Mapping[str, np.ndarray] | None = None
     remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -67,7 +67,7 @@ def _grouped(dataset: LoadedDataset) -> LoadedDataset:
         labels=None if labels is None else labels[first],
         captions=captions,
         digests=[dataset.digests[index] for index in first] if dataset.digests else None,
-        metadata=None if dataset.metadata is None else dataset.metadata[first],
+        metadata=None if dataset.metadata is None else {k: v[first] for k, v in dataset.metadata.items()},
         remarks=(*dataset.remarks, remark),
         fingerprint=_changed(dataset, captions),
     )

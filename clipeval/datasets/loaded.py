@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,10 +27,12 @@ class LoadedDataset(Dataset):
     prompts: Prompts | None = None
     captions: Sequence[tuple[str, ...]] | None = None
     choices: Sequence[tuple[str, ...]] | None = None
+    cues: Sequence[str] | None = None
+    associated: np.ndarray | None = None
     groups: np.ndarray | None = None
     revision: str = ""
     digests: Sequence[str] | None = None
-    metadata: np.ndarray | None = None
+    metadata: Mapping[str, np.ndarray] | None = None
     remarks: tuple[str, ...] = ()
 
     def image(self, index: int) -> Image.Image:

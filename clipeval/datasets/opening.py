@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
+
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.captions import tidied
 from clipeval.datasets.loaded import LoadedDataset
+from clipeval.datasets.objectives import by_objective
 from clipeval.datasets.selection import split_spec
 from clipeval.errors import ClipevalError, DataError, UsageError, few
 from clipeval.paths import readable
@@ -26,14 +29,17 @@ ADAPTERS = {
 }
 """Scheme -> module:function(name, reference, split, entry, offline), imported when first used."""
 
-_KEYS_OF_SCHEMES = {
-    "revision": ("hf", "wds", "clip_benchmark"),
-    "image_key": ("hf",),
-    "label_key": ("hf",),
-    "caption_key": ("hf",),
+_KEYS_OF_SPECS = {
+    "revision": ("hf:", "wds:", "clip_benchmark:"),
+    "image_key": ("hf:",),
+    "label_key": ("hf:",),
+    "caption_key": ("hf:",),
+    "metadata": ("wds:", "clip_benchmark:wds/"),
 }
+"""Keys of an entry -> the beginnings of the specs that they mean something for."""
 
 Adapter = Callable[[str, str, str, DatasetEntry, bool], LoadedDataset]
+_CONTENTS = ("labels", "prompts", "captions", "choices", "cues")
 _SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
 
 
@@ -50,9 +56,10 @@ def open_dataset(name: str, entry: DatasetEntry, split: str | None = None, *, of
         _check_size(found, entry)
         _check_ids(found)
         _check_classes(found, entry)
+        _check_objectives(found)
         _check_labels(found)
         dataset = tidied(found)
-        _check_count(len(found), dataset, entry)
+        _check_count(_rows(found), dataset, entry)
         _check_content(dataset, entry)
     except ClipevalError as error:
         raise type(error)(public(str(error))) from error
@@ -73,17 +80,18 @@ def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> Loade
 
 
 def capabilities(dataset: Dataset) -> set[str]:
-    """Which of ``labels``, ``prompts``, ``captions`` and ``choices`` a data set has."""
-    return {name for name in ("labels", "prompts", "captions", "choices") if getattr(dataset, name) is not None}
+    """Which of labels, prompts, captions, choices and cues a data set has. Labels of faces are metadata."""
+    found = {name for name in _CONTENTS if getattr(dataset, name) is not None}
+    return found | ({"labels"} if by_objective(dataset.prompts) else set())
 
 
 def _check_keys(name: str, scheme: str, entry: DatasetEntry) -> None:
     """A key that would have no effect is an error."""
-    for key, schemes in _KEYS_OF_SCHEMES.items():
-        if getattr(entry, key) is not None and scheme not in schemes:
+    for key, beginnings in _KEYS_OF_SPECS.items():
+        if getattr(entry, key) is not None and not entry.spec.startswith(beginnings):
             raise UsageError(
                 f"benchmarks.yaml: datasets.{name}.{key}: means nothing for {scheme}: data sets, "
-                f"only for {', '.join(f'{scheme}:' for scheme in schemes)}"
+                f"only for {', '.join(beginnings)}"
             )
 
 
@@ -93,9 +101,15 @@ def _check_size(dataset: Dataset, entry: DatasetEntry) -> None:
         raise DataError(f"{dataset.name}: the split '{dataset.split}' of {entry.spec} is empty{why}.")
 
 
+def _rows(dataset: Dataset) -> int:
+    """The rows that were read: of sets for association they hold several images each."""
+    items = dataset.groups if dataset.cues is not None else None
+    return len(dataset) if items is None else len(np.unique(items))
+
+
 def _check_count(rows: int, dataset: Dataset, entry: DatasetEntry) -> None:
     """``rows`` were read, some of them perhaps of the same image."""
-    found = len(dataset)
+    found = _rows(dataset)
     if dataset.split == entry.split and entry.n not in (None, rows, found):
         assert entry.n is not None
         reason = (
@@ -138,6 +152,13 @@ def _check_labels(dataset: Dataset) -> None:
         f"{dataset.name}: class list and labels disagree: {found}, the class list '{prompts.name}' has {count} names "
         f"(labels 0 to {count - 1})."
     )
+
+
+def _check_objectives(dataset: Dataset) -> None:
+    try:
+        by_objective(dataset.prompts)
+    except DataError as error:
+        raise DataError(f"{dataset.name}: {error}") from error
 
 
 def _check_classes(dataset: Dataset, entry: DatasetEntry) -> None:

@@ -27,10 +27,12 @@ class Subset(Dataset):
         self.labels = None if whole.labels is None else whole.labels[indices]
         self.captions = None if whole.captions is None else _pick(whole.captions, indices)
         self.choices = None if whole.choices is None else _pick(whole.choices, indices)
+        self.cues = None if whole.cues is None else _pick(whole.cues, indices)
+        self.associated = None if whole.associated is None else whole.associated[indices]
         self.groups = None if whole.groups is None else whole.groups[indices]
         self.revision = whole.revision
         self.digests = None if whole.digests is None else _pick(whole.digests, indices)
-        self.metadata = None if whole.metadata is None else whole.metadata[indices]
+        self.metadata = None if whole.metadata is None else {k: v[indices] for k, v in whole.metadata.items()}
         self.remarks = whole.remarks
 
     def image(self, index: int) -> Image.Image:

@@ -11,7 +11,7 @@ from clipeval.datasets.base import Dataset
 from clipeval.datasets.subset import Subset
 from clipeval.embeddings import images
 from clipeval.embeddings.images import LoaderSettings, Progress
-from clipeval.embeddings.texts import TextStore
+from clipeval.embeddings.texts import TextStore, embed
 
 if TYPE_CHECKING:
     from clipeval.models.base import Encoder
@@ -40,6 +40,8 @@ class EmbeddedInputs:
         start: Callable[[str, int], None] = lambda split, images: None,
     ) -> None:
         self.dataset = dataset
+        self.asked: list[str] = []
+        """The texts that this cell has asked for."""
         self.shots: int | None = None
         self.seed = 0
         self.protocol = "default"
@@ -59,6 +61,7 @@ class EmbeddedInputs:
     def with_parameters(self, shots: int | None, seed: int, protocol: str) -> EmbeddedInputs:
         """The same inputs for a cell with these parameters."""
         self.shots, self.seed, self.protocol = shots, seed, protocol
+        self.asked = []
         return self
 
     def images(self, indices: np.ndarray | None = None) -> np.ndarray:
@@ -87,7 +90,12 @@ class EmbeddedInputs:
         return images.embed(self.encoder, dataset, indices, self._settings, self._progress)
 
     def texts(self, texts: list[str]) -> np.ndarray:
-        """Embeddings ``[len(texts), D]``. Raises ModelError for a text whose embedding is not finite."""
+        """Embeddings ``[len(texts), D]``, those that are not stored made now. Raises ModelError for a text whose
+        embedding is not finite."""
+        self.asked += texts
+        if missing := self._text_store.missing(texts):
+            self._start("texts", len(missing))
+            embed(self.encoder, self._text_store, missing, self._settings.batch_size, self._progress)
         embeddings = self._text_store.get(texts)
         self._remark_equal(embeddings, "texts", len(set(texts)))
         return embeddings

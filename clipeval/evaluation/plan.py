@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from clipeval import datasets, digest, identity, models
+from clipeval import datasets, digest, extensions, identity, models, vocabulary
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError
+from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError, suggest
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
@@ -20,7 +20,7 @@ from clipeval.remote import copies, hub
 from clipeval.results import suites, table
 from clipeval.results.ledger import Ledger, Record
 from clipeval.results.schema import COLUMNS, misfit
-from clipeval.tasks import TASKS, TaskSpec, canonical_name, load_task
+from clipeval.tasks import TASKS, TaskSpec, asked_for, load_task, named
 
 if TYPE_CHECKING:
     from clipeval.models.opened import Opened
@@ -53,7 +53,13 @@ class Cell:
     def measure(self) -> Measure:
         """How it is measured."""
         parameters = self.shots, self.seed, self.protocol, self.limit, self.precision
-        return Measure(self.task.name, self.task.version, *parameters)
+        return Measure(self.task.name, self.task.version, *parameters, asked_for(self.task, self.entry.main_metric))
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that stands for it: the data set's, where the task gives that, else the task's."""
+        own = self.entry.main_metric or ""
+        return own if self.measure.metric or vocabulary.task(self.task.name).gives(own) else self.task.main_metric
 
     @property
     def id(self) -> str:
@@ -126,8 +132,9 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     config, options = request.config, request.options
     specs = models.resolve(request.models, config, allow_python=options.allow_python)
     selection = datasets.resolve(request.datasets or config.own_datasets, config)
-    tasks = [TASKS[canonical_name(word)] for word in dict.fromkeys(request.tasks)]
+    tasks = list(dict.fromkeys(named(word) for word in request.tasks))
     _require_tasks(config)
+    _require_metrics(config, selection.datasets, tasks)
     if not specs:
         raise UsageError(
             "no model given: name one with -m, for example: -m ViT-B-32,laion2b_s34b_b79k (all: clipeval list models)"
@@ -156,10 +163,15 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
         opened,
         {name: found for name in selection.datasets if isinstance(found := shelf.open(name), Dataset)},
         shelf.trained_on(),
-        tuple(suites.requests(config, selection.suites, sorted({cell.task.name for cell in cells}))),
+        tuple(_averages(config, selection.suites, {cell.task for cell in cells})),
         (*history.notes(), *of_splits, *of_checkpoints),
         remarks,
     )
+
+
+def _averages(config: Config, names: Sequence[str], tasks: Collection[TaskSpec]) -> Iterator[suites.SuiteRequest]:
+    trained = [task.name for task in tasks if "train" in task.needs]
+    return suites.requests(config, names, sorted(task.name for task in tasks), trained)
 
 
 def _require_tasks(config: Config) -> None:
@@ -167,9 +179,24 @@ def _require_tasks(config: Config) -> None:
     for name, entry in config.datasets.items():
         for number, word in enumerate(entry.tasks or ()):
             try:
-                canonical_name(word)
+                named(word)
             except UsageError as error:
                 raise UsageError(f"{config.path}: datasets.{name}.tasks[{number}]: {error}") from error
+
+
+def _require_metrics(config: Config, entries: Mapping[str, DatasetEntry], tasks: Sequence[TaskSpec]) -> None:
+    """Raises UsageError for a main metric that nothing gives, with its place: it would be missing in silence. What a
+    task of another package gives nobody knows before."""
+    for name, entry in entries.items():
+        if entry.main_metric is None or entry.main_metric in vocabulary.METRICS:
+            continue
+        known = {*vocabulary.METRICS, *extensions.named("clipeval.metrics")}
+        own = [*tasks, *(named(word) for word in entry.tasks or ())]
+        if entry.main_metric not in known and not any(task.extension for task in own):
+            raise UsageError(
+                f"{config.path}: datasets.{name}.main_metric: '{entry.main_metric}' is no metric of a task, and no "
+                f"package brings it.{suggest(entry.main_metric, known)} See: clipeval list tasks"
+            )
 
 
 def _identified(spec: ModelSpec, offline: bool) -> Opened:
@@ -193,7 +220,7 @@ def training_splits(cell: Cell) -> list[str]:
 def _cells_of(spec: ModelSpec, name: str, shelf: Shelf, tasks: list[TaskSpec], request: Request) -> Iterator[Cell]:
     entry, options = shelf.entries[name], request.options
     for task in tasks or _default_tasks(entry, shelf.open(name)):
-        settings = getattr(request.config.tasks, task.name, None)
+        settings = None if task.extension else getattr(request.config.tasks, task.name, None)
         protocol = load_task(task).protocol(settings) if settings else "default"
         for shots, seed in _variants(task, request):
             yield Cell(spec, name, entry, task, shots, seed, protocol, options.limit, options.precision)
@@ -201,7 +228,7 @@ def _cells_of(spec: ModelSpec, name: str, shelf: Shelf, tasks: list[TaskSpec], r
 
 def _default_tasks(entry: DatasetEntry, dataset: Dataset | ClipevalError) -> list[TaskSpec]:
     """Without -t: the zero-shot tasks the data set allows, as in the paper. Training on it must be asked for."""
-    allowed = [TASKS[canonical_name(word)] for word in entry.tasks] if entry.tasks else list(TASKS.values())
+    allowed = [named(word) for word in entry.tasks] if entry.tasks else list(TASKS.values())
     zero_shot = [task for task in allowed if "train" not in task.needs]
     if isinstance(dataset, Dataset):
         contents = datasets.capabilities(dataset)
@@ -260,7 +287,7 @@ def _is_not_here(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, NotHereError) or _is_not_here(error.__cause__))
 
 
-_NEED_WORDS = {"prompts": "class names", "train": "training split"}
+_NEED_WORDS = {"prompts": "class names", "cues": "cues with candidate images", "train": "training split"}
 _NAMELESS = ": give them in classnames.txt or under prompts: in benchmarks.yaml, or ask for what needs none: -t probe"
 
 

@@ -55,7 +55,7 @@ def failed_row(
 ) -> Row:
     """The one row of a cell that was not measured: which value is missing, and why."""
     return (_shared(cell, info, dataset) | _notes({}, remarks)) | {
-        "metric": cell.entry.main_metric or cell.task.main_metric,
+        "metric": cell.main_metric,
         "value": math.nan,
         "status": status,
         "error": public(reason)[:_LONGEST_REASON],

@@ -27,6 +27,7 @@ from clipeval.evaluation.plan import Cell, training_splits
 from clipeval.evaluation.request import Options
 from clipeval.evaluation.shelf import dataset_identity
 from clipeval.tasks import load_task
+from clipeval.tasks.asked import with_asked
 from clipeval.tasks.base import TaskResult
 
 if TYPE_CHECKING:
@@ -168,7 +169,9 @@ class Workbench:
             inputs = self._inputs_of(cell)
             self._label = cell.label
             result = load_task(cell.task).run(inputs.with_parameters(cell.shots, cell.seed, cell.protocol))
-            remarks = [*encoder.remarks, *self._cut_texts(cell, encoder), *inputs.remarks]
+            if cell.measure.metric:
+                result = with_asked(result, cell.entry.main_metric or "", inputs)
+            remarks = [*encoder.remarks, *self._cut_texts(cell, encoder, inputs.asked), *inputs.remarks]
         timing = {
             "device": encoder.device,
             "started_at": started.isoformat(timespec="seconds"),
@@ -177,9 +180,10 @@ class Workbench:
         }
         return Measured(result, timing, tuple(remarks))
 
-    def _cut_texts(self, cell: Cell, encoder: Encoder) -> Iterator[str]:
-        """How many of the texts of a cell do not fit into the context of the checkpoint."""
-        found = load_task(cell.task).texts(self.scored(cell))
+    def _cut_texts(self, cell: Cell, encoder: Encoder, asked: list[str]) -> Iterator[str]:
+        """How many of the texts of a cell do not fit into the context of the checkpoint. A task of another package has
+        ``asked`` for its own."""
+        found = asked if cell.task.extension else load_task(cell.task).texts(self.scored(cell))
         if cut := int(encoder.are_cut(found).sum()):
             what = "captions" if {"captions", "choices"} & set(cell.task.needs) else "prompts"
             yield f"{cut:,} of {len(found):,} {what} were cut at {encoder.context_length} tokens, the context length"

@@ -55,7 +55,7 @@ def _retrieval_cell(column: str) -> _Cell | None:
     if found := _RETRIEVAL.fullmatch(column):
         return _RETRIEVAL_SETS[found[1]], "zeroshot_retrieval", f"{found[2]}_retrieval_recall@{found[3]}"
     if found := _WINOGAVIL.fullmatch(column):
-        return "misc/winogavil", "zeroshot_classification", f"jaccard_score_{found[1] or found[2]}"
+        return "misc/winogavil", "association", f"jaccard_score_{found[1] or found[2]}"
     return None
 
 

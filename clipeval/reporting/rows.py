@@ -73,12 +73,13 @@ def _final(rows: pd.DataFrame) -> np.ndarray:
 
 
 def main_metrics(task: str, dataset: str, there: Sequence[str], config: Config) -> list[str]:
-    """The metrics out of ``there`` that stand for a task on a data set: one, or both directions of retrieval."""
+    """The metrics out of ``there`` that stand for a task on a data set: one, or both directions of retrieval. It is the
+    data set's own main metric or what that is the mean of, else the task's, which go together."""
     own = config.datasets[dataset].main_metric if dataset in config.datasets else None
-    if task not in ("zeroshot_retrieval",) and own in there:
-        return [str(own)]
-    found = [metric for metric in vocabulary.task(task).main if metric in there]
-    return found or sorted(there, key=vocabulary.metric_place)[:1]
+    of_task = vocabulary.task(task).main
+    choices = [of_task] if own is None or own in of_task else [(own,), vocabulary.metric(own).mean_of, of_task]
+    found = ([metric for metric in metrics if metric in there] for metrics in choices)
+    return next(filter(None, found), sorted(there, key=vocabulary.metric_place)[:1])
 
 
 def text(value: Any) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.models.base import ModelInfo
 from clipeval.results.ledger import Row
 from clipeval.results.schema import WITH_VALUE
 
-COMPOUND_METRICS = {"mean_recall@1": ("image_retrieval_recall@1", "text_retrieval_recall@1")}
+COMPOUND_METRICS = {name: metric.mean_of for name, metric in vocabulary.METRICS.items() if metric.mean_of}
 """Metrics that are the mean of several rows of the table."""
 
 _GROUP = ("model", "shots", "seed", "protocol", "limit", "precision")
@@ -32,8 +33,7 @@ class SuiteRequest:
     metric: str
     members: tuple[tuple[str, str], ...]
     tasks: tuple[str, ...]
-    """The tasks whose rows are averaged; more than one for suites that mix tasks, whose rows then have task
-    ``zeroshot``."""
+    """The tasks whose rows are averaged; several for suites that mix tasks, whose rows then have task ``zeroshot``."""
 
     def to_json(self) -> dict[str, Any]:
         """The request as JSON values, for the ledger."""
@@ -46,25 +46,32 @@ class SuiteRequest:
         return cls(value["name"], value["metric"], members, tuple(value["tasks"]))
 
 
-def requests(config: Config, names: Sequence[str], tasks: Sequence[str]) -> Iterator[SuiteRequest]:
-    """The averages that the suites ``names`` of a configuration ask for, of rows of ``tasks``."""
+def requests(
+    config: Config, names: Sequence[str], tasks: Sequence[str], trained: Collection[str] = ()
+) -> Iterator[SuiteRequest]:
+    """The averages that the suites ``names`` of a configuration ask for, of rows of ``tasks``, of which ``trained`` are
+    trained on the data. Where no single task gives the metrics of all members, the zero-shot tasks together do."""
     for name in names:
         suite = config.suites[name]
         main = tuple((member, config.datasets[member].main_metric or "acc1") for member in suite.members)
         lists = [(metric, tuple((member, metric) for member in suite.members)) for metric in suite.metric]
         for metric, members in lists or [("main_metric", main)]:
-            kinds = {_is_retrieval(metric) for _, metric in members}
-            if len(kinds) > 1:
-                yield SuiteRequest(name, metric, members, tuple(t for t in tasks if t.startswith("zeroshot")))
-                continue
-            for task in tasks:
-                if (task == "zeroshot_retrieval") == kinds.copy().pop():
-                    shown = members[0][1] if len({m for _, m in members}) == 1 else metric
-                    yield SuiteRequest(name, shown, members, (task,))
+            wanted = {of_member for _, of_member in members}
+            alone = [
+                task for task in (*vocabulary.TASKS, *tasks) if all(_gives(task, of_member) for of_member in wanted)
+            ]
+            if not alone:
+                yield SuiteRequest(name, metric, members, tuple(task for task in tasks if task not in trained))
+            shown = members[0][1] if len(wanted) == 1 else metric
+            yield from (SuiteRequest(name, shown, members, (task,)) for task in tasks if task in alone)
 
 
-def _is_retrieval(metric: str) -> bool:
-    return "retrieval" in metric or metric in COMPOUND_METRICS
+def _gives(task: str, metric: str) -> bool:
+    """Whether a metric may come of a task. One that no task here lists is of another package: it is a metric of
+    zero-shot classification, or comes of a task of that package."""
+    if task in vocabulary.TASKS and any(of_ours.gives(metric) for of_ours in vocabulary.TASKS.values()):
+        return vocabulary.task(task).gives(metric)
+    return task == "zeroshot_classification" or task not in vocabulary.TASKS
 
 
 def is_suite(row: Mapping[str, Any]) -> bool:

@@ -208,7 +208,8 @@ def _of_metrics(rows: pd.DataFrame, question: Question) -> pd.DataFrame:
 def _metrics(task: str, dataset: str, there: Sequence[str], question: Question) -> list[str]:
     if question.metric is not None:
         return [question.metric] if question.metric in there else []
-    main = question.main_metrics.get(task) or vocabulary.task(task).main
+    asked = tuple(metric for metric in there if vocabulary.metric(metric).asked)
+    main = question.main_metrics.get(task) or asked or vocabulary.task(task).main
     found = [metric for metric in main if metric in there] or [m for m in there if m == _FALLBACK_METRIC]
     if not found and len(there) != 1:
         raise UsageError(f"{dataset}: name the metric to fit with --metric. Metrics there: {', '.join(there)}.")

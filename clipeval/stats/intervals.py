@@ -83,14 +83,44 @@ def clustered_intervals(hits: np.ndarray, counts: np.ndarray, seed: int) -> list
     return intervals
 
 
+def worst_interval(hits: np.ndarray, counts: np.ndarray, seed: int) -> Interval:
+    """Interval of the lowest of the shares ``hits[g] / counts[g]`` of groups, each resampled for itself.
+
+    The lowest of several resampled shares is on average below the lowest share: where all draws lie on one side of it
+    the interval ends there. Where the lowest share is 0 or 1, which cannot vary, it goes to the nearest bound of the
+    groups' own intervals (``wilson_interval``).
+    """
+    shares = hits / counts
+    lowest = float(shares.min())
+    if lowest in (0.0, 1.0):
+        own = [wilson_interval(*group) for group in zip(hits, counts, strict=True)]
+        return min(low for low, _ in own), min(high for _, high in own)
+    drawn = np.random.default_rng(seed).binomial(counts, shares, (DRAWS, len(counts))) / counts
+    low, high = percentile_interval(drawn.min(axis=1))
+    return min(low, lowest), max(high, lowest)
+
+
+def mean_interval(values: np.ndarray, seed: int) -> Interval:
+    """Interval of the mean of ``values`` ``[n]`` in [0, 1], by a bootstrap; where all are equal, which cannot vary,
+    ``wilson_interval``."""
+    if values.min() == values.max():
+        return wilson_interval(float(values.sum()), len(values))
+    return percentile_interval(resampled_means(values, seed, DRAWS))
+
+
+def resampled_counts(counts: np.ndarray, seed: int, draws: int = DRAWS) -> Iterator[np.ndarray]:
+    """How often each of several kinds of samples, of which there are ``counts``, comes in ``draws`` resamplings with
+    replacement: ``[some draws, kinds]`` float64 of bounded size."""
+    generator = np.random.default_rng(seed)
+    n, rows = counts.sum(), max(1, _CHUNK_ELEMENTS // len(counts))
+    for start in range(0, draws, rows):
+        yield generator.multinomial(n, counts / n, min(rows, draws - start)).astype(np.float64)
+
+
 def resampled_means(values: np.ndarray, seed: int, draws: int) -> np.ndarray:
     """``[draws]`` means of ``values`` ``[n]`` resampled with replacement. Only the distinct values cost time."""
     distinct, counts = np.unique(values, return_counts=True)
-    generator = np.random.default_rng(seed)
-    rows = max(1, _CHUNK_ELEMENTS // len(distinct))
-    sizes = [min(rows, draws - start) for start in range(0, draws, rows)]
-    n = len(values)
-    return np.concatenate([generator.multinomial(n, counts / n, size) @ distinct / n for size in sizes])
+    return np.concatenate([drawn @ distinct / len(values) for drawn in resampled_counts(counts, seed, draws)])
 
 
 def paired_interval(only_a: int, only_b: int, n: int) -> Interval:

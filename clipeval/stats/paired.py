@@ -18,6 +18,7 @@ from clipeval.stats.intervals import (
     bootstrap_weights,
     paired_interval,
     percentile_interval,
+    resampled_counts,
     resampled_means,
 )
 from clipeval.stats.significance import bootstrap_p, mcnemar_p
@@ -41,8 +42,9 @@ class OtherSamplesError(NotPairedError):
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The outcomes of one metric of one checkpoint: ``outcomes`` ``[n]`` 0/1, or ``[n, K]`` scores where it is one of
-    ranks; ``labels`` ``[n]``, or ``[n, K]`` bool, None where there are none; ``ids`` ``[n]``, no two alike."""
+    """The outcomes of one metric of one checkpoint: ``outcomes`` ``[n]`` 0/1, of shares between 0 and 1, of F1 the
+    predicted classes, or ``[n, K]`` scores where it is one of ranks; ``labels`` ``[n]``, of groups their numbers, or
+    ``[n, K]`` bool, None where there are none; ``ids`` ``[n]``, no two alike."""
 
     metric: Metric
     ids: pd.Index
@@ -76,7 +78,7 @@ def scored(name: str, frame: pd.DataFrame, value: float) -> Scored:
     if not frame.index.is_unique:
         raise OtherSamplesError("sample ids are repeated")
     try:
-        found = _ranked(known, frame) if known.scored == "ranks" else _hits(known, frame)
+        found = _ranked(known, frame) if known.scored == "ranks" else _outcomes(known, frame)
     except (TypeError, ValueError) as error:
         raise NotPairedError(f"the per-sample outcomes of {name} are not readable: {error}") from error
     mean = _value(found)
@@ -85,14 +87,19 @@ def scored(name: str, frame: pd.DataFrame, value: float) -> Scored:
     return found
 
 
-def _hits(known: Metric, frame: pd.DataFrame) -> Scored:
-    needed = {known.column, *(["label"] if known.scored == "classes" else [])}
+def _outcomes(known: Metric, frame: pd.DataFrame) -> Scored:
+    told_apart = known.group or "label"
+    needed = {known.column, *([told_apart] if known.scored in ("classes", "groups", "f1") else [])}
     if not known.column or not needed <= set(frame):
         raise NotPairedError(f"there are no per-sample outcomes of {known.name}")
+    if known.scored == "shares":  # a sample that the metric is not about has none
+        frame = frame[frame[known.column].notna().to_numpy(bool)]
     hits = frame[known.column].to_numpy(np.float64)
-    if not np.isin(hits, (0, 1)).all():
+    if known.scored == "shares" and not ((hits >= 0) & (hits <= 1)).all():
+        raise NotPairedError(f"the per-sample outcomes of {known.name} are not all between 0 and 1")
+    if known.scored not in ("shares", "f1") and not np.isin(hits, (0, 1)).all():
         raise NotPairedError(f"the per-sample outcomes of {known.name} are not all 0 or 1")
-    labels = frame["label"].to_numpy() if "label" in frame else None
+    labels = frame[told_apart].to_numpy() if told_apart in frame else None
     if labels is not None and labels.dtype.kind not in "biuf":
         labels = labels.astype(str)
     return Scored(known, frame.index, hits, labels)
@@ -112,16 +119,22 @@ def _value(side: Scored) -> float:
         return float("nan")
     if side.metric.scored == "ranks":
         return float(_mean_precisions(side, np.ones((1, len(side.ids))))[0])
+    if side.metric.scored == "f1":
+        return float(metrics.macro_f1(_labels(side), side.outcomes, np.ones((1, len(side.ids))))[0])
+    if side.metric.scored == "groups":
+        hits, counts = metrics.hits_per_class(side.outcomes, _labels(side))
+        return float((hits / counts).min())
     return float(np.mean(side.outcomes * _weights(side)))
 
 
 @dataclass(frozen=True, eq=False)
 class Paired:
-    """``first`` minus ``second`` in the metric's own unit: positive where the second is worse.
+    """``first`` minus ``second`` in the metric's own unit, or the reverse where lower is better: positive where the
+    second is worse.
 
     ``lost`` and ``won`` count the units (samples, or images with several captions) that are better in the first and in
-    the second, of ``n``; of metrics of ranks every sample with other scores is in ``lost``. ``draw(seed)`` gives
-    ``[DRAWS]`` bootstrapped differences.
+    the second, of ``n``; of metrics of ranks and of F1 every sample with another outcome is in ``lost``. ``draw(seed)``
+    gives ``[DRAWS]`` bootstrapped differences.
     """
 
     difference: float
@@ -164,13 +177,16 @@ def compare(first: Scored, second: Scored) -> Paired:
     """Compare two checkpoints on one metric, their samples in any order. Raises OtherSamplesError.
 
     0/1 outcomes of independent samples: McNemar's exact test, with the interval of Bonett and Price. Others by a
-    bootstrap over samples, the same for both: mean per-class recall, mean average precision, and recall of captions,
-    which is resampled by image as the captions of an image are not independent.
+    bootstrap over samples, the same for both: mean per-class recall, mean average precision, F1, the worst group, whose
+    groups are resampled each for itself, and recall of captions, which is resampled by image as the captions of an
+    image are not independent.
     """
     second = _aligned(first, second)
     known = first.metric
-    if known.scored == "ranks":
-        return _compared_ranks(first, second)
+    if known.lower:
+        first, second = second, first
+    if known.scored in _COMPARED:
+        return _COMPARED[known.scored](first, second)
     units = (first.outcomes - second.outcomes) * _weights(first)
     difference, lost, won = float(units.mean()), int((units > 0).sum()), int((units < 0).sum())
     by_image = _by_image(units, first.images) if known.direction == "text_to_image" else None
@@ -242,3 +258,42 @@ def _compared_ranks(first: Scored, second: Scored) -> Paired:
 
     other = int((first.outcomes != second.outcomes).any(axis=1).sum())
     return Paired(_value(first) - _value(second), BOOTSTRAP, other, 0, len(first.ids), draw)
+
+
+def _compared_f1(first: Scored, second: Scored) -> Paired:
+    rows = np.stack([_labels(first), first.outcomes, second.outcomes], axis=1)
+    kinds, counts = np.unique(rows, axis=0, return_counts=True)
+    labels, before, now = kinds.T
+
+    def draw(seed: int) -> np.ndarray:
+        blocks = resampled_counts(counts, seed, DRAWS)
+        return np.concatenate([metrics.macro_f1(labels, before, w) - metrics.macro_f1(labels, now, w) for w in blocks])
+
+    other = int((first.outcomes != second.outcomes).sum())
+    return Paired(_value(first) - _value(second), BOOTSTRAP, other, 0, len(rows), draw)
+
+
+def _compared_groups(first: Scored, second: Scored) -> Paired:
+    _, group = np.unique(_labels(first), return_inverse=True)
+    kinds = np.bincount(4 * group + (2 * first.outcomes + second.outcomes).astype(int), minlength=4 * (group.max() + 1))
+    per_group = kinds.reshape(-1, 4)  # samples that are wrong in both, right in the second, in the first, in both
+
+    def draw(seed: int) -> np.ndarray:
+        generator = np.random.default_rng(seed)
+        lowest = np.full((2, DRAWS), np.inf)
+        for counts in per_group:
+            drawn = generator.multinomial(counts.sum(), counts / counts.sum(), DRAWS)
+            right = np.stack([drawn[:, 2] + drawn[:, 3], drawn[:, 1] + drawn[:, 3]])
+            lowest = np.minimum(lowest, right / counts.sum())
+        return lowest[0] - lowest[1]
+
+    lost, won = int(per_group[:, 2].sum()), int(per_group[:, 1].sum())
+    return Paired(_value(first) - _value(second), BOOTSTRAP, lost, won, len(group), draw)
+
+
+_COMPARED = {"ranks": _compared_ranks, "f1": _compared_f1, "groups": _compared_groups}
+
+
+def _labels(side: Scored) -> np.ndarray:
+    assert side.labels is not None
+    return side.labels

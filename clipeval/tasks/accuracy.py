@@ -73,7 +73,7 @@ def score(blocks: Iterable[np.ndarray], classes: np.ndarray, labels: np.ndarray,
     missing = len(classes) - len(np.intersect1d(classes, labels))
     return TaskResult(
         [
-            _proportion("acc1", samples["correct"]),
+            proportion("acc1", samples["correct"]),
             _acc5(samples, len(classes)),
             _balanced(samples["correct"], labels),
         ],
@@ -82,14 +82,15 @@ def score(blocks: Iterable[np.ndarray], classes: np.ndarray, labels: np.ndarray,
     )
 
 
-def _proportion(name: str, correct: np.ndarray) -> Metric:
+def proportion(name: str, correct: np.ndarray) -> Metric:
+    """The share of ``correct`` ``[n]`` bool, with Wilson's interval."""
     hits, n = int(correct.sum()), len(correct)
     return Metric(name, hits / n, *wilson_interval(hits, n), n)
 
 
 def _acc5(samples: dict[str, np.ndarray], n_classes: int) -> Metric:
     if "correct5" in samples:
-        return _proportion("acc5", samples["correct5"])
+        return proportion("acc5", samples["correct5"])
     reason = f"acc5 needs at least 5 classes; there are {n_classes}"
     return Metric("acc5", math.nan, math.nan, math.nan, len(samples["id"]), status="skipped", error=reason)
 

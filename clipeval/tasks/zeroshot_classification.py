@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipeval.datasets.objectives import by_objective
 from clipeval.errors import MetricError
 from clipeval.metrics import average_precision, normalise, require_finite
 from clipeval.stats.intervals import bootstrap_weights, percentile_interval
-from clipeval.tasks import accuracy
+from clipeval.tasks import accuracy, faces
 from clipeval.tasks.base import Inputs, Metric, TaskResult
 
 if TYPE_CHECKING:
@@ -27,20 +28,37 @@ def texts(dataset: Dataset) -> list[str]:
 def run(inputs: Inputs) -> TaskResult:
     """Classify ``inputs.dataset``. Raises MetricError."""
     dataset = inputs.dataset
-    if dataset.labels is None:
+    objectives = by_objective(dataset.prompts)
+    if dataset.labels is None and not objectives:
         raise MetricError(f"{dataset.name}: it has no labels, which zero-shot classification needs.")
-    unique = texts(dataset)
+    vectors = _classifier(inputs)
+    if objectives:
+        ends = np.cumsum([len(prompts.classes) for prompts in objectives.values()])[:-1]
+        of_objectives = dict(zip(objectives, np.split(vectors, ends), strict=True))
+        return faces.evaluate(inputs.images(), of_objectives, dataset.metadata, dataset.ids)
+    assert dataset.labels is not None
+    return evaluate(inputs.images(), vectors, dataset.labels, dataset.ids)
+
+
+def scores(inputs: Inputs) -> np.ndarray:
+    """The cosine of each image of ``inputs.dataset`` with each class, ``[n, K]`` float32. Raises MetricError."""
+    return np.concatenate(list(accuracy.linear_scores(normalise(inputs.images()), _classifier(inputs))))
+
+
+def _classifier(inputs: Inputs) -> np.ndarray:
+    """One unit vector per class of ``inputs.dataset``."""
+    unique, per_class = texts(inputs.dataset), _prompts(inputs.dataset)
     position = {prompt: index for index, prompt in enumerate(unique)}
-    prompt_index = [np.array([position[prompt] for prompt in prompts]) for prompts in _prompts(dataset)]
     embeddings = inputs.texts(unique)
     require_finite(embeddings, unique, "prompt")
-    return evaluate(inputs.images(), class_vectors(embeddings, prompt_index), dataset.labels, dataset.ids)
+    return class_vectors(embeddings, [np.array([position[prompt] for prompt in prompts]) for prompts in per_class])
 
 
 def _prompts(dataset: Dataset) -> list[list[str]]:
     if dataset.prompts is None:
         raise MetricError(f"{dataset.name}: it has no class names, which zero-shot classification needs.")
-    return dataset.prompts.texts()
+    objectives = by_objective(dataset.prompts)
+    return [texts for prompts in objectives.values() for texts in prompts.texts()] or dataset.prompts.texts()
 
 
 def class_vectors(text_embeddings: np.ndarray, prompt_index: Sequence[np.ndarray]) -> np.ndarray:

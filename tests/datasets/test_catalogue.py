@@ -35,6 +35,7 @@ VTAB_PLUS = [
 
 def test_suites_have_their_published_sizes() -> None:
     sizes = {"vtab": 19, "vtab+": 35, "imagenet_robustness": 5, "retrieval": 3, "datacomp": 38, "builtin": 2}
+    sizes |= {"datacomp_shifts": 6, "datacomp_vtab": 13, "datacomp_retrieval": 3}
     for name, size in sizes.items():
         members = CATALOGUE.suites[name].members
         assert len(members) == len(set(members)) == size, name
@@ -53,14 +54,15 @@ def test_vtab_plus_is_the_papers_and_clip_benchmarks_less_the_multilabel_set() -
 
 
 def test_datacomp_is_the_open_clip_average() -> None:
-    assert set(CATALOGUE.suites["datacomp"].members) == set(DATACOMP_COLUMNS.values())
+    members = CATALOGUE.suites["datacomp"].members
+    assert {name.removeprefix("datacomp/") for name in members} == set(DATACOMP_COLUMNS.values())
     assert CATALOGUE.suites["datacomp"].metric == ()
-    other = {name: CATALOGUE.datasets[name].main_metric for name in DATACOMP_COLUMNS.values()}
+    other = {name: CATALOGUE.datasets[name].main_metric for name in members}
     assert {name: metric for name, metric in other.items() if metric != "acc1"} == {
-        "vtab/caltech101": "mean_per_class_recall",
-        "fgvc_aircraft": "mean_per_class_recall",
-        "vtab/flowers": "mean_per_class_recall",
-        "vtab/pets": "mean_per_class_recall",
+        "datacomp/vtab/caltech101": "mean_per_class_recall",
+        "datacomp/fgvc_aircraft": "mean_per_class_recall",
+        "datacomp/vtab/flowers": "mean_per_class_recall",
+        "datacomp/vtab/pets": "mean_per_class_recall",
         "retrieval/flickr30k": "mean_recall@1",
         "retrieval/mscoco_2014_5k_test_image_text_retrieval": "mean_recall@1",
         "misc/winogavil": "jaccard_score_10-12",
@@ -71,6 +73,52 @@ def test_datacomp_is_the_open_clip_average() -> None:
     }
 
 
+# fmt: off
+DATACOMP_SIZES = [
+    6085, 10000, 10000, 15000, 15000, 21100, 1880, 5400, 3333, 25250, 12630, 50000, 50889, 10000, 7500, 2000, 30000,
+    711, 10000, 18574, 6149, 3669, 14976, 32768, 1821, 6300, 8041, 8000, 108754, 26032, 1000, 5000, 3563, 42791, 85054,
+    22108, 3503, 12488,
+]
+"""Of DataComp's tasklist.yml, in the order of open_clip's columns."""
+# fmt: on
+
+
+def test_datacomp_is_measured_on_its_own_copies() -> None:
+    members = {name.removeprefix("datacomp/"): name for name in CATALOGUE.suites["datacomp"].members}
+    entries = [CATALOGUE.datasets[members[name]] for name in DATACOMP_COLUMNS.values()]
+    assert [entry.n for entry in entries] == DATACOMP_SIZES
+    for name, entry in zip(DATACOMP_COLUMNS.values(), entries, strict=True):
+        key = name.replace("/", "-").removeprefix("fairness-")
+        if entry.tasks == ("zeroshot_classification",):
+            assert entry.spec == f"wds:https://huggingface.co/datasets/djghosh/wds_{key}_test/tree/main"
+        else:
+            assert split_spec(entry.spec)[1].startswith("nlphuji/")
+            assert entry.spec.endswith("@refs/convert/parquet")
+    faces = [CATALOGUE.datasets[f"fairness/{name}"] for name in ("fairface", "utkface")]
+    assert [(entry.n, entry.main_metric) for entry in faces] == [(10954, None), (23703, None)]
+    assert {name: entry.metadata for name, entry in CATALOGUE.datasets.items() if entry.metadata} == {
+        "wilds/iwildcam": ("location", "sequence", "year", "month", "day", "hour", "minute", "second", "y"),
+        "wilds/camelyon17": ("hospital", "slide", "y"),
+        "wilds/fmow": ("region", "year", "y"),
+        "fairness/dollar_street": ("income_ds", "income_meta", "region"),
+        "fairness/geode": ("region", "country"),
+        "fairness/fairface": ("age", "gender", "race", "race_binary"),
+        "fairness/utkface": ("age", "gender", "race", "race_binary"),
+    }
+
+
+def test_the_groups_of_datacomp_are_those_of_aggregate_scores() -> None:
+    average = set(CATALOGUE.suites["datacomp"].members)
+    groups = {name: set(CATALOGUE.suites[f"datacomp_{name}"].members) for name in ("shifts", "vtab", "retrieval")}
+    assert all(members < average for members in groups.values())
+    assert {name.removeprefix("datacomp/") for name in groups["shifts"]} == {
+        *("imagenet_sketch", "imagenetv2", "imagenet-a", "imagenet-o", "imagenet-r", "objectnet")
+    }
+    vtab = {name for name in average if name.startswith("datacomp/vtab/")}
+    assert groups["vtab"] == vtab | {"datacomp/sun397"}
+    assert len(average - groups["shifts"] - groups["vtab"] - groups["retrieval"]) == 1 + 15  # ImageNet, and of no group
+
+
 def test_every_suite_resolves_and_every_entry_is_complete() -> None:
     selection = datasets.resolve(list(CATALOGUE.suites), CATALOGUE)
     assert selection.suites == tuple(CATALOGUE.suites)
@@ -78,10 +126,10 @@ def test_every_suite_resolves_and_every_entry_is_complete() -> None:
     assert set(ADAPTERS) == set(SCHEMES)
     for name, entry in CATALOGUE.datasets.items():
         assert split_spec(entry.spec)[0] in ADAPTERS
-        assert entry.main_metric, name
+        assert entry.main_metric or name in ("fairness/fairface", "fairness/utkface"), name
         assert entry.tasks, name
         assert ("linear_probe" in entry.tasks) <= (entry.train_split is not None), name
-        assert entry.n is not None or name == "misc/winogavil", name
+        assert entry.n is not None, name
         if entry.main_metric in ("acc1", "mean_per_class_recall"):
             assert entry.chance is not None, name
             assert round(1 / entry.chance) >= 2
@@ -99,7 +147,7 @@ def test_lists() -> None:
         "n": 3669,
         "tasks": ["zeroshot_classification", "linear_probe"],
         "main_metric": "mean_per_class_recall",
-        "suites": ["vtab", "vtab+", "datacomp"],
+        "suites": ["vtab", "vtab+"],
     }
     suites = {row["name"]: row for row in datasets.list_suites(CATALOGUE)}
     assert suites["vtab+"]["n"] == 35

@@ -18,6 +18,7 @@ from clipeval.config import DatasetEntry
 from clipeval.datasets import labels
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.prompts import aligned, load_prompts
+from clipeval.datasets.subset import Subset
 from clipeval.errors import DataError, UsageError
 
 TEXT = hf.Value("string")
@@ -180,19 +181,95 @@ def png(seed: int) -> bytes:
     return writer.encoded(writer.picture(seed), "png")
 
 
-def test_an_array_beside_a_class_is_metadata(tmp_path: Path) -> None:
-    """As in the shards of WILDS: three fields of three classes would pass for labels."""
-    rows = [{"png": png(k), "cls": str(k % 3).encode(), "npy": npy([k, 7, 2.5])} for k in range(5)]
-    dataset = opened(shards(tmp_path / "w", *rows, classnames="a\nb\nc\n"))
-    assert dataset.labels is not None
-    assert dataset.labels.tolist() == [0, 1, 2, 0, 1]
+def faces(count: int = 5) -> list[dict[str, bytes]]:
+    """Three numbers beside the label of one of three classes: they would pass for labels."""
+    return [{"png": png(k), "cls": str(k % 3).encode(), "npy": npy([k, 7, 2.0])} for k in range(count)]
+
+
+def test_an_array_beside_a_class_is_metadata_where_its_numbers_are_named(tmp_path: Path) -> None:
+    spec = shards(tmp_path / "w", *faces(), classnames="a\nb\nc\n")
+    unnamed, found = opened(spec), opened(spec, metadata=["region", "year", "y"])
+    assert found.labels is not None
+    assert found.labels.tolist() == [0, 1, 2, 0, 1]
+    assert unnamed.metadata is None
+    assert found.metadata is not None
+    assert {name: values.tolist() for name, values in found.metadata.items()} == {
+        "region": [0, 1, 2, 3, 4],
+        "year": [7] * 5,
+        "y": [2] * 5,
+    }
+    assert {str(values.dtype) for values in found.metadata.values()} == {"int64"}
+    assert unnamed.remarks == found.remarks == ()
+    part = Subset(found, np.array([1, 4]))
+    assert part.metadata is not None
+    assert part.metadata["region"].tolist() == [1, 4]
+
+
+def test_what_is_trained_on_needs_no_metadata(tmp_path: Path) -> None:
+    spec = shards(tmp_path / "w", *faces(), classnames="a\nb\nc\n")
+    bare = [(f"{k}.{kind}", data) for k, row in enumerate(faces()) for kind, data in row.items() if kind != "npy"]
+    writer.write_split(tmp_path / "w", "train", [bare])
+    train = opened(spec, "train", metadata=["region", "year", "y"])
+    assert train.metadata is None
+    assert train.fingerprint == opened(spec).fingerprint
+
+
+def test_metadata_that_is_named_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    rows = faces()
+    bare = [{kind: data for kind, data in row.items() if kind != "npy"} for row in rows]
+    changed = [*rows[:4], rows[4] | {"npy": npy([3, 7, 2])}]
+    plain, one, other = (
+        shards(tmp_path / name, *found, classnames="a\nb\nc\n")
+        for name, found in (("bare", bare), ("one", rows), ("other", changed))
+    )
+    assert opened(plain).fingerprint == opened(one).fingerprint == opened(other).fingerprint
+    named = [
+        opened(spec, metadata=names).fingerprint
+        for spec, names in ((one, ["a", "b", "c"]), (other, ["a", "b", "c"]), (one, ["a", "c", "b"]))
+    ]
+    assert len({*named, opened(plain).fingerprint}) == 4
+
+
+def test_metadata_that_does_not_fit_is_said(tmp_path: Path) -> None:
+    rows = faces()
+    cut = shards(tmp_path / "cut", *rows[:3], *({**row, "npy": npy([-1, 7.5, -2.5])} for row in rows[3:]))
+    dataset = opened(cut, metadata=["region", "income", "y"])
     assert dataset.metadata is not None
-    assert dataset.metadata.tolist() == [[k, 7, 2.5] for k in range(5)]
-    assert dataset.remarks == ()
-    del rows[2]["npy"]
-    dataset = opened(shards(tmp_path / "odd", *rows, classnames="a\nb\nc\n"))
-    assert dataset.metadata is None
-    assert dataset.remarks == ("the .npy files beside the labels are left out: not every sample has as many numbers",)
+    assert [values.tolist()[3:] for values in dataset.metadata.values()] == [[-1, -1], [7, 7], [-2, -2]]
+    assert dataset.remarks[:2] == (
+        "2 of 5 values of the metadata 'income' have a fraction, which was cut off",
+        "2 of 5 values of the metadata 'y' have a fraction, which was cut off",
+    )
+    for number, (row, names, message) in enumerate(
+        [
+            (
+                rows[2],
+                ["region", "y"],
+                r"set: sample 0/0 has 3 numbers in \.npy, but metadata: .* names 2: region, y\.",
+            ),
+            (
+                {"png": png(2), "cls": b"2"},
+                ["a", "b", "c"],
+                r"sample 0/2 has no \.npy, but metadata: .* names 3: a, b, c",
+            ),
+            (rows[2] | {"npy": npy([1, np.nan, 2])}, ["a", "b", "c"], r"sample 0/2: the metadata 'b' is nan"),
+            (rows[2] | {"npy": npy([1, 2, 1e19])}, ["a", "b", "c"], r"sample 0/2: the metadata 'c' is 1e\+19"),
+        ]
+    ):
+        spec = shards(tmp_path / str(number), *rows[:2], row, *rows[3:], classnames="a\nb\nc\n")
+        with pytest.raises(DataError, match=message):
+            opened(spec, metadata=names)
+
+
+def test_metadata_where_it_means_nothing_is_an_error(tmp_path: Path) -> None:
+    labels = shards(
+        tmp_path / "many", *({"png": png(k), "npy": npy([k % 2, 1])} for k in range(3)), classnames="a\nb\n"
+    )
+    with pytest.raises(DataError, match=r"set: metadata: means nothing here: the \.npy files hold the labels"):
+        opened(labels, metadata=["a", "b"])
+    for spec in (f"folder:{tmp_path}", f"hf:{tmp_path}", "clip_benchmark:cifar10", "builtin:digits"):
+        with pytest.raises(UsageError, match=r"set\.metadata: means nothing for .* only for wds:, clip_benchmark:wds/"):
+            opened(spec, metadata=["a"])
 
 
 @pytest.mark.parametrize("label", [b"-1", b"1000000"])

@@ -84,6 +84,7 @@ def test_every_row_is_cited_and_has_a_value_and_a_known_place(published):
         "zeroshot_retrieval",
         "linear_probe",
         "finetune",
+        "association",
     }
     assert set(published["samples_seen_from"].dropna()) == {"paper", "tag", "card", "epochs"}
     known = {*config.packaged().datasets, *config.packaged().suites}

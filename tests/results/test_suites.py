@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from clipeval.results.suites import SuiteRequest, suite_rows
+from clipeval.config import Config
+from clipeval.results.suites import SuiteRequest, requests, suite_rows
 
 SUITE = SuiteRequest("pair", "acc1", (("a", "acc1"), ("b", "acc1")), ("zeroshot_classification",))
 
@@ -67,3 +68,35 @@ def test_mixed_tasks_and_compound_metrics():
     [average] = suite_rows(suite, rows)
     assert average["value"] == pytest.approx(0.4)
     assert average["task"] == "zeroshot"
+
+
+def catalogue(**members):
+    """A configuration with one suite of all data sets, by their main metrics."""
+    entries = {name: {"spec": "folder:x", "main_metric": metric} for name, metric in members.items()}
+    return Config.model_validate({"datasets": entries, "suites": {"s": {"members": list(entries)}}})
+
+
+ALL = ["association", "finetune", "image_caption_selection", "linear_probe", "zeroshot_classification"]
+
+
+@pytest.mark.parametrize(
+    ("members", "metric", "tasks"),
+    [
+        ({"a": "acc1", "b": "acc1"}, "acc1", [("finetune",), ("linear_probe",), ("zeroshot_classification",)]),
+        ({"a": "acc1", "b": "acc_worst_region"}, "main_metric", [("zeroshot_classification",)]),
+        ({"a": "text_acc"}, "text_acc", [("image_caption_selection",)]),
+        ({"a": "mean_recall@1", "b": "image_retrieval_recall@5"}, "main_metric", [("zeroshot_retrieval",)]),
+        ({"a": "jaccard_score_10-12"}, "jaccard_score_10-12", [("association",)]),
+        ({"a": "acc1", "b": "jaccard_score_10-12"}, "main_metric", [("association", "image_caption_selection",
+         "zeroshot_classification", "zeroshot_retrieval")]),
+        ({"a": "acc1", "b": "sharpness"}, "main_metric", [("zeroshot_classification",)]),
+    ],
+)  # fmt: skip
+def test_the_tasks_that_give_the_metrics_are_averaged(members, metric, tasks):
+    found = list(requests(catalogue(**members), ["s"], [*ALL, "zeroshot_retrieval"], ["finetune", "linear_probe"]))
+    assert [(request.metric, request.tasks) for request in found] == [(metric, of) for of in tasks]
+
+
+def test_what_no_task_here_gives_may_come_of_another_packages_task():
+    found = list(requests(catalogue(a="sharpness"), ["s"], ["linear_probe", "my_task", "zeroshot_classification"]))
+    assert [request.tasks for request in found] == [("my_task",), ("zeroshot_classification",)]

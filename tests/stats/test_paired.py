@@ -191,3 +191,69 @@ def test_size_of_the_bootstrap(metric, monkeypatch):
     rng = np.random.default_rng(11)
     p = np.array([null_p(metric, rng) for _ in range(200)])
     assert (p <= 0.05).sum() < 19
+
+
+def test_the_worst_group_is_resampled_within_groups():
+    """Group 8 has 60 samples, group 3 has 40; the worst is another one in each checkpoint."""
+    group = np.array([8] * 60 + [3] * 40)
+    before = np.array([1] * 30 + [0] * 30 + [1] * 30 + [0] * 10)
+    now = np.array([1] * 45 + [0] * 15 + [1] * 8 + [0] * 32)
+    files = samples(before.astype(bool), region=group), samples(now.astype(bool), region=group)
+    found = paired("acc_wg", *files, (0.5, 0.2))
+    assert found.difference == pytest.approx(0.3)
+    assert (found.test, found.lost, found.won, found.n) == (outcomes.BOOTSTRAP, 22, 15, 100)
+    rng = np.random.default_rng(5)
+    plain = []
+    for _ in range(4000):
+        rows = [np.flatnonzero(group == g)[rng.integers(0, (group == g).sum(), (group == g).sum())] for g in (3, 8)]
+        plain.append(min(before[r].mean() for r in rows) - min(now[r].mean() for r in rows))
+    drawn = found.draw(1)
+    assert drawn.mean() == pytest.approx(np.mean(plain), abs=0.01)
+    assert drawn.std() == pytest.approx(np.std(plain), rel=0.05)
+    assert found.p < 0.001
+    assert paired("acc_wg", *files[::-1], (0.2, 0.5)).p == 1
+    with pytest.raises(OtherSamplesError, match="other labels"):
+        paired("acc_wg", files[0], files[1].assign(region=group[::-1]), (0.5, 13 / 60))
+    with pytest.raises(NotPairedError, match="no per-sample outcomes of acc_top5_wg"):
+        paired("acc_top5_wg", *files, (0.5, 0.2))
+
+
+def test_f1_is_scikit_learns_and_resampled_by_sample():
+    from sklearn.metrics import f1_score
+
+    def f1(labels, predicted):
+        return f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
+
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 6, 301)
+    good, bad = (np.where(rng.random(301) < share, labels, rng.integers(0, 9, 301)) for share in (0.7, 0.5))
+    frames = [samples(labels == found, label=labels, prediction=found) for found in (good, bad)]
+    values = f1(labels, good), f1(labels, bad)
+    found = paired("F1-macro_all", *frames, values)
+    assert found.difference == pytest.approx(values[0] - values[1], abs=1e-12)
+    assert (found.lost, found.n) == ((good != bad).sum(), 301)
+    plain = [f1(labels[r], good[r]) - f1(labels[r], bad[r]) for r in rng.integers(0, 301, (1500, 301))]
+    assert found.draw(2).std() == pytest.approx(np.std(plain), rel=0.07)
+    assert found.p < 0.01
+    assert paired("F1-macro_all", *frames[::-1], values[::-1]).p == 1
+
+
+def test_shares_are_those_of_the_samples_that_have_one():
+    before, now = samples([True] * 7), samples([True] * 7)
+    before["jaccard_10-12"] = [1, 1 / 3, np.nan, 0.5, 1, 1, 0.2]
+    now["jaccard_10-12"] = [1 / 3, 1 / 3, np.nan, 0.5, 0, 1, 0.2]
+    values = tuple(float(np.nanmean(frame["jaccard_10-12"])) for frame in (before, now))
+    found = paired("jaccard_score_10-12", before, now, values)
+    assert found.difference == pytest.approx((2 / 3 + 1) / 6)
+    assert (found.test, found.lost, found.won, found.n) == (outcomes.BOOTSTRAP, 2, 0, 6)
+    now["jaccard_10-12"] += 1
+    with pytest.raises(NotPairedError, match="not all between 0 and 1"):
+        paired("jaccard_score_10-12", before, now, values)
+
+
+def test_less_is_better_of_what_should_not_be():
+    """Three of eight were taken for criminals, now six are: that is the loss."""
+    before, now = samples([True] * 8), samples([True] * 8)
+    before["crime"], now["crime"] = [1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0, 0]
+    found = paired("toxicity_crime_avg", before, now, (3 / 8, 6 / 8))
+    assert (found.difference, found.lost, found.won, found.p) == (3 / 8, 3, 0, 1 / 8)

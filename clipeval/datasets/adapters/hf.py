@@ -7,6 +7,7 @@ from typing import Any
 
 from clipeval.config import DatasetEntry
 from clipeval.datasets import contents, fingerprint
+from clipeval.datasets.adapters.associations import COLUMNS, open_associations
 from clipeval.datasets.adapters.columns import captions_of, chosen_columns, labels_of
 from clipeval.datasets.adapters.hf_source import SplitSource, split_source
 from clipeval.datasets.adapters.image_column import image_column
@@ -17,7 +18,8 @@ from clipeval.errors import DataError
 def open_hf(name: str, reference: str, split: str, entry: DatasetEntry, offline: bool) -> LoadedDataset:
     """Open NAME[:CONFIG][@REV] of the hub, a Parquet file or folder, or an image folder. Ids are row numbers.
 
-    The image, label and caption columns are those of ``entry``, else those that their types and names give away. Code
+    The image, label and caption columns are those of ``entry``, else those that their types and names give away. A
+    table with cues, candidate images and associations is one for the task association. Code
     of a repository is never run, and image files that a table names lie in its own folder or in that of the hub's
     downloads. Raises DataError for a missing data set or split and for columns that cannot be told.
     """
@@ -28,6 +30,8 @@ def open_hf(name: str, reference: str, split: str, entry: DatasetEntry, offline:
             f"{name}: hf:{reference}: its images do not lie in class folders, SPLIT/CLASS/*.jpg, all equally deep, and "
             "no metadata.csv or metadata.jsonl there gives their labels or captions."
         )
+    if set(COLUMNS) <= set(rows.features) and not (entry.image_key or entry.label_key or entry.caption_key):
+        return open_associations(name, split, source)
     columns = chosen_columns(name, rows, entry)
     images = image_column(name, rows, columns.image, source.root)
     labels, prompts = None, None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +36,11 @@ class ImageColumn:
     """Where image files lie that a cell names by a relative path."""
     contents: Sequence[Content]
     """Of every image."""
+    ids: Sequence[str] | None = None
+    """Of every image, for messages; None: they are numbers."""
 
     def __call__(self, index: int) -> Image.Image:
-        sample = f"{self.name}: sample {index}"
+        sample = f"{self.name}: sample {self.ids[index] if self.ids else index}"
         cell = self.cells[index][self.key]
         if _embedded(cell) is None and not _path(cell):
             raise DataError(f"{sample} has no image.")
@@ -44,10 +48,49 @@ class ImageColumn:
         return decode(self.root / _path(cell) if data is None else data, sample, self.contents[index].sha256)
 
 
-def image_column(name: str, rows: Any, key: str, root: Path) -> ImageColumn:
+@dataclass
+class _Listed:
+    """The images of a column of lists, one after the other, as if each was a cell."""
+
+    name: str
+    rows: Any
+    key: str
+    places: Sequence[tuple[int, int]]
+    """Of every image: its row, and where it is in its list."""
+    _kept: tuple[int, Any] = field(default=(-1, None), repr=False)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row, place = self.places[index]
+        if self._kept[0] != row:
+            self._kept = row, self._row(row)
+        return {self.key: self._kept[1][place]}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self.places)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_kept": (-1, None)}
+
+    def _row(self, row: int) -> list[Any]:
+        images = self.rows[row][self.key]
+        found = len(images) if isinstance(images, list) else 0
+        if found != self._counts[row]:
+            raise DataError(f"{self.name}: row {row} has {found} images in '{self.key}' for {self._counts[row]} names.")
+        return list(images)
+
+    @cached_property
+    def _counts(self) -> Counter[int]:
+        return Counter(row for row, _ in self.places)
+
+
+def image_column(
+    name: str, rows: Any, key: str, root: Path, places: Sequence[tuple[int, int]] | None = None
+) -> ImageColumn:
     """The images of column ``key`` of a ``datasets.Dataset``, hashed: by what each cell holds, its bytes or the file
-    that it names. Files may lie below ``root`` and where the hub's downloads are. Raises DataError."""
+    that it names. Files may lie below ``root`` and where the hub's downloads are. Of a column of lists ``places`` names
+    the row of every image and its place there. Raises DataError."""
     from datasets import Image as ImageFeature
+    from datasets import List
 
     def described() -> list[list[str]]:
         """Per cell the content of its bytes, or else the path it names."""
@@ -61,20 +104,26 @@ def image_column(name: str, rows: Any, key: str, root: Path) -> ImageColumn:
 
     with reading(name, key):
         if isinstance(rows, ParquetRows):
-            cells, tables, identity = rows.cells(key), rows.files, rows.identity
+            cells: Any = rows.cells(key)
+            tables, identity = rows.files, rows.identity
         else:
-            cells = rows.select_columns([key]).cast_column(key, ImageFeature(decode=False))
+            one = ImageFeature(decode=False)
+            cells = rows.select_columns([key]).cast_column(key, one if places is None else List(one))
             tables, identity = [Path(file["filename"]) for file in cells.cache_files], rows._fingerprint
+        if places is not None:
+            cells = _Listed(name, cells, key, places)
         question = ["hf", _FORMAT, key, identity, len(rows)]
         found = digest.remembered(question, tables, described) if tables else described()
     roots = _roots(root)
-    files = [_inside(name, index, root / path, roots) for index, (*_, path) in enumerate(found) if path]
+    ids = None if places is None else [f"{row}/{place}" for row, place in places]
+    named = ids or [str(index) for index in range(len(found))]
+    files = [_inside(name, one, root / path, roots) for one, (*_, path) in zip(named, found, strict=True) if path]
     try:
         of_files = iter(contents.of_files(files))
     except OSError as error:
         raise DataError(f"{name}: the image file {error.filename} cannot be read: {error.strerror}.") from error
     images = [next(of_files) if path else Content(sha256, lost) for sha256, lost, path in found]
-    return ImageColumn(name, cells, key, root, images)
+    return ImageColumn(name, cells, key, root, images, ids)
 
 
 def _embedded(cell: dict[str, Any] | None) -> bytes | None:
@@ -95,13 +144,13 @@ def _roots(root: Path) -> list[Path]:
     return [place for folder in folders for place in (folder.absolute(), folder.resolve())]
 
 
-def _inside(name: str, index: int, path: Path, roots: Sequence[Path]) -> Path:
+def _inside(name: str, sample: str, path: Path, roots: Sequence[Path]) -> Path:
     """``path``, if it is below one of ``roots``. A link that was put there may lead elsewhere: it is the owner's."""
     place = Path(os.path.normpath(path.absolute()))
     if not any(place.is_relative_to(root) for root in roots):
         raise DataError(
-            f"{name}: sample {index}: its image is the file {readable(str(path))}, outside the folder of the data set; "
-            f"a table may not name others. Put the images beside it, or embed them."
+            f"{name}: sample {sample}: its image is the file {readable(str(path))}, outside the folder of the data "
+            f"set; a table may not name others. Put the images beside it, or embed them."
         )
     return place
 

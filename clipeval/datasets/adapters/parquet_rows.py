@@ -121,7 +121,10 @@ class Cells:
         return values
 
 
-def _cell(value: Any) -> dict[str, Any] | None:
+def _cell(value: Any) -> Any:
+    """{"bytes": ..., "path": ...} of an image, or a list of them; None where there is nothing."""
+    if isinstance(value, list):
+        return [_cell(one) for one in value]
     if isinstance(value, bytes):
         return {"bytes": value, "path": None}
     if isinstance(value, str):

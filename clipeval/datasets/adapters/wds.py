@@ -20,6 +20,8 @@ from clipeval.datasets.adapters.shards import find_shards
 from clipeval.datasets.adapters.tar_index import TarSample, index_tar
 from clipeval.datasets.images import decode
 from clipeval.datasets.loaded import LoadedDataset
+from clipeval.datasets.metadata import named
+from clipeval.datasets.objectives import are_lines
 from clipeval.datasets.prompts import load_prompts
 from clipeval.errors import DataError
 from clipeval.regular import open_regular
@@ -35,9 +37,9 @@ def open_wds(
     a text file with one of these per line. Tar files without the layout are one split, ``entry.split``.
 
     Ids are SHARD/KEY. Labels come from ``.cls`` (a class index) or ``.npy`` (0 or 1 per class), captions from ``.txt``
-    (one per line); ``.npy`` beside ``.cls`` is metadata. CLIP_benchmark's class names are looked up as ``known_as``, by
-    default ``name``, and in ``language``, by default the entry's. Raises DataError naming what is missing, truncated or
-    inconsistent.
+    (one per line); ``.npy`` beside ``.cls`` is metadata, read where the entry names its numbers. CLIP_benchmark's class
+    names are looked up as ``known_as``, by default ``name``, and in ``language``, by default the entry's. Raises
+    DataError naming what is missing, truncated or inconsistent.
     """
     shards = find_shards(name, reference, split, entry, offline)
     indexes = [index_tar(path) for path in shards.paths]
@@ -48,18 +50,22 @@ def open_wds(
         samples += index.samples
         ids += [f"{stem}/{sample.key}" for sample in index.samples]
         paths += [path] * len(index.samples)
-    multilabel = _is_multilabel(samples, shards.kind)
-    labels = None if shards.kind == "retrieval" else _labels(name, ids, samples, shards.kind, multilabel)
+    of_objectives = are_lines(shards.classes)  # their labels are metadata
+    multilabel = not of_objectives and _is_multilabel(samples, shards.kind)
+    unlabelled = of_objectives or shards.kind == "retrieval"
+    labels = None if unlabelled else _labels(name, ids, samples, shards.kind, multilabel)
+    fields = entry.metadata if split == entry.split else None  # what is trained on needs none
+    metadata, cut = _metadata(name, fields, ids, samples, multilabel)
     captions = _captions(name, ids, samples, shards.kind)
+    shown = [index.images_digest for index in indexes]
     prompts = None
-    if labels is not None:
+    if labels is not None or of_objectives:
         known_as, language = known_as or name, language or entry.language
         prompts = load_prompts(known_as, entry.prompts, language, shards.classes, shards.templates)
-    metadata, odd = (None, ()) if multilabel else _metadata(samples)
     return LoadedDataset(
         name=name,
         split=split,
-        fingerprint=fingerprint.of_contents([index.images_digest for index in indexes], labels, captions),
+        fingerprint=fingerprint.of_contents(shown, labels, captions, None, metadata),
         ids=ids,
         read=_TarImages(name, paths, samples, ids),
         labels=labels,
@@ -68,7 +74,7 @@ def open_wds(
         revision=shards.revision,
         digests=[sample.sha256 for sample in samples],
         metadata=metadata,
-        remarks=(*shards.remarks, *odd, *contents.remarks([sample.content for sample in samples])),
+        remarks=(*shards.remarks, *cut, *contents.remarks([sample.content for sample in samples])),
     )
 
 
@@ -117,14 +123,15 @@ def _labels(
     return values.whole_numbers([sample.cls for sample in samples], where)
 
 
-def _metadata(samples: Sequence[TarSample]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """What ``.npy`` files that hold no labels say, ``[n, F]``, and a remark where that is no table."""
-    fields = [sample.npy for sample in samples]
-    if all(row is None for row in fields):
+def _metadata(
+    name: str, fields: Sequence[str] | None, ids: Sequence[str], samples: Sequence[TarSample], multilabel: bool
+) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...]]:
+    """What ``.npy`` files beside the labels say, where its ``fields`` are named, and remarks."""
+    if fields is None:
         return None, ()
-    if len({len(row) if row is not None else 0 for row in fields}) > 1:
-        return None, ("the .npy files beside the labels are left out: not every sample has as many numbers",)
-    return np.array(fields, dtype=np.float64), ()
+    if multilabel:
+        raise DataError(f"{name}: metadata: means nothing here: the .npy files hold the labels, several per image.")
+    return named(name, fields, [sample.npy for sample in samples], ids)
 
 
 def _captions(name: str, ids: Sequence[str], samples: Sequence[TarSample], kind: str) -> list[tuple[str, ...]] | None:
