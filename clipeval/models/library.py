@@ -23,7 +23,7 @@ from open_clip.transformer import TextTransformer
 from torchvision.transforms import Normalize, ToTensor
 
 from clipeval.errors import ModelError, first_line, foreign
-from clipeval.models import hub
+from clipeval.models import assembly, hub
 from clipeval.models.base import Preprocessing
 from clipeval.models.text_tower import CausalTextTower
 
@@ -173,9 +173,9 @@ def transformers_tokenizer(folder: Path, settings: dict[str, Any]) -> Any:
         return HFTokenizer(str(folder), trust_remote_code=False, local_files_only=True, **settings)
 
 
-def load_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Put a checkpoint's tensors into ``model``, converted as by ``open_clip.load_checkpoint``, which would read the
-    file once more. Whatever does not fit raises some Exception."""
+def load_weights(model: Any, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Give ``model`` copies of the tensors of the file at ``path``, converted as by ``open_clip.load_checkpoint``,
+    which would read it once more. Whatever does not fit raises some Exception."""
     state = convert.convert_state_dict(model, dict(weights))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
@@ -189,7 +189,7 @@ def load_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
         del state[ids]
     resize_pos_embed(state, model)
     resize_text_pos_embed(state, model)
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict(assembly.own_copies(state, path), strict=True, assign=True)
 
 
 def load_arrays(model: Any, path: Path) -> None:

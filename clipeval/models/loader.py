@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 
 from clipeval.errors import ModelError, first_line, foreign
-from clipeval.models import library, specs, weights
+from clipeval.models import assembly, library, specs, weights
 from clipeval.models.checkpoint import Checkpoint
 from clipeval.models.encoder import OpenClipEncoder, PixelTransform
 from clipeval.models.layout import weights_in
@@ -30,7 +31,8 @@ def load(checkpoint: Checkpoint, *, device: str, precision: str) -> OpenClipEnco
     _check_activation(checkpoint)
     if content and not checkpoint.spec.arch:
         _check_size(checkpoint, content)
-    model = library.build(description.model_cfg, description.tower)
+    with assembly.without_storage() if content else contextlib.nullcontext():
+        model = library.build(description.model_cfg, description.tower)
     tokenizer = checkpoint.tokenizer.make()
     _check_vocabulary(checkpoint, tokenizer)
     _load_weights(model, checkpoint, content)
@@ -110,7 +112,7 @@ def _load_weights(model: Any, checkpoint: Checkpoint, content: Any) -> None:
         return ModelError(f"{path}: does not fit {architecture}: {first_line(error):.300}")
 
     with foreign(why_not):  # open_clip's conversions assume a checkpoint of theirs and may raise anything
-        library.load_weights(model, tensors)
+        library.load_weights(model, tensors, path)
 
 
 def _shapes(model: Any) -> dict[str, tuple[int, ...]]:

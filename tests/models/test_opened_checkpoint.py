@@ -237,11 +237,11 @@ def test_a_mapped_file_that_changes_while_weights_are_copied(
     (save_file if suffix == ".safetensors" else torch.save)(random_model().state_dict(), path)
     time.sleep(0.05)
 
-    def copy_late(model: Any, tensors: Any) -> None:
+    def copy_late(model: Any, tensors: Any, origin: Path) -> None:
         with path.open("r+b") as file:
             file.seek(-64, os.SEEK_END)
             file.write(b"\1")
-        copy(model, tensors)
+        copy(model, tensors, origin)
 
     monkeypatch.setattr(library, "load_weights", copy_late)
     with pytest.raises(ModelError, match="changed since it was opened"):

@@ -11,7 +11,7 @@ import torch
 
 from clipeval import machine
 from clipeval.errors import ModelError, first_line, foreign
-from clipeval.models import weights
+from clipeval.models import assembly, weights
 from clipeval.models.base import Tokenized
 from clipeval.models.transformers import library
 from clipeval.models.transformers.checkpoint import TransformersCheckpoint
@@ -32,7 +32,7 @@ def load(checkpoint: TransformersCheckpoint, *, device: str, precision: str) -> 
         named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
         if not named or not all(isinstance(value, torch.Tensor) for value in content.values()):
             raise ModelError(f"{path}: not a dictionary of tensors by name, as weights files of transformers are.")
-        tensors |= content
+        tensors |= assembly.own_copies(content, path)
     _check_size(checkpoint, tensors, where)
     model, unused = library.loaded(checkpoint.pieces.config, checkpoint.kind, tensors, where)
     del tensors

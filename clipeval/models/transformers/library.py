@@ -111,8 +111,6 @@ def loaded(config: Any, kind: Kind, tensors: dict[str, torch.Tensor], where: str
     unused = sorted(name for name in info["unexpected_keys"] if not name.endswith(_HARMLESS))
     if layers := [name for name in unused if {"layers", "layer"} & set(name.split("."))]:
         raise ModelError(f"{where}: has {few(map(repr, layers), 3)}: more layers than its config.json says.")
-    for tensor in (*model.parameters(), *model.buffers()):  # what is mapped would change with its file
-        tensor.data = tensor.data.clone()
     return model.eval().requires_grad_(False), unused
 
 
