@@ -330,7 +330,12 @@ class _History:
         everything that decides its values."""
         checkpoint, dataset = self._checkpoints[cell.model.name], self._shelf.open(cell.dataset)
         covered = cell.model.kind in ("tag", "file", "hf", "trained") and "train" not in cell.task.needs
-        if not covered or isinstance(checkpoint, ClipevalError) or not isinstance(dataset, Dataset):
+        if (
+            not covered
+            or cell.measure.metric
+            or isinstance(checkpoint, ClipevalError)
+            or not isinstance(dataset, Dataset)
+        ):
             return None
         info, prompts = checkpoint.info, dataset.prompts
         if record.rows[0].get("arch", info.arch) != info.arch:
