@@ -384,6 +384,7 @@ def _reason(problem: Any, model_at: Callable[[list[Any]], type[BaseModel]], loca
     kind = _KINDS.get(problem["type"])
     if kind is None:
         reason: str = problem["msg"].replace("Tuple", "The list").replace(" after validation", "")
+        reason = reason.removeprefix("Value error, ")
         return reason[0].lower() + reason[1:]
     if problem["type"] == "model_type":
         kind += f" with the keys {', '.join(_user_keys(model_at(location)))}"

@@ -33,7 +33,7 @@ def _list_tasks(config: Any) -> list[dict[str, Any]]:
             **{"main_metric": t.main_metric, "metrics": list(t.metrics)},
             "package": t.extension.package if t.extension else "",
         }
-        for t in (*TASKS.values(), *(other for other in brought() if other.name not in TASKS))
+        for t in (*TASKS.values(), *brought())
     ]
 
 

@@ -57,6 +57,10 @@ def test_one_line_adds_a_data_set(write):
         ("a: [1\n", "benchmarks.yaml:2:1: not valid YAML"),
         ("a: &x [1]\nb: *x", "aliases"),
         ("a: !!python/object/apply:os.system ['false']", "could not determine a constructor"),
+        ("datasets: {d: {spec: x, metadata: region}}", r"datasets\.d\.metadata: expected a list: \[region\]"),
+        ("datasets: {d: {spec: x, metadata: [a, b, a]}}", r"datasets\.d\.metadata: a field is named twice"),
+        ("datasets: {d: {spec: x, metadata: []}}", r"datasets\.d\.metadata: the list should have at least 1 item"),
+        ("datasets: {d: {spec: x, metadata: [a, no]}}", r"datasets\.d\.metadata\[1\]: expected text \(found false\)"),
     ],
 )
 def test_wrong_files_name_the_place(write, text, message):

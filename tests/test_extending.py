@@ -288,6 +288,7 @@ def spoils(inputs):
     return {"numbers": np.float32(0.25), "whole": np.int64(-3)}
 no_function = 3
 """
+LEAVING = "import sys\nprint('{')\nsys.exit(3)\n"
 MESSAGES = {
     "raises": r"raises: odd_tasks:raises of odd-tasks 2 failed: KeyError: 'a\\nb'",
     "leaves": r"failed: RuntimeError: it asked to end the program \(5\)",
@@ -304,6 +305,7 @@ MESSAGES = {
     "words": r"failed: TypeError: texts\(\) takes a list of texts",
     "no_function": r"odd_tasks:no_function of odd-tasks 2 is no function",
     "absent": r"odd_tasks:absent of odd-tasks 2 cannot be imported: module 'odd_tasks' has no attribute 'absent'",
+    "leaving": r"leaving: odd_leaving:run of odd-tasks 2 failed: RuntimeError: it asked to end the program \(3\)",
     "elsewhere": r"odd_elsewhere:run of odd-tasks 2 cannot be imported: No module named 'odd_elsewhere'",
 }
 
@@ -312,8 +314,10 @@ MESSAGES = {
 def odd(outside):
     package = outside("odd-tasks", version="2")
     (package.root / "odd_tasks.py").write_text(ODD)
+    (package.root / "odd_leaving.py").write_text(LEAVING)
     names = [*MESSAGES, "prints", "spoils"]
     addresses = {name: f"odd_tasks:{name}" for name in names} | {"elsewhere": "odd_elsewhere:run"}
+    addresses["leaving"] = "odd_leaving:run"
     package.points = {"clipeval.tasks": addresses, "clipeval.metrics": {}}
     package.install()
     return package
@@ -411,6 +415,8 @@ def test_built_in_names_win_and_two_of_a_name_are_refused(outside, streets, tmp_
     package.install()
     path = configured(tmp_path, root, main_metric="acc1")
     assert command("clipeval", "run", "-c", path, "-m", checkpoint, "-o", tmp_path / "out")[0] == 0
+    _, out, _ = command("clipeval", "list", "tasks", "--json")
+    assert not any(row["package"] for row in json.loads(out))
     other = outside("odd-others")
     other.points = {"clipeval.tasks": {"twice": "odd_others:run"}, "clipeval.metrics": {"acc1": "odd_others:run"}}
     package.points["clipeval.tasks"]["twice"] = "odd_names:run"

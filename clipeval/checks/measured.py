@@ -13,7 +13,7 @@ from clipeval.results.ledger import Ledger, Row
 from clipeval.results.outcomes import Shelf
 from clipeval.results.reading import read_results, typed
 from clipeval.results.schema import SAMPLES
-from clipeval.results.suites import SuiteRequest
+from clipeval.results.suites import SEVERAL_TASKS, SuiteRequest
 from clipeval.stats.paired import NotPairedError, Scored
 from clipeval.tasks import TASKS
 
@@ -71,7 +71,7 @@ def key_of(row: Row) -> Key:
     """What is measured: rows of two checkpoints with equal keys are compared. The seed matters where it draws training
     images."""
     task = str(row["task"])
-    seeded = task not in TASKS or "train" in TASKS[task].needs
+    seeded = "train" in TASKS[task].needs if task in TASKS else task != SEVERAL_TASKS
     return row["dataset"], task, row["metric"], row["shots"], row["seed"] if seeded else None, row["protocol"]
 
 

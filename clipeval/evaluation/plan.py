@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from clipeval import datasets, digest, extensions, identity, models, vocabulary
+from clipeval import datasets, digest, identity, models, vocabulary
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError, suggest
+from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
+from clipeval.evaluation.words import require_metrics, require_tasks
 from clipeval.identity import CheckpointIdentity, DatasetIdentity, Measure
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
@@ -133,8 +134,8 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     specs = models.resolve(request.models, config, allow_python=options.allow_python)
     selection = datasets.resolve(request.datasets or config.own_datasets, config)
     tasks = list(dict.fromkeys(named(word) for word in request.tasks))
-    _require_tasks(config)
-    _require_metrics(config, selection.datasets, tasks)
+    require_tasks(config)
+    require_metrics(config, selection.datasets, tasks)
     if not specs:
         raise UsageError(
             "no model given: name one with -m, for example: -m ViT-B-32,laion2b_s34b_b79k (all: clipeval list models)"
@@ -172,31 +173,6 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
 def _averages(config: Config, names: Sequence[str], tasks: Collection[TaskSpec]) -> Iterator[suites.SuiteRequest]:
     trained = [task.name for task in tasks if "train" in task.needs]
     return suites.requests(config, names, sorted(task.name for task in tasks), trained)
-
-
-def _require_tasks(config: Config) -> None:
-    """Raises UsageError for a task in the configuration that is none, with its place."""
-    for name, entry in config.datasets.items():
-        for number, word in enumerate(entry.tasks or ()):
-            try:
-                named(word)
-            except UsageError as error:
-                raise UsageError(f"{config.path}: datasets.{name}.tasks[{number}]: {error}") from error
-
-
-def _require_metrics(config: Config, entries: Mapping[str, DatasetEntry], tasks: Sequence[TaskSpec]) -> None:
-    """Raises UsageError for a main metric that nothing gives, with its place: it would be missing in silence. What a
-    task of another package gives nobody knows before."""
-    for name, entry in entries.items():
-        if entry.main_metric is None or entry.main_metric in vocabulary.METRICS:
-            continue
-        known = {*vocabulary.METRICS, *extensions.named("clipeval.metrics")}
-        own = [*tasks, *(named(word) for word in entry.tasks or ())]
-        if entry.main_metric not in known and not any(task.extension for task in own):
-            raise UsageError(
-                f"{config.path}: datasets.{name}.main_metric: '{entry.main_metric}' is no metric of a task, and no "
-                f"package brings it.{suggest(entry.main_metric, known)} See: clipeval list tasks"
-            )
 
 
 def _identified(spec: ModelSpec, offline: bool) -> Opened:
@@ -330,7 +306,12 @@ class _History:
         everything that decides its values."""
         checkpoint, dataset = self._checkpoints[cell.model.name], self._shelf.open(cell.dataset)
         covered = cell.model.kind in ("tag", "file", "hf", "trained") and "train" not in cell.task.needs
-        if not covered or isinstance(checkpoint, ClipevalError) or not isinstance(dataset, Dataset):
+        if (
+            not covered
+            or cell.measure.metric
+            or isinstance(checkpoint, ClipevalError)
+            or not isinstance(dataset, Dataset)
+        ):
             return None
         info, prompts = checkpoint.info, dataset.prompts
         if record.rows[0].get("arch", info.arch) != info.arch:

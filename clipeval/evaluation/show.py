@@ -29,8 +29,8 @@ def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Pat
     shown = [row for row in rows if row["model"] in models and (row["dataset"] in datasets or is_suite(row))]
     for task in dict.fromkeys(row["task"] for row in shown):
         of_task = [row for row in shown if row["task"] == task and row["status"] in WITH_VALUE]
-        if of_task:
-            console.out().print(_task_table(task, of_task))
+        for alike in _sharing_metrics(of_task):
+            console.out().print(_task_table(task, alike))
     troubles: dict[tuple[str, ...], list[str]] = {}
     for row in shown:
         known = row["status"] == "failed" and (row["model"], row["dataset"], row["task"]) in told
@@ -50,6 +50,18 @@ def failures(failed: Sequence[tuple[Any, Exception]]) -> Iterator[str]:
         labels.setdefault(str(error), []).append(cell.label)
     for reason, found in labels.items():
         yield f"not measured: {few(dict.fromkeys(found), 3)}: {reason}"
+
+
+def _sharing_metrics(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows in groups that have no metric in common, in order of their first rows: a table each."""
+    groups: list[tuple[set[str], set[str]]] = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        metrics = {row["metric"] for row in rows if row["dataset"] == dataset}
+        sharing = [group for group in groups if group[0] & metrics]
+        groups = [group for group in groups if group not in sharing]
+        groups.append((metrics.union(*(of for of, _ in sharing)), {dataset}.union(*(names for _, names in sharing))))
+    found = [[row for row in rows if row["dataset"] in names] for _, names in groups]
+    return sorted(found, key=lambda alike: rows.index(alike[0]))
 
 
 def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:

@@ -16,6 +16,8 @@ from clipeval.results.schema import WITH_VALUE
 COMPOUND_METRICS = {name: metric.mean_of for name, metric in vocabulary.METRICS.items() if metric.mean_of}
 """Metrics that are the mean of several rows of the table."""
 
+SEVERAL_TASKS = "zeroshot"
+"""The task of averages over data sets of several tasks."""
 _GROUP = ("model", "shots", "seed", "protocol", "limit", "precision")
 _SHARED = (
     *(*_GROUP, "task", "prompts", "checkpoint_identity", *ModelInfo.__dataclass_fields__),
@@ -33,7 +35,7 @@ class SuiteRequest:
     metric: str
     members: tuple[tuple[str, str], ...]
     tasks: tuple[str, ...]
-    """The tasks whose rows are averaged; several for suites that mix tasks, whose rows then have task ``zeroshot``."""
+    """The tasks whose rows are averaged; of suites that mix them several, whose rows are then of ``SEVERAL_TASKS``."""
 
     def to_json(self) -> dict[str, Any]:
         """The request as JSON values, for the ledger."""
@@ -107,7 +109,7 @@ def _average(suite: SuiteRequest, group: dict[tuple[str, str], Row]) -> Row:
         "n": len(members) - len(missing),
     }
     if len(suite.tasks) != 1:
-        row["task"] = "zeroshot"
+        row["task"] = SEVERAL_TASKS
     failed = row | {"value": math.nan, "status": "error"}
     if mixed := _mixture(counted):
         nothing = dict.fromkeys(("checkpoint_identity", *ModelInfo.__dataclass_fields__))

@@ -91,27 +91,26 @@ _SPECS = (
     TaskSpec("association", "", 1, ("cues",)),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
+_NAMES = {spec.short: spec for spec in _SPECS if spec.short} | TASKS
 
 
 def named(word: str) -> TaskSpec:
     """The task that ``word`` names, by its name or its short name, of this or another package. Raises UsageError with
     the names there are."""
-    names = {spec.short: spec for spec in _SPECS if spec.short} | TASKS
-    if word in names:
-        return names[word]
-    others = [spec for spec in brought() if spec.name not in names]
-    for spec in others:
-        if spec.name == word:
-            return spec
-    listed = ", ".join(f"{spec.name} ({spec.short})" if spec.short else spec.name for spec in (*_SPECS, *others))
-    choices = [*names, *(spec.name for spec in others)]
-    raise UsageError(f"'{word}' is not a task.{suggest(word, choices)} Tasks: {listed}.")
+    if word in _NAMES:  # others are not looked for
+        return _NAMES[word]
+    others = {spec.name: spec for spec in brought()}
+    if word in others:
+        return others[word]
+    specs = (*_SPECS, *others.values())
+    listed = ", ".join(f"{spec.name} ({spec.short})" if spec.short else spec.name for spec in specs)
+    raise UsageError(f"'{word}' is not a task.{suggest(word, [*_NAMES, *others])} Tasks: {listed}.")
 
 
 def brought() -> list[TaskSpec]:
-    """The tasks of other packages."""
+    """The tasks of other packages, but for those whose names mean another here."""
     found = extensions.named("clipeval.tasks").values()
-    return [TaskSpec(other.name, "", other.package, (), extension=other) for other in found]
+    return [TaskSpec(own.name, "", own.package, (), extension=own) for own in found if own.name not in _NAMES]
 
 
 def canonical_name(word: str) -> str:

@@ -68,9 +68,8 @@ class ForeignTask:
 
     def run(self, inputs: Inputs) -> TaskResult:
         """Measure one cell. Raises MetricError for whatever the function raises and for what are no finite values."""
-        function = self.extension.function(MetricError)
         with _called(self.extension):
-            found = function(GivenInputs(inputs))
+            found = self.extension.function(MetricError)(GivenInputs(inputs))
         if not isinstance(found, Mapping) or not found:
             raise MetricError(f"{_who(self.extension)} gave {found!r:.80} and not {{metric: value}}.")
         if len(found) > _MOST_METRICS:
@@ -92,7 +91,8 @@ def score(
     The interval is a bootstrap over samples, of draws on which the function gives a value; NaN where half of them have
     none, or there are more than four million scores. Raises MetricError for whatever the function raises.
     """
-    function = extension.function(MetricError)
+    with _called(extension):
+        function = extension.function(MetricError)
 
     def value_of(rows: np.ndarray) -> float:
         own = {field: values[rows] for field, values in (metadata or {}).items()}

@@ -19,6 +19,7 @@ from loopback_hub import Hub
 from loopback_hub.datasets import npy, tar
 from PIL import Image
 
+import clipeval
 from clipeval import config, models
 from clipeval.results.suites import is_suite
 from clipeval.tasks import TASKS
@@ -207,21 +208,23 @@ def by_group(hits: Any, groups: Any) -> dict[Any, float]:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, dict[str, StandIn], Path, Any]:
-    """The table of all 40 stand-ins, their specs those of the catalogue, their sizes not checked."""
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, dict[str, StandIn], Path, list[Path]]:
+    """The table of all 40 stand-ins, their specs those of the catalogue, their sizes not checked; and the results
+    folders of this checkpoint and of another one."""
     folder = tmp_path_factory.mktemp("datacomp")
     stand_ins = {name: StandIn(name, number) for number, name in enumerate(NAMES)}
     entries = {name: CATALOGUE.datasets[name].model_dump(mode="json", exclude={"n"}) for name in NAMES}
     (folder / "b.yaml").write_text(yaml.safe_dump({"datasets": entries}))
-    checkpoint = tiny_checkpoint(folder / "t.pt", 5)
+    checkpoints = [tiny_checkpoint(folder / f"{seed}.pt", seed) for seed in (5, 6)]
+    folders = [folder / "out", folder / "other"]
     with Hub(folder) as hub:
         for stand_in in stand_ins.values():
             stand_in.push(hub)
         words = [word for name in (*SUITES, *FACES) for word in ("-d", name)]
-        first = ["run", "-c", folder / "b.yaml", "-m", checkpoint, "-o", folder / "out"]
-        done = hub.run(*first, *words)
-        assert done.returncode == 0, done.stderr
-        return pd.read_parquet(folder / "out/results.parquet"), stand_ins, checkpoint, hub
+        for checkpoint, out in zip(checkpoints, folders, strict=True):
+            done = hub.run("run", "-c", folder / "b.yaml", "-m", checkpoint, "-o", out, *words)
+            assert done.returncode == 0, done.stderr
+    return pd.read_parquet(folders[0] / "results.parquet"), stand_ins, checkpoints[0], folders
 
 
 def test_every_main_metric_is_that_of_plain_loops(measured):
@@ -291,3 +294,15 @@ def test_rows_say_what_they_rest_on(measured):
     }
     within = (table["ci_low"] <= table["value"] + 1e-12) & (table["value"] <= table["ci_high"] + 1e-12)
     assert within.all(), table[~within][["dataset", "metric", "value", "ci_low", "ci_high"]]
+
+
+def test_two_checkpoints_are_compared_on_every_metric(measured):
+    _, _, _, folders = measured
+    cells = clipeval.check(folders[1], folders[0]).cells
+    tests = {(cell.dataset, cell.metric): cell.test for cell in cells}
+    averages = {(suite, "acc1" if suite == "datacomp_shifts" else "main_metric") for suite in SUITES}
+    untested = {pair for pair, test in tests.items() if not test}
+    assert untested == set(), "each of them has outcomes per sample"
+    assert averages <= set(tests)
+    assert tests["wilds/fmow", "acc_worst_region"] == "paired bootstrap"
+    assert tests["fairness/fairface", "toxicity_crime_avg"] == "exact McNemar"

@@ -528,3 +528,14 @@ def test_an_earlier_ledger_is_read_and_kept_where_it_says_enough(zoo, run, monke
     put(zoo, "b")
     run()
     assert measured == ["classification"], "other weights are other weights, whatever the formula"
+
+
+def test_an_earlier_ledger_does_not_have_what_a_main_metric_asks_for_now(zoo, run):
+    put(zoo, "a")
+    run()
+    as_version_one(zoo)
+    asking = zoo / "asking.yaml"
+    asking.write_text(f"datasets: {{colours: {{spec: 'folder:{zoo}/colours', main_metric: F1-macro_all}}}}")
+    code, frame, _ = run("-c", asking, data="colours")
+    assert code == 0
+    assert set(frame.metric) == {"acc1", "acc5", "mean_per_class_recall", "F1-macro_all"}

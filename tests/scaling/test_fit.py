@@ -176,6 +176,12 @@ def test_a_metric_without_a_default_must_be_named():
     assert fit(table().assign(metric="f1"), bootstrap=200).fits["metric"].unique() == ["f1"]
 
 
+def test_a_metric_that_a_data_set_has_asked_for_stands_for_it():
+    both = pd.concat([table(), table().assign(metric="acc_worst_region")])
+    assert fit(both, bootstrap=200).fits["metric"].unique() == ["acc_worst_region"]
+    assert fit(both, metric="acc1", bootstrap=200).fits["metric"].unique() == ["acc1"]
+
+
 def test_a_metric_that_is_better_when_lower_is_refused():
     with pytest.raises(MeasureError, match="better when lower"):
         fit(table().assign(higher_is_better=False))
