@@ -127,6 +127,14 @@ class LinearProbeEntry(_TrainingEntry):
     protocol: Literal["default", "cherti2023"] = "default"
 
 
+class KnnProbeEntry(_TrainingEntry):
+    """Settings of the knn_probe task: how the ``k`` closest training images vote, ``default`` by their cosine as in
+    DINO (Caron et al. 2021), ``majority`` alike."""
+
+    protocol: Literal["default", "majority"] = "default"
+    k: int = Field(20, gt=0, le=10_000)
+
+
 class FinetuneEntry(_TrainingEntry):
     """Settings of the finetune task."""
 
@@ -138,6 +146,7 @@ class TasksEntry(_Frozen):
     """Settings per task."""
 
     linear_probe: LinearProbeEntry = LinearProbeEntry()
+    knn_probe: KnnProbeEntry = KnnProbeEntry()
     finetune: FinetuneEntry = FinetuneEntry()
 
 
@@ -395,6 +404,7 @@ def _model_at(location: list[Any]) -> type[BaseModel]:
         "rules": RuleEntry,
         "tasks": TasksEntry,
         "linear_probe": LinearProbeEntry,
+        "knn_probe": KnnProbeEntry,
         "finetune": FinetuneEntry,
     }
     return kinds[location[0]]

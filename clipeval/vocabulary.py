@@ -96,6 +96,7 @@ TASKS: dict[str, Task] = {
         Task("zeroshot_classification", "Zero-shot classification", ("acc1",), "zero-shot-image-classification"),
         Task("zeroshot_retrieval", "Zero-shot retrieval", _BOTH, "zero-shot-retrieval"),
         Task("linear_probe", "Linear probe", ("acc1",), "image-classification"),
+        Task("knn_probe", "k-nearest-neighbour probe", ("acc1",), "image-classification"),
         Task("finetune", "End-to-end fine-tuning", ("acc1",), "image-classification"),
         Task("image_caption_selection", "Image-caption selection", ("text_acc",)),
     )
