@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,3 +36,26 @@ class LoadedDataset(Dataset):
     def image(self, index: int) -> Image.Image:
         """Decode one image. Raises DataError that names the sample when it is missing, corrupt or truncated."""
         return self.read(index)
+
+
+def some_rows(dataset: LoadedDataset, rows: np.ndarray, **changed: Any) -> LoadedDataset:
+    """The samples at ``rows``, in their order; ``changed`` are the attributes that are not those of these samples."""
+    kept: dict[str, Any] = {"ids": [dataset.ids[row] for row in rows.tolist()], "read": _Rows(dataset.read, rows)}
+    for name in ("labels", "groups", "metadata"):
+        values = getattr(dataset, name)
+        kept[name] = None if values is None else values[rows]
+    for name in ("captions", "choices", "digests"):
+        values = getattr(dataset, name)
+        kept[name] = None if values is None else [values[row] for row in rows.tolist()]
+    return replace(dataset, **kept | changed)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The images of some rows."""
+
+    read: Callable[[int], Image.Image]
+    rows: np.ndarray
+
+    def __call__(self, index: int) -> Image.Image:
+        return self.read(int(self.rows[index]))

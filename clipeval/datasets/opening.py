@@ -31,6 +31,7 @@ _KEYS_OF_SCHEMES = {
     "image_key": ("hf",),
     "label_key": ("hf",),
     "caption_key": ("hf",),
+    "choice_keys": ("hf",),
 }
 
 Adapter = Callable[[str, str, str, DatasetEntry, bool], LoadedDataset]
@@ -63,6 +64,8 @@ def open_dataset(name: str, entry: DatasetEntry, split: str | None = None, *, of
 
 
 def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> LoadedDataset:
+    if entry.unavailable:
+        raise DataError(f"{name} cannot be measured: {entry.unavailable.rstrip('.')}.")
     scheme, reference = split_spec(entry.spec)
     if "\0" in split:
         raise UsageError(f"{name}: '{split:.80}' is no name of a split.")

@@ -146,9 +146,10 @@ def _translated(dataset_name: str, language: str, classes: Sequence[str] | None)
     """CLIP_benchmark's class names in a language. Raises DataError where it has none, or not as many."""
     names = _lookup("classnames", dataset_name, language)
     if names is None:
+        there = ", ".join(languages_of(dataset_name.removesuffix(f"@{language}")))
         raise DataError(
-            f"{dataset_name}: CLIP_benchmark has no class names of it in the language '{language}'. Leave out the "
-            "language, or give the names in a file: prompts:"
+            f"{dataset_name}: CLIP_benchmark has no class names of it in the language '{language}', only in: {there}. "
+            "Or give the names in a file: prompts:"
         )
     if classes is not None and len(names) != len(classes):
         raise DataError(
@@ -185,21 +186,40 @@ def _lookup(kind: str, dataset_name: str, language: str) -> list[str] | None:
     return None
 
 
-@cache
 def _packaged(language: str, kind: str) -> dict[str, Any]:
     """One of CLIP_benchmark's data files, found without importing it (its imports take seconds)."""
-    package = importlib.util.find_spec("clip_benchmark")
-    assert package is not None
-    assert package.submodule_search_locations
-    folder = Path(package.submodule_search_locations[0]) / "datasets"
-    file = folder / f"{language}_{kind}.json"
-    if not file.is_file():
-        languages = sorted(path.name.split("_")[0] for path in folder.glob(f"*_{kind}.json"))
+    languages = _languages(kind)
+    if language not in languages:
         raise DataError(
             f"CLIP_benchmark has no class names in the language '{language}'.{suggest(language, languages)} "
             f"It has: {', '.join(languages)}."
         )
-    return dict(json.loads(file.read_text("utf-8")))
+    return packaged_file(f"{language}_{kind}.json")
+
+
+def languages_of(dataset_name: str) -> list[str]:
+    """The languages that CLIP_benchmark can classify a data set in; English always."""
+    others = [code for code in _languages("classnames") if code != "en"]
+    return ["en", *(code for code in others if _lookup("classnames", dataset_name, code) is not None)]
+
+
+def _languages(kind: str) -> list[str]:
+    return sorted(path.name.split("_")[0] for path in packaged_folder().glob(f"*_{kind}.json"))
+
+
+@cache
+def packaged_folder() -> Path:
+    """Where CLIP_benchmark keeps its class names, without importing it."""
+    package = importlib.util.find_spec("clip_benchmark")
+    assert package is not None
+    assert package.submodule_search_locations
+    return Path(package.submodule_search_locations[0]) / "datasets"
+
+
+@cache
+def packaged_file(name: str) -> dict[str, Any]:
+    """The content of one of CLIP_benchmark's JSON files."""
+    return dict(json.loads((packaged_folder() / name).read_text("utf-8")))
 
 
 def _corrected(classes: Sequence[str]) -> list[str]:

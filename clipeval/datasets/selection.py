@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from clipeval import digest
 from clipeval.config import Config, DatasetEntry
-from clipeval.errors import UsageError, suggest
+from clipeval.errors import UsageError, few, suggest
 from clipeval.paths import with_home
 from clipeval.remote.origin import public
 
@@ -75,13 +75,12 @@ def _resolve(words: Sequence[str], config: Config) -> Selection:
     chosen: dict[str, DatasetEntry] = {}
     suites: list[str] = []
     for word in words:
-        if word in config.suites and word not in config.datasets:
+        if _is_suite(word, config):
             suites.append(word)
             named = _suite_members(word, config)
-        elif word in config.datasets:
-            named = {word: config.datasets[word]}
         else:
-            named = _from_spec(word, config)
+            entry = _entry(word, config)
+            named = _from_spec(word, config) if entry is None else {word: entry}
         for name, entry in named.items():
             split_spec(entry.spec)
             if chosen.setdefault(name, entry) != entry:
@@ -123,15 +122,35 @@ def refuse_commands(text: str, where: str) -> None:
             )
 
 
+def _entry(name: str, config: Config) -> DatasetEntry | None:
+    """The entry of a data set, or of one in a language. Raises UsageError for a language that it is not there in."""
+    entry = config.dataset(name)
+    if entry and entry.languages and name not in config.datasets and entry.language not in entry.languages:
+        base, _, language = name.rpartition("@")
+        close = suggest(language, entry.languages)
+        raise UsageError(
+            f"{base} is not there in the language '{language:.80}'.{close} It is in: {few(entry.languages)}."
+        )
+    return entry
+
+
+def _is_suite(word: str, config: Config) -> bool:
+    """A word that names both is the data set, unless the suite is that data set in all its languages."""
+    if word not in config.suites:
+        return False
+    return word not in config.datasets or all(name.startswith(f"{word}@") for name in config.members(word))
+
+
 def _suite_members(suite: str, config: Config) -> dict[str, DatasetEntry]:
     members = {}
-    for index, name in enumerate(config.suites[suite].members):
-        if name not in config.datasets:
+    for index, name in enumerate(config.members(suite)):
+        entry = _entry(name, config)
+        if entry is None:
             raise UsageError(
                 f"{config.path}: suites.{suite}.members[{index}]: '{name}' is not a data set of this file."
                 f"{suggest(name, config.datasets)} See: clipeval list datasets"
             )
-        members[name] = config.datasets[name]
+        members[name] = entry
     return members
 
 
@@ -146,10 +165,11 @@ def _from_spec(word: str, config: Config) -> dict[str, DatasetEntry]:
     scheme, reference = split_spec(word)
     name = _name(scheme, reference, config)
     facts: dict[str, object] = {"spec": word}
-    if scheme in ("clip_benchmark", "builtin") and name in config.datasets:  # the same data by another way
-        facts |= config.datasets[name].model_dump(include=_FACTS_OF_THE_DATA)
-    if scheme == "builtin" and name in config.datasets:
-        facts["fingerprint"] = config.datasets[name].fingerprint
+    known = _entry(name, config) if scheme in ("clip_benchmark", "builtin") else None
+    if known is not None:  # the same data by another way
+        facts |= known.model_dump(include=_FACTS_OF_THE_DATA)
+    if scheme == "builtin" and known is not None:
+        facts["fingerprint"] = known.fingerprint
     if scheme == "clip_benchmark":
         facts |= _NATIVE_SPLITS.get(reference, {})
     return {name: DatasetEntry.model_validate(facts)}

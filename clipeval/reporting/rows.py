@@ -74,7 +74,8 @@ def _final(rows: pd.DataFrame) -> np.ndarray:
 
 def main_metrics(task: str, dataset: str, there: Sequence[str], config: Config) -> list[str]:
     """The metrics out of ``there`` that stand for a task on a data set: one, or both directions of retrieval."""
-    own = config.datasets[dataset].main_metric if dataset in config.datasets else None
+    entry = config.dataset(dataset)
+    own = entry.main_metric if entry else None
     if task not in ("zeroshot_retrieval",) and own in there:
         return [str(own)]
     found = [metric for metric in vocabulary.task(task).main if metric in there]

@@ -49,9 +49,10 @@ class SuiteRequest:
 def requests(config: Config, names: Sequence[str], tasks: Sequence[str]) -> Iterator[SuiteRequest]:
     """The averages that the suites ``names`` of a configuration ask for, of rows of ``tasks``."""
     for name in names:
-        suite = config.suites[name]
-        main = tuple((member, config.datasets[member].main_metric or "acc1") for member in suite.members)
-        lists = [(metric, tuple((member, metric) for member in suite.members)) for metric in suite.metric]
+        suite, names_of_sets = config.suites[name], config.members(name)
+        entries = {member: config.dataset(member) for member in names_of_sets}
+        main = tuple((member, (entry.main_metric if entry else None) or "acc1") for member, entry in entries.items())
+        lists = [(metric, tuple((member, metric) for member in names_of_sets)) for metric in suite.metric]
         for metric, members in lists or [("main_metric", main)]:
             kinds = {_is_retrieval(metric) for _, metric in members}
             if len(kinds) > 1:
