@@ -99,6 +99,14 @@ def run(
     keep_weights: Annotated[
         str, typer.Option(help="no: remove what this run has fetched of a checkpoint after its last cell.")
     ] = "yes",
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Prompts of all classification sets: default, clip_benchmark, or a JSON file, of ours or with "
+            "CLIP_benchmark's class names, templates or prompts by data set.",
+        ),
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show each cell with its state and cost; measure nothing.")
     ] = False,
@@ -131,7 +139,7 @@ def run(
         keep_weights=words.yes_or_no("--keep-weights", keep_weights),
     )
     asked = {"models": model or [], "datasets": dataset or [], "tasks": task or []}
-    request = Request(config=configuration.load(config), options=options, **asked)
+    request = Request(config=configuration.load(config), options=options, prompts=prompts, **asked)
     if plan:
         cells, bugs = runner.dry_run(request)
         show_json(cells) if as_json else show.print_plan(cells)

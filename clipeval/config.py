@@ -88,7 +88,7 @@ class DatasetEntry(_Frozen):
     """Known content of ``split``, as the results table has it (``dataset_fingerprint``); other content is an error."""
     chance: float | None = Field(None, ge=0, le=1)
     prompts: str | None = None
-    """Prompt set: ``default``, ``clip_benchmark``, or a path to a JSON file {"classes": [...], "templates": [...]}."""
+    """Prompt set: ``default``, ``clip_benchmark``, or the path of a JSON file (``datasets/prompt_files.py``)."""
     language: str = "en"
     languages: tuple[str, ...] = ()
     """Languages that the set is there in; none given: those of CLIP_benchmark's class names, as far as it has any."""

@@ -90,9 +90,9 @@ def unidentified_cell_id(
     return digest.of_value(["unidentified", list(names), *known, asdict(measure)])[:32]
 
 
-def prompts_digest(classes: Sequence[str], templates: Sequence[str]) -> str:
-    """The digest of class names and templates in their order."""
-    return digest.of_value([list(classes), list(templates)])
+def prompts_digest(classes: Sequence[str], wording: Sequence[str | Sequence[str]]) -> str:
+    """The digest of class names and templates, or the prompts of each class, in their order."""
+    return digest.of_value([list(classes), list(wording)])
 
 
 def train_fingerprint(fingerprints: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from clipeval import digest
 from clipeval.config import Config, DatasetEntry
+from clipeval.datasets.prompts import is_file, read_file
 from clipeval.errors import UsageError, few, suggest
 from clipeval.paths import with_home
 from clipeval.remote.origin import public
@@ -57,6 +58,15 @@ class Selection:
 
     datasets: dict[str, DatasetEntry]
     suites: tuple[str, ...]
+
+    def with_prompts(self, prompts: str | None) -> Selection:
+        """The same with this prompt set in place of what each entry says; None: as they are. Raises UsageError."""
+        if prompts is None:
+            return self
+        if is_file(prompts):
+            read_file(prompts)
+        entries = {name: entry.model_copy(update={"prompts": prompts}) for name, entry in self.datasets.items()}
+        return Selection(entries, self.suites)
 
 
 def resolve(words: Sequence[str], config: Config) -> Selection:

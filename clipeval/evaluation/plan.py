@@ -125,7 +125,7 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     """
     config, options = request.config, request.options
     specs = models.resolve(request.models, config)
-    selection = datasets.resolve(request.datasets or config.own_datasets, config)
+    selection = datasets.resolve(request.datasets or config.own_datasets, config).with_prompts(request.prompts)
     tasks = [TASKS[canonical_name(word)] for word in dict.fromkeys(request.tasks)]
     _require_tasks(config)
     if not specs:
@@ -316,7 +316,7 @@ class _History:
             "split": cell.entry.split,
             "other_splits": None,
             "fingerprint": dataset.fingerprint,
-            "prompts": digest.of_value([prompts.classes, prompts.templates]) if prompts else None,
+            "prompts": digest.of_value([prompts.classes, prompts.wording]) if prompts else None,
             "task": [cell.task.name, cell.task.version],
             **{name: getattr(cell, name) for name in ("shots", "seed", "protocol", "limit", "precision")},
         }

@@ -60,6 +60,7 @@ def run(
     rerun: str = "missing",
     offline: bool = False,
     keep_weights: bool = True,
+    prompts: str | None = None,
 ) -> pd.DataFrame:
     """Evaluate checkpoints on data sets and return the tidy table of the results folder ``out``.
 
@@ -84,7 +85,7 @@ def run(
         keep_weights=keep_weights,
     )
     asked = {"models": _words(models), "datasets": _words(datasets), "tasks": _words(tasks)}
-    request = Request(config=configuration.load(config), options=options, **asked)
+    request = Request(config=configuration.load(config), options=options, prompts=prompts, **asked)
     return to_frame(execute(request, quiet=True).rows)
 
 

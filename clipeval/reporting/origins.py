@@ -50,6 +50,8 @@ def command(row: dict[str, Any]) -> str | None:
     trains = row["task"] in TASKS and "train" in TASKS[row["task"]].needs
     if trains and math.isnan(number(row["shots"])):
         parts += ["--shots", "full"]
+    if text(row["prompts"]) == "clip_benchmark":
+        parts += ["--prompts", "clip_benchmark"]
     if precision := text(row["precision"]):
         parts += ["--precision", precision]
     return shlex.join(parts)
