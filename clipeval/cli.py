@@ -321,18 +321,25 @@ def import_(
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="models|datasets|suites|tasks")],
+    word: Annotated[
+        str, typer.Argument(metavar="[WORD]", help="Show those whose name, family, source or the like holds it.")
+    ] = "",
     config: ConfigFile = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List what can be named on the command line."""
     from clipeval import config as configuration
     from clipeval import tables
-    from clipeval.lists import LISTS
+    from clipeval.lists import LISTS, holding, of_packages
 
     if what not in LISTS:
         raise UsageError(f"clipeval list {what}: expected one of {', '.join(LISTS)}.{suggest(what, LISTS)}")
-    rows = LISTS[what](configuration.load(config))
-    show_json(rows) if as_json else tables.print_list(what, rows)
+    rows = holding(word, LISTS[what](configuration.load(config)))
+    if as_json:
+        return show_json(rows)
+    tables.print_list(what, rows)
+    for line in of_packages(what):
+        show(line)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ ADAPTERS = {
     "builtin": "clipeval.datasets.adapters.builtin:open_builtin",
 }
 """Scheme -> module:function(name, reference, split, entry, offline), imported when first used."""
+_OF_PACKAGES = "clipeval.datasets.adapters.extension:open_extension"
 
 _KEYS_OF_SCHEMES = {
     "revision": ("hf", "wds", "clip_benchmark"),
@@ -70,7 +71,7 @@ def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> Loade
     if "\0" in split:
         raise UsageError(f"{name}: '{split:.80}' is no name of a split.")
     _check_keys(name, scheme, entry)
-    module, _, function = ADAPTERS[scheme].partition(":")
+    module, _, function = ADAPTERS.get(scheme, _OF_PACKAGES).partition(":")
     adapter = cast(Adapter, getattr(importlib.import_module(module), function))
     return adapter(name, reference, split, entry, offline)
 

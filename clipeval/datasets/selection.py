@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from clipeval import digest
+from clipeval import digest, extensions
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.prompts import is_file, read_file
 from clipeval.errors import UsageError, few, suggest
@@ -102,19 +102,30 @@ def _resolve(words: Sequence[str], config: Config) -> Selection:
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """A DATASET spec as its scheme and the rest, ``~`` as the home folder.
+    """A DATASET spec as its scheme and the rest, ``~`` as the home folder; of another package's kind as it is written.
 
     Raises UsageError for another form or one that runs a command.
     """
     scheme, colon, reference = spec.partition(":")
     if "\0" in spec or len(spec) > _SPEC_LIMIT:
         raise UsageError(f"'{spec:.80}' is not a DATASET spec: it is too long, or holds a character of code 0.")
-    if not colon or scheme not in SCHEMES or not reference:
-        raise UsageError(
-            f"'{spec}' is not a DATASET spec.{suggest(scheme, SCHEMES)} Forms: {', '.join(SCHEMES.values())}."
-        )
+    if not colon or not is_scheme(scheme) or not reference:
+        forms = {**SCHEMES, **brought()}
+        raise UsageError(f"'{spec}' is not a DATASET spec.{suggest(scheme, forms)} Forms: {', '.join(forms.values())}.")
+    if scheme not in SCHEMES:
+        return scheme, reference
     refuse_commands(reference, spec)
     return scheme, with_home(reference)
+
+
+def is_scheme(word: str) -> bool:
+    """Whether a DATASET spec may begin with ``word``."""
+    return word in SCHEMES or word in extensions.named("clipeval.datasets")
+
+
+def brought() -> dict[str, str]:
+    """The schemes of other packages, each with the form of its specs."""
+    return {scheme: f"{scheme}:REFERENCE" for scheme in extensions.named("clipeval.datasets") if scheme not in SCHEMES}
 
 
 def refuse_commands(text: str, where: str) -> None:
@@ -165,12 +176,13 @@ def _suite_members(suite: str, config: Config) -> dict[str, DatasetEntry]:
 
 
 def _from_spec(word: str, config: Config) -> dict[str, DatasetEntry]:
-    refuse_commands(word, word)
-    if word.partition(":")[0] not in SCHEMES or ":" not in word:
-        choices = [*config.datasets, *config.suites, *(f"{scheme}:" for scheme in SCHEMES)]
+    if not (":" in word and is_scheme(word.partition(":")[0])):
+        refuse_commands(word, word)
+        forms = {**SCHEMES, **brought()}
+        choices = [*config.datasets, *config.suites, *(f"{scheme}:" for scheme in forms)]
         raise UsageError(
             f"'{word}' is neither a data set, a suite nor a DATASET spec.{suggest(word, choices)} "
-            f"See: clipeval list datasets. Specs: {', '.join(SCHEMES.values())}."
+            f"See: clipeval list datasets. Specs: {', '.join(forms.values())}."
         )
     scheme, reference = split_spec(word)
     name = _name(scheme, reference, config)
