@@ -42,7 +42,8 @@ class Checkpoint:
     """One public checkpoint: a tag of open_clip, or a file on the Hugging Face hub (``hf://ORG/REPO/FILE``).
 
     ``hub`` is ``ORG/REPO/FILE`` or, where the file has open_clip's standard name, ``ORG/REPO/``. ``preprocess_of``
-    names the tag of the same weights whose preprocessing applies.
+    names the tag of the same weights whose preprocessing applies; ``from_scratch_filter`` says why a law of training
+    from scratch leaves it out, empty where it does not.
     """
 
     arch: str
@@ -56,6 +57,7 @@ class Checkpoint:
     hub: str
     preprocess_of: str
     note: str
+    from_scratch_filter: str
     reference: str
 
     @property
@@ -143,6 +145,7 @@ def info_of(row: Checkpoint) -> ModelInfo:
         "unique_samples": row.unique_samples,
         "samples_seen": row.samples_seen,
         "samples_seen_from": row.samples_seen_from,
+        "from_scratch_filter": row.from_scratch_filter,
     }
     return ModelInfo(**known | {"gmacs_total": known["gmacs"] * row.samples_seen})
 
