@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clipeval.config import Config
+from clipeval.errors import few
 from clipeval.models.base import ModelInfo
 from clipeval.results.ledger import Row
 from clipeval.results.schema import WITH_VALUE
@@ -22,6 +23,8 @@ _SHARED = (
 )
 _REFERENCE = "mean of {} data sets"
 _MOST_NAMED = 5
+_MOST_MISSING = 50
+"""Names that a row lists: of a suite over languages hundreds may be missing."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def _average(suite: SuiteRequest, group: dict[tuple[str, str], Row]) -> Row:
         nothing = dict.fromkeys(("checkpoint_identity", *ModelInfo.__dataclass_fields__))
         return failed | nothing | {"model": row["model"], "error": f"{mixed}. Measure all of them again."}
     if missing:
-        return failed | {"error": f"{len(missing)} of {len(members)} missing: {', '.join(missing)}"}
+        return failed | {"error": f"{len(missing)} of {len(members)} missing: {few(missing, _MOST_MISSING)}"}
     mean = math.fsum(math.fsum(r["value"] for r in values) / len(values) for values in members) / len(members)
     variance = math.fsum(math.fsum((_half_width(r) / len(values)) ** 2 for r in values) for values in members)
     half = math.sqrt(variance) / len(members)
