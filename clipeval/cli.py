@@ -58,8 +58,9 @@ def run(
         typer.Option(
             "-d",
             "--dataset",
-            help="A data set or suite of the configuration, NAME@LANGUAGE, wds:PATH_OR_URL, hf:NAME_OR_PATH[@revision], "
-            "folder:PATH, clip_benchmark:NAME, builtin:NAME, or KIND:REFERENCE of another package.",
+            help="A data set or suite of the configuration, NAME@LANGUAGE, wds:PATH_OR_URL, "
+            "hf:NAME_OR_PATH[@revision], folder:PATH, clip_benchmark:NAME, builtin:NAME, or KIND:REFERENCE of "
+            "another package.",
         ),
     ] = None,
     task: Annotated[

@@ -39,9 +39,10 @@ def protocol(settings: KnnProbeEntry) -> str:
 
 def run(inputs: Inputs) -> TaskResult:
     """Score ``inputs.dataset`` by its neighbours in the ``train`` split. Raises DataError and MetricError."""
+    test = labelled(inputs)
     train, notes = training_rows(inputs)
     vote, k = _parsed(inputs.protocol)
-    result = evaluate(train, labelled(inputs), k=k, weighted=vote == "default")
+    result = evaluate(train, test, k=k, weighted=vote == "default")
     return TaskResult(result.metrics, result.samples, result.notes | notes)
 
 

@@ -57,10 +57,11 @@ def run(inputs: Inputs) -> TaskResult:
 
     A k-shot probe sees only the drawn images, not the validation split: it is about k labels per class and no more.
     """
+    test = labelled(inputs)
     train, notes = training_rows(inputs)
     val = inputs.split("val") if inputs.shots is None else None
     val_rows = labelled(val) if val else None
-    result = evaluate(train, labelled(inputs), val_rows, seed=inputs.seed, protocol=inputs.protocol)
+    result = evaluate(train, test, val_rows, seed=inputs.seed, protocol=inputs.protocol)
     return TaskResult(result.metrics, result.samples, result.notes | notes)
 
 
