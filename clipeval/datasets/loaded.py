@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +38,21 @@ class LoadedDataset(Dataset):
         return self.read(index)
 
 
+_OF_EACH_SAMPLE = ("ids", "labels", "captions", "choices", "groups", "digests", "metadata")
+
+
 def some_rows(dataset: LoadedDataset, rows: np.ndarray, **changed: Any) -> LoadedDataset:
     """The samples at ``rows``, in their order; ``changed`` are the attributes that are not those of these samples."""
-    kept: dict[str, Any] = {"ids": [dataset.ids[row] for row in rows.tolist()], "read": _Rows(dataset.read, rows)}
-    for name in ("labels", "groups", "metadata"):
-        values = getattr(dataset, name)
-        kept[name] = None if values is None else values[rows]
-    for name in ("captions", "choices", "digests"):
-        values = getattr(dataset, name)
-        kept[name] = None if values is None else [values[row] for row in rows.tolist()]
-    return replace(dataset, **kept | changed)
+    kept = {name: _at(getattr(dataset, name), rows) for name in _OF_EACH_SAMPLE}
+    return replace(dataset, **{"read": _Rows(dataset.read, rows)} | kept | changed)
+
+
+def _at(values: Any, rows: np.ndarray) -> Any:
+    if values is None or isinstance(values, np.ndarray):
+        return values if values is None else values[rows]
+    if isinstance(values, Mapping):
+        return {key: _at(column, rows) for key, column in values.items()}
+    return [values[row] for row in rows.tolist()]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def open_hf(name: str, reference: str, split: str, entry: DatasetEntry, offline:
             f"{name}: hf:{reference}: its images do not lie in class folders, SPLIT/CLASS/*.jpg, all equally deep, and "
             "no metadata.csv or metadata.jsonl there gives their labels or captions."
         )
-    if entry.choice_keys is None and is_winoground(rows):
+    keys = (entry.image_key, entry.label_key, entry.caption_key, entry.choice_keys)
+    if is_winoground(rows) and not any(keys):
         return open_winoground(name, split, source)
     columns = chosen_columns(name, rows, entry)
     images = image_column(name, rows, columns.image, source.root)
