@@ -93,9 +93,8 @@ class _Source:
     def opened(self) -> Any:
         """The object, of this process. Raises DataError."""
         if self._process != os.getpid():
-            function = self._extension.function(DataError)
             with self.raising():
-                self._opened = function(self._reference, self._split)
+                self._opened = self._extension.function(DataError)(self._reference, self._split)
             self._process = os.getpid()
             if self._identity is not None and self._identity != self._read_identity():
                 raise self.wrong("ids or fingerprint are not the same when it is opened again")
@@ -119,8 +118,11 @@ class _Source:
     @contextmanager
     def raising(self, where: str = "") -> Iterator[None]:
         """What the package raises becomes a DataError that names it."""
-        with foreign(lambda error: self.wrong(f"{where}{_said(error):.300}")):
-            yield
+        try:
+            with foreign(lambda error: self.wrong(f"{where}{_said(error):.300}")):
+                yield
+        except SystemExit as error:
+            raise self.wrong(f"{where}it wanted to end the program") from error
 
     def wrong(self, what: str) -> DataError:
         """A message on what the package gave."""
