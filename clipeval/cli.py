@@ -59,8 +59,9 @@ def run(
         typer.Option(
             "-d",
             "--dataset",
-            help="A data set or suite of the configuration, wds:PATH_OR_URL, hf:NAME_OR_PATH[@revision], folder:PATH, "
-            "clip_benchmark:NAME or builtin:NAME.",
+            help="A data set or suite of the configuration, NAME@LANGUAGE, wds:PATH_OR_URL, "
+            "hf:NAME_OR_PATH[@revision], folder:PATH, clip_benchmark:NAME, builtin:NAME, or KIND:REFERENCE of "
+            "another package.",
         ),
     ] = None,
     task: Annotated[
@@ -104,6 +105,14 @@ def run(
         bool,
         typer.Option("--allow-python", help="Let the configuration name functions as models (python:...), too."),
     ] = False,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Prompts of all classification sets: default, clip_benchmark, or a JSON file, of ours or with "
+            "CLIP_benchmark's class names, templates or prompts by data set.",
+        ),
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show each cell with its state and cost; measure nothing.")
     ] = False,
@@ -137,7 +146,7 @@ def run(
         allow_python=allow_python,
     )
     asked = {"models": model or [], "datasets": dataset or [], "tasks": task or []}
-    request = Request(config=configuration.load(config), options=options, **asked)
+    request = Request(config=configuration.load(config), options=options, prompts=prompts, **asked)
     if plan:
         cells, bugs = runner.dry_run(request)
         show_json(cells) if as_json else show.print_plan(cells)
@@ -319,18 +328,25 @@ def import_(
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="models|datasets|suites|tasks")],
+    word: Annotated[
+        str, typer.Argument(metavar="[WORD]", help="Show those whose name, family, source or the like holds it.")
+    ] = "",
     config: ConfigFile = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List what can be named on the command line."""
     from clipeval import config as configuration
     from clipeval import tables
-    from clipeval.lists import LISTS
+    from clipeval.lists import LISTS, holding, of_packages
 
     if what not in LISTS:
         raise UsageError(f"clipeval list {what}: expected one of {', '.join(LISTS)}.{suggest(what, LISTS)}")
-    rows = LISTS[what](configuration.load(config))
-    show_json(rows) if as_json else tables.print_list(what, rows)
+    rows = holding(word, LISTS[what](configuration.load(config)))
+    if as_json:
+        return show_json(rows)
+    tables.print_list(what, rows)
+    for line in of_packages(what):
+        show(line)
 
 
 def main() -> None:

@@ -91,14 +91,20 @@ class DatasetEntry(_Frozen):
     """Known content of ``split``, as the results table has it (``dataset_fingerprint``); other content is an error."""
     chance: float | None = Field(None, ge=0, le=1)
     prompts: str | None = None
-    """Prompt set: ``default``, ``clip_benchmark``, or a path to a JSON file {"classes": [...], "templates": [...]}."""
+    """Prompt set: ``default``, ``clip_benchmark``, or the path of a JSON file (``datasets/prompt_files.py``)."""
     language: str = "en"
+    languages: tuple[str, ...] = ()
+    """Languages that the set is there in; none given: those of CLIP_benchmark's class names, as far as it has any."""
     revision: str | None = None
     image_key: str | None = None
     label_key: str | None = None
     caption_key: str | None = None
     metadata: Annotated[tuple[_Field, ...], Field(min_length=1)] | None = None
     """Names of the numbers that the ``.npy`` beside each ``.cls`` holds, in their order."""
+    choice_keys: tuple[str, ...] | None = None
+    """Columns of the candidate captions of an image, that of the true one first."""
+    unavailable: str | None = None
+    """Why it cannot be measured."""
     tags: tuple[str, ...] = ()
 
     @field_validator("metadata")
@@ -113,6 +119,7 @@ class SuiteEntry(_Frozen):
     """A named list of data sets, whose mean is a row of its own."""
 
     members: tuple[str, ...]
+    """``NAME@*`` is NAME in each of its languages (``Config.members``)."""
     metric: tuple[str, ...] = ()
     """The metrics that are averaged, each for itself; none given: each member's ``main_metric``."""
     title: str = ""
@@ -139,6 +146,14 @@ class LinearProbeEntry(_TrainingEntry):
     protocol: Literal["default", "cherti2023"] = "default"
 
 
+class KnnProbeEntry(_TrainingEntry):
+    """Settings of the knn_probe task: how the ``k`` closest training images vote, ``default`` by their cosine as in
+    DINO (Caron et al. 2021), ``majority`` alike."""
+
+    protocol: Literal["default", "majority"] = "default"
+    k: int = Field(20, gt=0, le=10_000)
+
+
 class FinetuneEntry(_TrainingEntry):
     """Settings of the finetune task."""
 
@@ -150,6 +165,7 @@ class TasksEntry(_Frozen):
     """Settings per task."""
 
     linear_probe: LinearProbeEntry = LinearProbeEntry()
+    knn_probe: KnnProbeEntry = KnnProbeEntry()
     finetune: FinetuneEntry = FinetuneEntry()
 
 
@@ -194,6 +210,26 @@ class Config(_Frozen):
     own_datasets: tuple[str, ...] = Field((), exclude=True)
     """Names of the data sets that the user's own file defines: what ``run`` measures when no -d is given."""
     path: str = Field(PACKAGED, exclude=True)
+
+    def dataset(self, name: str) -> DatasetEntry | None:
+        """The entry of a data set, and of ``NAME@LANGUAGE`` that of NAME in a language; None where there is none."""
+        base, _, language = name.rpartition("@")
+        if name in self.datasets or not language or base not in self.datasets:
+            return self.datasets.get(name)
+        return self.datasets[base].model_copy(update={"language": language, "fingerprint": None})
+
+    def members(self, suite: str) -> tuple[str, ...]:
+        """The names of a suite's data sets."""
+        found: list[str] = []
+        for name in self.suites[suite].members:
+            base = name.removesuffix("@*")
+            found += [name] if base == name else (f"{base}@{language}" for language in self._languages(base))
+        return tuple(found)
+
+    def _languages(self, name: str) -> tuple[str, ...]:
+        """Those of an entry, or of the packaged one that it replaces."""
+        entries = [config.datasets[name] for config in (self, packaged()) if name in config.datasets]
+        return next((entry.languages for entry in entries if entry.languages), ("*",))
 
     @field_validator("datasets", mode="before")
     @classmethod
@@ -408,6 +444,7 @@ def _model_at(location: list[Any]) -> type[BaseModel]:
         "rules": RuleEntry,
         "tasks": TasksEntry,
         "linear_probe": LinearProbeEntry,
+        "knn_probe": KnnProbeEntry,
         "finetune": FinetuneEntry,
     }
     return kinds[location[0]]

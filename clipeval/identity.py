@@ -101,9 +101,9 @@ def _parts(part: CheckpointIdentity | DatasetIdentity | Measure) -> dict[str, An
     return {name: value for name, value in asdict(part).items() if value != "" or name not in _LATER}
 
 
-def prompts_digest(classes: Sequence[str], templates: Sequence[str]) -> str:
-    """The digest of class names and templates in their order."""
-    return digest.of_value([list(classes), list(templates)])
+def prompts_digest(classes: Sequence[str], wording: Sequence[str | Sequence[str]]) -> str:
+    """The digest of class names and templates, or the prompts of each class, in their order."""
+    return digest.of_value([list(classes), list(wording)])
 
 
 def train_fingerprint(fingerprints: Sequence[str]) -> str | None:

@@ -44,3 +44,25 @@ LISTS: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
     "tasks": _list_tasks,
 }
 """What ``clipeval list`` knows: word -> its rows under a configuration."""
+
+
+_SEARCHED = (
+    *("name", "title", "short", "model", "arch", "pretrained", "source", "source_family", "family", "spec", "tasks"),
+    *("main_metric", "metric", "metrics", "suites"),
+)
+
+
+def holding(word: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of which a name, family, architecture, source or the like holds ``word``, in any case."""
+    wanted = word.casefold()
+    return [row for row in rows if any(wanted in str(row.get(key) or "").casefold() for key in _SEARCHED)]
+
+
+def of_packages(what: str) -> list[str]:
+    """Lines on what other packages bring of a listing."""
+    from clipeval import extensions
+
+    group = f"clipeval.{what}"
+    found = extensions.named(group) if group in extensions.GROUPS else {}
+    colon = "" if what == "tasks" else ":REFERENCE"
+    return [f"{name}{colon} of {extension.package}" for name, extension in found.items()]

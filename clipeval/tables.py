@@ -11,6 +11,7 @@ from rich.table import Table
 
 from clipeval import console
 from clipeval.console import show
+from clipeval.errors import few
 
 
 def table(title: str | None = None) -> Table:
@@ -37,10 +38,13 @@ def human(value: Any, unit: str = "") -> str:
 
 _LIST_COLUMNS = {
     "models": ("model", "source", "samples_seen", "samples_seen_from", "params", "gmacs", "gmacs_total", "image_size"),
-    "datasets": ("name", "spec", "split", "n", "tasks", "main_metric", "suites"),
+    "datasets": ("name", "spec", "split", "n", "tasks", "main_metric", "suites", "unavailable"),
     "suites": ("name", "title", "metric", "members"),
     "tasks": ("name", "short", "title", "main_metric", "metrics", "version"),
 }
+
+
+_MOST_LISTED = 40
 
 
 def print_list(what: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -56,5 +60,5 @@ def print_list(what: str, rows: Sequence[dict[str, Any]]) -> None:
 
 def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+        return few(value, _MOST_LISTED)
     return human(value) if isinstance(value, float) else number(value)

@@ -142,6 +142,7 @@ TASKS: dict[str, Task] = {
         ),
         Task("zeroshot_retrieval", "Zero-shot retrieval", _BOTH, "zero-shot-retrieval", _RECALLS),
         Task("linear_probe", "Linear probe", ("acc1",), "image-classification", _ACCURACIES),
+        Task("knn_probe", "k-nearest-neighbour probe", ("acc1",), "image-classification", _ACCURACIES),
         Task("finetune", "End-to-end fine-tuning", ("acc1",), "image-classification", _ACCURACIES),
         Task("image_caption_selection", "Image-caption selection", ("text_acc",), "other", _SELECTED),
         Task("association", "Association of images with a cue", ("jaccard_score_10-12",), "other", _JACCARD),

@@ -67,8 +67,9 @@ def _run(
 ) -> runner.Outcome:
     workers = max(1, machine.default_workers() // world.size)
     options = Options(out=out, device=str(world.device), workers=workers)
-    asked = {"models": [checkpoint.as_posix()], "datasets": names, "tasks": tasks}
-    return runner.execute(Request(config=settings, options=options, **asked), quiet=True)
+    models = [checkpoint.as_posix()]
+    request = Request(config=settings, options=options, models=models, datasets=names, tasks=tasks)
+    return runner.execute(request, quiet=True)
 
 
 def _take_over(source: Path, target: Path) -> None:

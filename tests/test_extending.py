@@ -7,7 +7,6 @@ import json
 import math
 import re
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -15,51 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 from helpers import add, encoded, picture, tiny_checkpoint
-from imports import ROOT
+from packages import LONGEST_EXAMPLE, Package, blocks, shown
 
-from clipeval import config, datasets, extensions, models
+from clipeval import config, datasets, models
 from clipeval.embeddings.texts import TextStore
-
-DOCUMENT = (ROOT / "docs" / "extending.md").read_text("utf-8")
-LONGEST_EXAMPLE = 40
-
-
-def blocks() -> dict[str, str]:
-    """The indented blocks of the document that begin with the name of a file, by that name."""
-    found = re.findall(r"^    # (\S+?\.(?:py|toml|yaml))[^\n]*\n((?:    [^\n]*\n|\n)+)", DOCUMENT, re.MULTILINE)
-    return {name: textwrap.dedent(text).strip() + "\n" for name, text in found}
-
-
-def shown(name: str) -> str:
-    """One of the document's files."""
-    return blocks()[name]
-
-
-class Package:
-    """A package with a dist-info folder and entry points on sys.path."""
-
-    def __init__(self, root: Path, name: str, version: str = "1.0") -> None:
-        self.root, self.name, self.version = root, name, version
-        self.points: dict[str, dict[str, str]] = {}
-        root.mkdir(parents=True, exist_ok=True)
-
-    def file(self, path: str, text: str) -> None:
-        place = self.root / path
-        place.parent.mkdir(exist_ok=True)
-        (place.parent / "__init__.py").touch()
-        place.write_text(text)
-
-    def install(self) -> None:
-        for old in self.root.glob("*.dist-info"):
-            for file in old.iterdir():
-                file.unlink()
-            old.rmdir()
-        folder = self.root / f"{self.name.replace('-', '_')}-{self.version}.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n")
-        lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in own.items()) for group, own in self.points.items()]
-        (folder / "entry_points.txt").write_text("\n".join(lines))
-        extensions._named.cache_clear()
 
 
 @pytest.fixture
@@ -74,7 +32,7 @@ def outside(tmp_path, monkeypatch):
 
     yield make
     for name in set(sys.modules) - before:
-        if name.startswith(("my_metrics", "odd_")):
+        if name.startswith(("my_extensions", "odd_")):
             del sys.modules[name]
 
 
@@ -86,8 +44,8 @@ def documented(outside):
     project = tomllib.loads(shown("pyproject.toml"))["project"]
     package = outside(project["name"], version=project["version"])
     package.points = project["entry-points"]
-    for name in ("my_metrics/tasks.py", "my_metrics/metrics.py"):
-        package.file(name, shown(name))
+    for name in ("tasks", "metrics", "models", "datasets"):
+        package.file(f"my_extensions/{name}.py", shown(f"my_extensions/{name}.py"))
     package.install()
     return package
 
@@ -149,7 +107,7 @@ def embeddings(checkpoint: Path, entry: dict[str, object]):
 def test_the_examples_are_short():
     for name, text in blocks().items():
         assert len(text.splitlines()) < LONGEST_EXAMPLE, name
-    assert {"pyproject.toml", "my_metrics/tasks.py", "my_metrics/metrics.py", "benchmarks.yaml"} <= set(blocks())
+    assert {"pyproject.toml", "my_extensions/tasks.py", "my_extensions/metrics.py", "benchmarks.yaml"} <= set(blocks())
 
 
 def test_the_documented_package_measures_what_it_says(documented, streets, tmp_path, command):
@@ -178,7 +136,7 @@ def test_the_documented_package_measures_what_it_says(documented, streets, tmp_p
     gap = found.loc["gap"]
     assert gap["value"] == pytest.approx(max(shares) - min(shares))
     assert gap["ci_low"] <= gap["value"] <= gap["ci_high"]
-    assert (gap["task_version"], found.loc["presence", "task_version"]) == ("1", "my-metrics 1.0")
+    assert (gap["task_version"], found.loc["presence", "task_version"]) == ("1", "my-extensions 1.0")
     assert set(found["n"]) == {31}
     assert math.isnan(found.loc["separation", "ci_low"])
     assert table(tmp_path / "out")["status"].eq("ok").all()
@@ -197,7 +155,7 @@ def test_a_task_works_on_any_data_set_with_t(documented, streets, tmp_path, comm
 def test_they_are_listed(documented, command):
     _, out, _ = command("clipeval", "list", "tasks", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
-    assert rows["separation"]["package"] == "my-metrics 1.0"
+    assert rows["separation"]["package"] == "my-extensions 1.0"
     assert rows["separation"]["metrics"] == []
     assert rows["zeroshot_classification"]["package"] == ""
     assert rows["zeroshot_classification"]["metrics"][-1] == "gap"
@@ -225,7 +183,7 @@ def test_another_version_of_the_package_is_measured_again(documented, streets, t
     documented.version = "1.1"
     documented.install()
     assert started() == [0, first[1] + 2]  # both the task and the metric are of the package
-    assert set(table(tmp_path / "out").query("task == 'separation'")["task_version"]) == {"my-metrics 1.1"}
+    assert set(table(tmp_path / "out").query("task == 'separation'")["task_version"]) == {"my-extensions 1.1"}
 
 
 def test_a_main_metric_that_is_named_later_is_measured(streets, tmp_path, command):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from clipeval.config import Config, RuleEntry, SuiteEntry
+from clipeval.config import Config, RuleEntry
 from clipeval.errors import UsageError, suggest
 from clipeval.tasks import TASKS
 
@@ -20,7 +20,7 @@ class Rules:
     def __init__(self, config: Config) -> None:
         """Raises UsageError for a rule about a suite that does not exist."""
         self._rules: Sequence[RuleEntry] = config.rules
-        self._suites: Mapping[str, SuiteEntry] = config.suites
+        self._suites: Mapping[str, tuple[str, ...]] = {name: config.members(name) for name in config.suites}
         self._met: set[int] = set()
         for number, rule in enumerate(self._rules):
             if rule.suite and not _GLOB & set(rule.suite) and rule.suite not in self._suites:
@@ -53,6 +53,6 @@ class Rules:
         )
 
     def _members(self, glob: str) -> Iterator[tuple[str, ...]]:
-        for name, suite in self._suites.items():
+        for name, members in self._suites.items():
             if fnmatchcase(name, glob):
-                yield (name, *suite.members)
+                yield (name, *members)

@@ -11,6 +11,7 @@ __all__ = ["Selection", "capabilities", "list_datasets", "list_suites", "open_da
 
 def list_datasets(config: Config) -> list[dict[str, Any]]:
     """One row per data set of the configuration, with the suites it is in."""
+    members = {name: {*suite.members} for name, suite in config.suites.items()}
     return [
         {
             "name": name,
@@ -19,7 +20,9 @@ def list_datasets(config: Config) -> list[dict[str, Any]]:
             "n": entry.n,
             "tasks": list(entry.tasks) if entry.tasks else None,
             "main_metric": entry.main_metric,
-            "suites": [suite for suite, content in config.suites.items() if name in content.members],
+            "suites": [suite for suite, names in members.items() if not names.isdisjoint({name, f"{name}@*"})],
+            "languages": list(entry.languages),
+            "unavailable": entry.unavailable,
         }
         for name, entry in config.datasets.items()
     ]
@@ -31,9 +34,9 @@ def list_suites(config: Config) -> list[dict[str, Any]]:
         {
             "name": name,
             "title": suite.title,
-            "n": len(suite.members),
+            "n": len(config.members(name)),
             "metric": ", ".join(suite.metric) or "main_metric",
-            "members": list(suite.members),
+            "members": list(config.members(name)),
         }
         for name, suite in config.suites.items()
     ]

@@ -17,16 +17,25 @@ if TYPE_CHECKING:
 class Prompts:
     """Class names and prompt templates of a zero-shot classifier.
 
-    A template holds ``{c}``, which is replaced by the class name. ``name`` tells prompt sets apart in the results
-    (``default``, ``clip_benchmark``, or a file's name).
+    A template holds ``{c}``, which is replaced by the class name; where there are none, ``written`` holds the prompts
+    of each class as they are. ``name`` tells prompt sets apart in the results (``default``, ``clip_benchmark``, or a
+    file's name).
     """
 
     name: str
     classes: tuple[str, ...]
     templates: tuple[str, ...]
+    written: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def wording(self) -> tuple[str | tuple[str, ...], ...]:
+        """What makes prompts of class names: the templates, or the written prompts."""
+        return self.templates or self.written
 
     def texts(self) -> list[list[str]]:
-        """The prompts, one list per class, one entry per template."""
+        """The prompts, one list per class."""
+        if self.written:
+            return [list(prompts) for prompts in self.written]
         return [[template.format(c=name) for template in self.templates] for name in self.classes]
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from clipeval import digest
-from clipeval.datasets.loaded import LoadedDataset
+from clipeval.datasets.loaded import LoadedDataset, some_rows
 from clipeval.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 def tidied(dataset: LoadedDataset) -> LoadedDataset:
@@ -60,28 +56,13 @@ def _grouped(dataset: LoadedDataset) -> LoadedDataset:
         f"{len(dataset):,} rows hold {len(rows):,} different images: rows with the same image count as one image with "
         "all their captions"
     )
-    return replace(
+    return some_rows(
         dataset,
-        ids=[dataset.ids[index] for index in first],
-        read=_Rows(dataset.read, first),
-        labels=None if labels is None else labels[first],
+        first,
         captions=captions,
-        digests=[dataset.digests[index] for index in first] if dataset.digests else None,
-        metadata=None if dataset.metadata is None else {k: v[first] for k, v in dataset.metadata.items()},
         remarks=(*dataset.remarks, remark),
         fingerprint=_changed(dataset, captions),
     )
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The images of some rows."""
-
-    read: Callable[[int], Image.Image]
-    rows: np.ndarray
-
-    def __call__(self, index: int) -> Image.Image:
-        return self.read(int(self.rows[index]))
 
 
 def _rows_per_image(dataset: LoadedDataset) -> Iterator[list[int]]:

@@ -113,16 +113,22 @@ def opened(data: bytes) -> Iterator[Image.Image]:
             yield image
 
 
-def _check(image: Image.Image, data: bytes) -> None:
+def check_size(image: Image.Image) -> None:
+    """Raises TooLarge for an image of too many pixels."""
     width, height = image.size
     size = f"{width} x {height} pixels"
     if width * height > PIXEL_LIMIT:
         raise TooLarge(f"{size} are more than the limit of {PIXEL_LIMIT:,}")
     if max(width, height) > _SIDE_LIMIT:
         raise TooLarge(f"{size}: one side is more than the limit of {_SIDE_LIMIT:,}")
+
+
+def _check(image: Image.Image, data: bytes) -> None:
+    check_size(image)
+    width, height = image.size
     most = _SCANS * PIXEL_LIMIT // max(1, width * height)
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > most and (scans := _scans(data)) > most:
-        raise TooLarge(f"a JPEG of {scans:,} scans of {size}; the limit for this size is {most:,}")
+        raise TooLarge(f"a JPEG of {scans:,} scans of {width} x {height} pixels; the limit for this size is {most:,}")
 
 
 def _scans(data: bytes) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,3 +38,31 @@ class LoadedDataset(Dataset):
     def image(self, index: int) -> Image.Image:
         """Decode one image. Raises DataError that names the sample when it is missing, corrupt or truncated."""
         return self.read(index)
+
+
+_OF_EACH_SAMPLE = ("ids", "labels", "captions", "choices", "groups", "cues", "associated", "digests", "metadata")
+
+
+def some_rows(dataset: LoadedDataset, rows: np.ndarray, **changed: Any) -> LoadedDataset:
+    """The samples at ``rows``, in their order; ``changed`` are the attributes that are not those of these samples."""
+    kept = {name: _at(getattr(dataset, name), rows) for name in _OF_EACH_SAMPLE}
+    return replace(dataset, **{"read": _Rows(dataset.read, rows)} | kept | changed)
+
+
+def _at(values: Any, rows: np.ndarray) -> Any:
+    if values is None or isinstance(values, np.ndarray):
+        return values if values is None else values[rows]
+    if isinstance(values, Mapping):
+        return {key: _at(column, rows) for key, column in values.items()}
+    return [values[row] for row in rows.tolist()]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The images of some rows."""
+
+    read: Callable[[int], Image.Image]
+    rows: np.ndarray
+
+    def __call__(self, index: int) -> Image.Image:
+        return self.read(int(self.rows[index]))

@@ -28,12 +28,14 @@ ADAPTERS = {
     "builtin": "clipeval.datasets.adapters.builtin:open_builtin",
 }
 """Scheme -> module:function(name, reference, split, entry, offline), imported when first used."""
+_OF_PACKAGES = "clipeval.datasets.adapters.extension:open_extension"
 
 _KEYS_OF_SPECS = {
     "revision": ("hf:", "wds:", "clip_benchmark:"),
     "image_key": ("hf:",),
     "label_key": ("hf:",),
     "caption_key": ("hf:",),
+    "choice_keys": ("hf:",),
     "metadata": ("wds:", "clip_benchmark:wds/"),
 }
 """Keys of an entry -> the beginnings of the specs that they mean something for."""
@@ -70,11 +72,13 @@ def open_dataset(name: str, entry: DatasetEntry, split: str | None = None, *, of
 
 
 def _adapted(name: str, entry: DatasetEntry, split: str, offline: bool) -> LoadedDataset:
+    if entry.unavailable:
+        raise DataError(f"{name} cannot be measured: {entry.unavailable.rstrip('.')}.")
     scheme, reference = split_spec(entry.spec)
     if "\0" in split:
         raise UsageError(f"{name}: '{split:.80}' is no name of a split.")
     _check_keys(name, scheme, entry)
-    module, _, function = ADAPTERS[scheme].partition(":")
+    module, _, function = ADAPTERS.get(scheme, _OF_PACKAGES).partition(":")
     adapter = cast(Adapter, getattr(importlib.import_module(module), function))
     return adapter(name, reference, split, entry, offline)
 

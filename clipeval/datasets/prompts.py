@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import string
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from clipeval.datasets import prompt_files
 from clipeval.datasets.base import Prompts
+from clipeval.datasets.prompt_files import FilePrompts, check_classes, check_templates
 from clipeval.errors import DataError, UsageError, few, suggest
-from clipeval.paths import expand
 
 PROMPT_SETS = ("default", "clip_benchmark")
 """``clip_benchmark``: exactly its class names and templates. ``default``: the same with corrected class names."""
@@ -43,33 +43,80 @@ def load_prompts(
 ) -> Prompts | None:
     """The prompts of a data set, or None when nobody knows its class names.
 
-    ``prompt_set`` is ``default`` (None means the same), ``clip_benchmark`` or the path of a JSON file
-    {"classes": [...], "templates": [...]}. ``classes`` and ``templates`` are what the data set itself brings; they
-    take precedence over CLIP_benchmark's lists of their language, ``own_language``. Raises UsageError for an unknown
-    set or a file that cannot be used and DataError when class names and data set disagree, a name is empty or the
-    language has no list.
+    ``prompt_set`` is ``default`` (None: the same), ``clip_benchmark`` or the path of a JSON file (``prompt_files``).
+    ``classes`` and ``templates`` are what the data set itself brings; they take precedence over CLIP_benchmark's lists
+    of their language, ``own_language``, but not over a file. Raises UsageError for an unknown set or a file that cannot
+    be used and DataError when class names and data set disagree, a name is empty or the language has no list.
     """
-    if prompt_set is not None and is_file(prompt_set):
-        if language != own_language:
-            raise UsageError(f"{dataset_name}: language: has no effect beside the file of prompts: '{prompt_set}'.")
-        return _from_file(dataset_name, prompt_set, classes)
-    if language != own_language:
+    file = None if prompt_set is None else from_file(prompt_set, dataset_name)
+    if file and file.classes and language != own_language:
+        raise UsageError(f"{dataset_name}: language: has no effect beside the file of prompts: '{prompt_set}'.")
+    if file and file.classes:
+        classes = _as_many(dataset_name, str(prompt_set), file.classes, classes)
+    elif language != own_language:
         classes, templates = _translated(dataset_name, language, classes), None
     if classes is None:
         classes = _lookup("classnames", dataset_name, language)
     if classes is None:
         return None
+    if file and file.per_class:
+        return _written(dataset_name, str(prompt_set), file, classes)
+    if file and file.templates:
+        templates = file.templates
     if templates is None:
         templates = _lookup("zeroshot_classification_templates", dataset_name, language)
     if templates is None:
-        known = prompt_set == "clip_benchmark" or dataset_name in _WITH_IMAGENET_TEMPLATES
+        known = prompt_set == "clip_benchmark" or file or dataset_name in _WITH_IMAGENET_TEMPLATES
         templates = _packaged(language, "zeroshot_classification_templates")["imagenet1k"] if known else None
-    if prompt_set != "clip_benchmark":
+    if prompt_set in (None, "default"):
         classes = _corrected(classes)
-        _check_classes(classes, dataset_name, DataError)
-    prompts = Prompts(prompt_set or "default", tuple(classes), tuple(templates or GENERIC_TEMPLATES))
-    _check_templates(prompts.templates, dataset_name, DataError)
+    if prompt_set != "clip_benchmark":
+        check_classes(classes, dataset_name, DataError)
+    name = file.name if file else prompt_set or "default"
+    prompts = Prompts(name, tuple(classes), tuple(templates or GENERIC_TEMPLATES))
+    check_templates(prompts.templates, dataset_name, DataError)
     return prompts
+
+
+def from_file(prompt_set: str, dataset_name: str) -> FilePrompts | None:
+    """What the file that ``prompt_set`` is the path of says of a data set; None for the name of a set.
+
+    Raises UsageError, DataError.
+    """
+    if not is_file(prompt_set):
+        return None
+    found = read_file(prompt_set)
+    return prompt_files.of_dataset(found, re.sub("@[^@]*$", "", dataset_name), prompt_set)
+
+
+def read_file(path: str) -> FilePrompts | dict[str, FilePrompts]:
+    """A file of prompts. Raises UsageError."""
+    hint = f" Or name one of the prompt sets {', '.join(PROMPT_SETS)}.{suggest(path, PROMPT_SETS)}"
+    return prompt_files.read(path, packaged_folder(), hint)
+
+
+def _as_many(dataset_name: str, path: str, names: Sequence[str], classes: Sequence[str] | None) -> Sequence[str]:
+    """The names of a file in the order of the data set's ``classes``. Raises DataError for other numbers of them."""
+    if classes is None:
+        return names
+    if len(classes) != len(names):
+        raise DataError(
+            f"{dataset_name}: class list and labels disagree: {path} names {len(names)} classes, "
+            f"the data set has {len(classes)}."
+        )
+    return aligned(classes, names, f"{dataset_name}: {path}")
+
+
+def _written(dataset_name: str, path: str, file: FilePrompts, classes: Sequence[str]) -> Prompts:
+    """Prompts that a file has for each class by its name. Raises DataError for a class that it has none for."""
+    by_name = file.per_class or {}
+    if without := [name for name in classes if name not in by_name]:
+        close = suggest(without[0], by_name)
+        raise DataError(
+            f"{dataset_name}: {path} has no prompts for {len(without)} of {len(classes)} classes: "
+            f"{few(map(repr, without))}.{close}"
+        )
+    return Prompts(file.name, tuple(classes), (), tuple(tuple(by_name[name]) for name in classes))
 
 
 def is_file(prompt_set: str | None) -> bool:
@@ -115,40 +162,14 @@ def _number(number: int | None) -> int:
     return -1 if number is None else number
 
 
-def _from_file(dataset_name: str, path: str, classes: Sequence[str] | None) -> Prompts:
-    hint = f" Or name one of the prompt sets {', '.join(PROMPT_SETS)}.{suggest(path, PROMPT_SETS)}"
-    try:
-        document = json.loads(expand(path).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{dataset_name}: prompts: there is no file '{path}'.{hint}") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{dataset_name}: prompts: {path} cannot be read as JSON: {error}.{hint}") from error
-    lists = [document.get(key) for key in ("classes", "templates")] if isinstance(document, dict) else []
-    if not lists or not all(isinstance(x, list) and x and all(isinstance(s, str) for s in x) for x in lists):
-        raise UsageError(
-            f'{path}: expected {{"classes": ["..."], "templates": ["... {{c}} ..."]}} with lists of strings.'
-        )
-    names = document["classes"]
-    if classes is not None and len(classes) != len(names):
-        raise DataError(
-            f"{dataset_name}: class list and labels disagree: {path} names {len(names)} classes, "
-            f"the data set has {len(classes)}."
-        )
-    if classes is not None:
-        names = aligned(classes, names, f"{dataset_name}: {path}")
-    prompts = Prompts(Path(path).stem, tuple(names), tuple(document["templates"]))
-    _check_classes(document["classes"], path, UsageError)
-    _check_templates(prompts.templates, path, UsageError)
-    return prompts
-
-
 def _translated(dataset_name: str, language: str, classes: Sequence[str] | None) -> list[str]:
     """CLIP_benchmark's class names in a language. Raises DataError where it has none, or not as many."""
     names = _lookup("classnames", dataset_name, language)
     if names is None:
+        there = ", ".join(languages_of(dataset_name.removesuffix(f"@{language}")))
         raise DataError(
-            f"{dataset_name}: CLIP_benchmark has no class names of it in the language '{language}'. Leave out the "
-            "language, or give the names in a file: prompts:"
+            f"{dataset_name}: CLIP_benchmark has no class names of it in the language '{language}', only in: {there}. "
+            "Or give the names in a file: prompts:"
         )
     if classes is not None and len(names) != len(classes):
         raise DataError(
@@ -156,24 +177,6 @@ def _translated(dataset_name: str, language: str, classes: Sequence[str] | None)
             f"language '{language}', the data set {len(classes)}."
         )
     return names
-
-
-def _check_classes(classes: Sequence[str], where: str, kind: type[DataError] | type[UsageError]) -> None:
-    for index, name in enumerate(classes):
-        if not name.strip():
-            raise kind(f"{where}: class name {index + 1} of {len(classes)} is empty.")
-
-
-def _check_templates(templates: Sequence[str], where: str, kind: type[DataError] | type[UsageError]) -> None:
-    for index, template in enumerate(templates):
-        try:
-            fields = {part[1:] for part in string.Formatter().parse(template) if part[1] is not None}
-        except ValueError:
-            fields = set()
-        if fields != {("c", "", None)}:  # {c:1000000000} would be a gigabyte
-            raise kind(
-                f"{where}: templates[{index}]: '{template}' must hold {{c}} for the class name and no other braces."
-            )
 
 
 def _lookup(kind: str, dataset_name: str, language: str) -> list[str] | None:
@@ -185,21 +188,40 @@ def _lookup(kind: str, dataset_name: str, language: str) -> list[str] | None:
     return None
 
 
-@cache
 def _packaged(language: str, kind: str) -> dict[str, Any]:
     """One of CLIP_benchmark's data files, found without importing it (its imports take seconds)."""
-    package = importlib.util.find_spec("clip_benchmark")
-    assert package is not None
-    assert package.submodule_search_locations
-    folder = Path(package.submodule_search_locations[0]) / "datasets"
-    file = folder / f"{language}_{kind}.json"
-    if not file.is_file():
-        languages = sorted(path.name.split("_")[0] for path in folder.glob(f"*_{kind}.json"))
+    languages = _languages(kind)
+    if language not in languages:
         raise DataError(
             f"CLIP_benchmark has no class names in the language '{language}'.{suggest(language, languages)} "
             f"It has: {', '.join(languages)}."
         )
-    return dict(json.loads(file.read_text("utf-8")))
+    return packaged_file(f"{language}_{kind}.json")
+
+
+def languages_of(dataset_name: str) -> list[str]:
+    """The languages that CLIP_benchmark can classify a data set in; English always."""
+    others = [code for code in _languages("classnames") if code != "en"]
+    return ["en", *(code for code in others if _lookup("classnames", dataset_name, code) is not None)]
+
+
+def _languages(kind: str) -> list[str]:
+    return sorted(path.name.split("_")[0] for path in packaged_folder().glob(f"*_{kind}.json"))
+
+
+@cache
+def packaged_folder() -> Path:
+    """Where CLIP_benchmark keeps its class names, without importing it."""
+    package = importlib.util.find_spec("clip_benchmark")
+    assert package is not None
+    assert package.submodule_search_locations
+    return Path(package.submodule_search_locations[0]) / "datasets"
+
+
+@cache
+def packaged_file(name: str) -> dict[str, Any]:
+    """The content of one of CLIP_benchmark's JSON files."""
+    return dict(json.loads((packaged_folder() / name).read_text("utf-8")))
 
 
 def _corrected(classes: Sequence[str]) -> list[str]:

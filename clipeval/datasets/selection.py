@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from clipeval import digest
+from clipeval import digest, extensions
 from clipeval.config import Config, DatasetEntry
-from clipeval.errors import UsageError, suggest
+from clipeval.datasets.prompts import is_file, read_file
+from clipeval.errors import UsageError, few, suggest
 from clipeval.paths import with_home
 from clipeval.remote.origin import public
 
@@ -58,6 +59,15 @@ class Selection:
     datasets: dict[str, DatasetEntry]
     suites: tuple[str, ...]
 
+    def with_prompts(self, prompts: str | None) -> Selection:
+        """The same with this prompt set in place of what each entry says; None: as they are. Raises UsageError."""
+        if prompts is None:
+            return self
+        if is_file(prompts):
+            read_file(prompts)
+        entries = {name: entry.model_copy(update={"prompts": prompts}) for name, entry in self.datasets.items()}
+        return Selection(entries, self.suites)
+
 
 def resolve(words: Sequence[str], config: Config) -> Selection:
     """The data sets that ``words`` name; each word is a data set or suite of ``config``, or a DATASET spec.
@@ -75,13 +85,12 @@ def _resolve(words: Sequence[str], config: Config) -> Selection:
     chosen: dict[str, DatasetEntry] = {}
     suites: list[str] = []
     for word in words:
-        if word in config.suites and word not in config.datasets:
+        if _is_suite(word, config):
             suites.append(word)
             named = _suite_members(word, config)
-        elif word in config.datasets:
-            named = {word: config.datasets[word]}
         else:
-            named = _from_spec(word, config)
+            entry = _entry(word, config)
+            named = _from_spec(word, config) if entry is None else {word: entry}
         for name, entry in named.items():
             split_spec(entry.spec)
             if chosen.setdefault(name, entry) != entry:
@@ -93,19 +102,30 @@ def _resolve(words: Sequence[str], config: Config) -> Selection:
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """A DATASET spec as its scheme and the rest, ``~`` as the home folder.
+    """A DATASET spec as its scheme and the rest, ``~`` as the home folder; of another package's kind as it is written.
 
     Raises UsageError for another form or one that runs a command.
     """
     scheme, colon, reference = spec.partition(":")
     if "\0" in spec or len(spec) > _SPEC_LIMIT:
         raise UsageError(f"'{spec:.80}' is not a DATASET spec: it is too long, or holds a character of code 0.")
-    if not colon or scheme not in SCHEMES or not reference:
-        raise UsageError(
-            f"'{spec}' is not a DATASET spec.{suggest(scheme, SCHEMES)} Forms: {', '.join(SCHEMES.values())}."
-        )
+    if not colon or not is_scheme(scheme) or not reference:
+        forms = {**SCHEMES, **brought()}
+        raise UsageError(f"'{spec}' is not a DATASET spec.{suggest(scheme, forms)} Forms: {', '.join(forms.values())}.")
+    if scheme not in SCHEMES:
+        return scheme, reference
     refuse_commands(reference, spec)
     return scheme, with_home(reference)
+
+
+def is_scheme(word: str) -> bool:
+    """Whether a DATASET spec may begin with ``word``."""
+    return word in SCHEMES or word in extensions.named("clipeval.datasets")
+
+
+def brought() -> dict[str, str]:
+    """The schemes of other packages, each with the form of its specs."""
+    return {scheme: f"{scheme}:REFERENCE" for scheme in extensions.named("clipeval.datasets") if scheme not in SCHEMES}
 
 
 def refuse_commands(text: str, where: str) -> None:
@@ -123,33 +143,55 @@ def refuse_commands(text: str, where: str) -> None:
             )
 
 
+def _entry(name: str, config: Config) -> DatasetEntry | None:
+    """The entry of a data set, or of one in a language. Raises UsageError for a language that it is not there in."""
+    entry = config.dataset(name)
+    if entry and entry.languages and name not in config.datasets and entry.language not in entry.languages:
+        base, _, language = name.rpartition("@")
+        close = suggest(language, entry.languages)
+        raise UsageError(
+            f"{base} is not there in the language '{language:.80}'.{close} It is in: {few(entry.languages)}."
+        )
+    return entry
+
+
+def _is_suite(word: str, config: Config) -> bool:
+    """A word that names both is the data set, unless the suite is that data set in all its languages."""
+    if word not in config.suites:
+        return False
+    return word not in config.datasets or all(name.startswith(f"{word}@") for name in config.members(word))
+
+
 def _suite_members(suite: str, config: Config) -> dict[str, DatasetEntry]:
     members = {}
-    for index, name in enumerate(config.suites[suite].members):
-        if name not in config.datasets:
+    for index, name in enumerate(config.members(suite)):
+        entry = _entry(name, config)
+        if entry is None:
             raise UsageError(
                 f"{config.path}: suites.{suite}.members[{index}]: '{name}' is not a data set of this file."
                 f"{suggest(name, config.datasets)} See: clipeval list datasets"
             )
-        members[name] = config.datasets[name]
+        members[name] = entry
     return members
 
 
 def _from_spec(word: str, config: Config) -> dict[str, DatasetEntry]:
-    refuse_commands(word, word)
-    if word.partition(":")[0] not in SCHEMES or ":" not in word:
-        choices = [*config.datasets, *config.suites, *(f"{scheme}:" for scheme in SCHEMES)]
+    if not (":" in word and is_scheme(word.partition(":")[0])):
+        refuse_commands(word, word)
+        forms = {**SCHEMES, **brought()}
+        choices = [*config.datasets, *config.suites, *(f"{scheme}:" for scheme in forms)]
         raise UsageError(
             f"'{word}' is neither a data set, a suite nor a DATASET spec.{suggest(word, choices)} "
-            f"See: clipeval list datasets. Specs: {', '.join(SCHEMES.values())}."
+            f"See: clipeval list datasets. Specs: {', '.join(forms.values())}."
         )
     scheme, reference = split_spec(word)
     name = _name(scheme, reference, config)
     facts: dict[str, object] = {"spec": word}
-    if scheme in ("clip_benchmark", "builtin") and name in config.datasets:  # the same data by another way
-        facts |= config.datasets[name].model_dump(include=_FACTS_OF_THE_DATA)
-    if scheme == "builtin" and name in config.datasets:
-        facts["fingerprint"] = config.datasets[name].fingerprint
+    known = _entry(name, config) if scheme in ("clip_benchmark", "builtin") else None
+    if known is not None:  # the same data by another way
+        facts |= known.model_dump(include=_FACTS_OF_THE_DATA)
+    if scheme == "builtin" and known is not None:
+        facts["fingerprint"] = known.fingerprint
     if scheme == "clip_benchmark":
         facts |= _NATIVE_SPLITS.get(reference, {})
     return {name: DatasetEntry.model_validate(facts)}

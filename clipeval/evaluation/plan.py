@@ -132,7 +132,7 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     """
     config, options = request.config, request.options
     specs = models.resolve(request.models, config, allow_python=options.allow_python)
-    selection = datasets.resolve(request.datasets or config.own_datasets, config)
+    selection = datasets.resolve(request.datasets or config.own_datasets, config).with_prompts(request.prompts)
     tasks = list(dict.fromkeys(named(word) for word in request.tasks))
     require_tasks(config)
     require_metrics(config, selection.datasets, tasks)
@@ -324,7 +324,7 @@ class _History:
             "split": cell.entry.split,
             "other_splits": None,
             "fingerprint": dataset.fingerprint,
-            "prompts": digest.of_value([prompts.classes, prompts.templates]) if prompts else None,
+            "prompts": digest.of_value([prompts.classes, prompts.wording]) if prompts else None,
             "task": [cell.task.name, cell.task.version],
             **{name: getattr(cell, name) for name in ("shots", "seed", "protocol", "limit", "precision")},
         }

@@ -99,3 +99,5 @@ class Request:
     models: Sequence[str] = ()
     datasets: Sequence[str] = ()
     tasks: Sequence[str] = ()
+    prompts: str | None = None
+    """The prompt set of all classification sets: a name, or the path of a file. None: of each its own."""

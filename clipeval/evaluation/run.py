@@ -61,6 +61,7 @@ def run(
     offline: bool = False,
     keep_weights: bool = True,
     allow_python: bool = False,
+    prompts: str | None = None,
 ) -> pd.DataFrame:
     """Evaluate checkpoints on data sets and return the tidy table of the results folder ``out``.
 
@@ -86,7 +87,7 @@ def run(
         allow_python=allow_python,
     )
     asked = {"models": _words(models), "datasets": _words(datasets), "tasks": _words(tasks)}
-    request = Request(config=configuration.load(config), options=options, **asked)
+    request = Request(config=configuration.load(config), options=options, prompts=prompts, **asked)
     return to_frame(execute(request, quiet=True).rows)
 
 

@@ -83,5 +83,5 @@ def dataset_identity(scored: Dataset, trained: list[Dataset]) -> DatasetIdentity
     return DatasetIdentity(
         scored.fingerprint,
         identity.train_fingerprint([split.fingerprint for split in trained]),
-        identity.prompts_digest(prompts.classes, prompts.templates) if prompts else None,
+        identity.prompts_digest(prompts.classes, prompts.wording) if prompts else None,
     )

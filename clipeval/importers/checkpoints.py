@@ -30,10 +30,9 @@ def as_trained(arch: str, pretrained: str) -> str:
 def describe(arch: str, pretrained: str, *, activation_is_right: bool = False) -> Row:
     """Columns of the results table that describe a checkpoint; what the public zoo does not know is NaN or empty.
 
-    The table ``training.csv`` beside this file says how public checkpoints were trained. All its rows whose patterns
-    match apply: the first that is not empty gives loss, initialisation and stage, and all of them are reasons to leave
-    the checkpoint out of a from-scratch fit. ``activation_is_right``: the figures come from the activation that
-    the weights were trained with, whatever ``arch`` is called.
+    The table ``training.csv`` beside this file says how public checkpoints were trained: of the rows whose patterns
+    match, the first that is not empty gives loss, initialisation and stage. ``activation_is_right``: the figures come
+    from the activation that the weights were trained with, whatever ``arch`` is called.
     """
     row = dict(_described(arch, pretrained, activation_is_right))
     del row["gmacs_total"]  # a product, left to ``with_compute``: files have samples seen and GMACs of their own
@@ -48,11 +47,9 @@ def _described(arch: str, pretrained: str, activation_is_right: bool) -> Row:
         return asdict(zoo.info_of_architecture(arch)) | named
     info = zoo.info_of(known)
     rules = [rule for rule in _rules() if _applies(rule, arch, pretrained)]
-    reasons = [rule["left_out"].format(arch=arch) for rule in rules if rule["left_out"]]
-    if not (known.activation_matches or activation_is_right):
-        reasons.insert(0, "wrong activation")
+    wrong = "" if known.activation_matches or activation_is_right else "wrong activation"
     trained = {column: _first(rules, column) for column in ("loss", "init", "stage", "same_weights_as")}
-    left_out = {"from_scratch_filter": "; ".join(dict.fromkeys(reasons))}
+    left_out = {"from_scratch_filter": "; ".join(filter(None, (wrong, info.from_scratch_filter)))}
     return asdict(info) | trained | left_out | {"samples_seen_tolerance": _tolerance(info)}
 
 

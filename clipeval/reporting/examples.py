@@ -140,9 +140,10 @@ def _open(name: str, fingerprint: str, config: Config) -> Dataset:
     """The data set as it was measured, from what is on this machine. Raises DataError."""
     from clipeval.datasets import open_dataset
 
-    if name not in config.datasets:
+    entry = config.dataset(name)
+    if entry is None:
         raise DataError(f"{name}: no data set of {config.path} has this name, so its captions cannot be read. Add it.")
-    dataset = open_dataset(name, config.datasets[name], offline=True)
+    dataset = open_dataset(name, entry, offline=True)
     if dataset.fingerprint != fingerprint:
         raise DataError(f"{name}: its contents here differ from those that were measured.")
     return dataset

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clipeval.plain import plain
 from clipeval.reporting.rows import HELPERS, number, text
 from clipeval.results.columns import records
+from clipeval.tasks import TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +47,11 @@ def command(row: dict[str, Any]) -> str | None:
         if not math.isnan(number(row[name]))
         for part in (option, f"{number(row[name]):.0f}")
     ]
-    if row["task"] == "linear_probe" and math.isnan(number(row["shots"])):
+    trains = row["task"] in TASKS and "train" in TASKS[row["task"]].needs
+    if trains and math.isnan(number(row["shots"])):
         parts += ["--shots", "full"]
+    if text(row["prompts"]) == "clip_benchmark":
+        parts += ["--prompts", "clip_benchmark"]
     if precision := text(row["precision"]):
         parts += ["--precision", precision]
     return shlex.join(parts)

@@ -75,7 +75,8 @@ def _final(rows: pd.DataFrame) -> np.ndarray:
 def main_metrics(task: str, dataset: str, there: Sequence[str], config: Config) -> list[str]:
     """The metrics out of ``there`` that stand for a task on a data set: one, or both directions of retrieval. It is the
     data set's own main metric or what that is the mean of, else the task's, which go together."""
-    own = config.datasets[dataset].main_metric if dataset in config.datasets else None
+    entry = config.dataset(dataset)
+    own = entry.main_metric if entry else None
     of_task = vocabulary.task(task).main
     choices = [of_task] if own is None or own in of_task else [(own,), vocabulary.metric(own).mean_of, of_task]
     found = ([metric for metric in metrics if metric in there] for metrics in choices)

@@ -9,6 +9,7 @@ from typing import Any
 
 from clipeval import vocabulary
 from clipeval.config import Config
+from clipeval.errors import few
 from clipeval.models.base import ModelInfo
 from clipeval.results.ledger import Row
 from clipeval.results.schema import WITH_VALUE
@@ -25,6 +26,8 @@ _SHARED = (
 )
 _REFERENCE = "mean of {} data sets"
 _MOST_NAMED = 5
+_MOST_MISSING = 50
+"""Names that a row lists: of a suite over languages hundreds may be missing."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,10 @@ def requests(
     """The averages that the suites ``names`` of a configuration ask for, of rows of ``tasks``, of which ``trained`` are
     trained on the data. Where no single task gives the metrics of all members, the zero-shot tasks together do."""
     for name in names:
-        suite = config.suites[name]
-        main = tuple((member, config.datasets[member].main_metric or "acc1") for member in suite.members)
-        lists = [(metric, tuple((member, metric) for member in suite.members)) for metric in suite.metric]
+        suite, names_of_sets = config.suites[name], config.members(name)
+        entries = {member: config.dataset(member) for member in names_of_sets}
+        main = tuple((member, (entry.main_metric if entry else None) or "acc1") for member, entry in entries.items())
+        lists = [(metric, tuple((member, metric) for member in names_of_sets)) for metric in suite.metric]
         for metric, members in lists or [("main_metric", main)]:
             wanted = {of_member for _, of_member in members}
             alone = [
@@ -115,7 +119,7 @@ def _average(suite: SuiteRequest, group: dict[tuple[str, str], Row]) -> Row:
         nothing = dict.fromkeys(("checkpoint_identity", *ModelInfo.__dataclass_fields__))
         return failed | nothing | {"model": row["model"], "error": f"{mixed}. Measure all of them again."}
     if missing:
-        return failed | {"error": f"{len(missing)} of {len(members)} missing: {', '.join(missing)}"}
+        return failed | {"error": f"{len(missing)} of {len(members)} missing: {few(missing, _MOST_MISSING)}"}
     mean = math.fsum(math.fsum(r["value"] for r in values) / len(values) for values in members) / len(members)
     variance = math.fsum(math.fsum((_half_width(r) / len(values)) ** 2 for r in values) for values in members)
     half = math.sqrt(variance) / len(members)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from clipeval import digest
-from clipeval.datasets.draws import hold_out, shot_indices
-from clipeval.errors import DataError, MetricError
+from clipeval.datasets.draws import hold_out
+from clipeval.errors import DataError
 from clipeval.metrics import normalise, require_finite
 from clipeval.tasks import accuracy, adam_probe
 from clipeval.tasks.accuracy import Labelled
 from clipeval.tasks.base import Inputs, TaskResult
+from clipeval.tasks.training import labelled, training_rows
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -57,34 +57,12 @@ def run(inputs: Inputs) -> TaskResult:
 
     A k-shot probe sees only the drawn images, not the validation split: it is about k labels per class and no more.
     """
-    train = inputs.split("train")
-    if train is None:
-        raise DataError(f"{inputs.dataset.name}: it has no training split, which a linear probe needs.")
-    test = _labelled(inputs)
-    if inputs.shots is None:
-        val = inputs.split("val")
-        val_rows = _labelled(val) if val else None
-        return evaluate(_labelled(train), test, val_rows, seed=inputs.seed, protocol=inputs.protocol)
-    classes = train.dataset.prompts.classes if train.dataset.prompts else ()
-    rows = shot_indices(_labels(train), inputs.shots, inputs.seed, classes)
-    result = evaluate(_labelled(train, rows), test, seed=inputs.seed, protocol=inputs.protocol)
-    notes = {"train_rows_sha256": digest.of_value(rows.tolist())}
+    test = labelled(inputs)
+    train, notes = training_rows(inputs)
+    val = inputs.split("val") if inputs.shots is None else None
+    val_rows = labelled(val) if val else None
+    result = evaluate(train, test, val_rows, seed=inputs.seed, protocol=inputs.protocol)
     return TaskResult(result.metrics, result.samples, result.notes | notes)
-
-
-def _labelled(inputs: Inputs, rows: np.ndarray | None = None) -> Labelled:
-    labels, ids = _labels(inputs), inputs.dataset.ids
-    embeddings = inputs.on_device(inputs.images(rows))
-    if rows is None:
-        return Labelled(embeddings, labels, ids)
-    return Labelled(embeddings, labels[rows], [ids[row] for row in rows])
-
-
-def _labels(inputs: Inputs) -> np.ndarray:
-    dataset = inputs.dataset
-    if dataset.labels is None or dataset.labels.ndim != 1:
-        raise MetricError(f"{dataset.name} ({dataset.split}): a linear probe needs one label per image.")
-    return dataset.labels
 
 
 def evaluate(

@@ -203,8 +203,9 @@ def test_imagenet_and_babel_imagenet(data: Path) -> None:
     assert german.prompts is not None
     assert (list(german.prompts.classes), list(german.prompts.templates)) == (theirs.classes, theirs.templates)
     assert german.image(17).tobytes() == theirs[17][0].tobytes()
-    with pytest.raises(DataError, match="Language 'xx' not supported"):
-        opened("babel_imagenet@xx")
+    for code in ("xx", "br"):  # of br there are class names and no prompts
+        with pytest.raises(UsageError, match=rf"is not there in the language '{code}'.*It is in: af, am"):
+            opened(f"babel_imagenet@{code}")
 
 
 def test_retrieval(data: Path) -> None:
@@ -263,7 +264,7 @@ def test_sugar_crepe(data: Path) -> None:
     assert datasets.capabilities(dataset) == {"choices"}
 
 
-def test_winoground(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winoground(data: Path) -> None:
     import datasets as hf
 
     cells = [
@@ -273,15 +274,16 @@ def test_winoground(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = {"image_0": cells[0], "image_1": cells[1], "caption_0": ["a", "b", "c"], "caption_1": ["A", "B", "C"]}
     text = hf.Value("string")
     features = hf.Features({"image_0": hf.Image(), "image_1": hf.Image(), "caption_0": text, "caption_1": text})
-    rows = hf.Dataset.from_dict(columns, features=features)
-    monkeypatch.setattr(hf, "load_dataset", lambda *_, **__: {"test": rows})
-    (data / "winoground").mkdir()
-    dataset = opened("winoground")
-    assert dataset.choices == [("a", "A"), ("A", "a"), ("b", "B"), ("B", "b"), ("c", "C"), ("C", "c")]
-    assert dataset.groups is not None
-    assert dataset.groups.tolist() == [0, 0, 1, 1, 2, 2]
-    assert [dataset.image(index).tobytes() for index in range(6)] == [writer.picture(i).tobytes() for i in range(6)]
-    assert list(dataset.ids) == ["0/0", "0/1", "1/0", "1/1", "2/0", "2/1"]
+    (data / "winoground" / "data").mkdir(parents=True)
+    hf.Dataset.from_dict(columns, features=features).to_parquet(data / "winoground" / "data" / "test-0.parquet")
+    for dataset in (opened("winoground"), datasets.open_dataset("w", DatasetEntry(spec=f"hf:{data}/winoground"))):
+        assert dataset.choices == [("a", "A"), ("A", "a"), ("b", "B"), ("B", "b"), ("c", "C"), ("C", "c")]
+        assert dataset.groups is not None
+        assert dataset.groups.tolist() == [0, 0, 1, 1, 2, 2]
+        assert [dataset.image(index).tobytes() for index in range(6)] == [writer.picture(i).tobytes() for i in range(6)]
+        assert list(dataset.ids) == ["0/0", "0/1", "1/0", "1/1", "2/0", "2/1"]
+    with pytest.raises(UsageError, match=r"winoground is not there in the language 'de'\. It is in: en\."):
+        opened("winoground@de")
 
 
 def test_hub_copies_on_disk(data: Path) -> None:

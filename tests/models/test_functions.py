@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from checkpoints import CPU
+from packages import Package, shown
 from PIL import Image
 
 import clipeval
@@ -214,17 +215,29 @@ def test_a_configuration_names_no_code_unless_allowed(module: Callable[..., str]
 
 
 @pytest.fixture
-def package(module: Callable[..., str], tmp_path: Path) -> str:
-    """A package outside that brings the kind of models ``toy:``."""
+def package(module: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package outside that brings the kind of models ``toy:``, and the one of the documentation."""
     name = module("def f(reference): return Encoder(int(reference))\ndef bad(reference): return reference")
-    info = tmp_path / "toy_models-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-models\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(
-        f"[clipeval.models]\ntoy = {name}:f\nbroken = {name}:bad\ngone = {name}:no\n"
-    )
-    sys.path.append(str(tmp_path / "elsewhere"))  # the paths are other ones: looked up again
+    toy = Package(tmp_path, "toy-models", "1.2")
+    toy.points = {"clipeval.models": {"toy": f"{name}:f", "broken": f"{name}:bad", "gone": f"{name}:no"}}
+    toy.install()
+    documented = Package(tmp_path / "site", "my-extensions", "1.0")
+    documented.points = {"clipeval.models": {"average": "my_extensions.models:make"}}
+    documented.file("my_extensions/models.py", shown("my_extensions/models.py"))
+    documented.install()
+    monkeypatch.syspath_prepend(str(documented.root))
+    monkeypatch.delitem(sys.modules, "my_extensions", raising=False)
     return name
+
+
+def test_the_model_of_the_documentation(package: str, tmp_path: Path) -> None:
+    """As a kind of its own, and as a function without a package; both are the same arithmetic."""
+    words = ["average:16", "python:my_extensions.models:make?words=16"]
+    table = clipeval.run(models=words, datasets="digits", tasks="classification", out=tmp_path / "out")
+    assert set(table.status) == {"ok"}
+    assert set(table.params) == {0}
+    first, second = (table[table.model == word].set_index("metric").value for word in words)
+    assert first.equals(second)
 
 
 def test_a_package_brings_a_kind_of_models(package: str, tmp_path: Path) -> None:

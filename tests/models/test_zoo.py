@@ -8,6 +8,7 @@ import pytest
 
 from clipeval import config, models
 from clipeval.models import ModelInfo, zoo, zoo_table
+from clipeval.models.zoo import build
 
 COLUMNS = [field.name for field in fields(ModelInfo) if field.name != "checkpoint_sha256"] + [
     "family",
@@ -63,6 +64,13 @@ def test_table_rows() -> None:
         ("ViT-B-32-quickgelu,openai", "CLIP-WIT", 12.8e9, "paper"),
         ("ViT-L-14-quickgelu,metaclip_fullcc", "MetaCLIP-2.5B", 12.8e9, "card"),
         ("ViT-L-14,dfn2b_s39b", "DFN-2B", 39e9, "card"),
+        ("ViTamin-B-LTT,datacomp1b", "DataComp-1B", 1.28e9, "card"),
+        ("ViTamin-L2,datacomp1b", "DataComp-1B", 12.8e9, "card"),
+        ("ViTamin-L-336,datacomp1b", "DataComp-1B", 12.8e9 + 0.2e9, "card"),
+        ("ViTamin-L2-384,datacomp1b", "DataComp-1B", 12.8e9 + 0.5e9, "card"),
+        ("ViTamin-XL-256,datacomp1b", "DataComp-1B", 12.8e9 + 0.5e9, "card"),
+        ("ViT-bigG-14-CLIPA,datacomp1b", "DataComp-1B", 12.8e9 + 512e6, "card"),
+        ("ViT-H-14-CLIPA-336,laion2b", "LAION-2B", 12.8e9 + 512e6 + 128e6, "card"),
         (
             "ViT-B-32,hf://laion/scaling-laws-openclip/Model-B-32_Data-80M_Samples-3B_lr-5e-4_bs-32k.pt",
             "LAION-80M",
@@ -100,9 +108,49 @@ def test_repositories_of_transformers_have_the_facts_of_the_same_weights() -> No
 
 
 def test_unknown_samples_stay_unknown() -> None:
-    (row,) = [row for row in zoo_table() if row["model"] == "ViT-B-16-SigLIP,webli"]
-    assert math.isnan(row["samples_seen"])
-    assert math.isnan(row["gmacs_total"])
+    unknown = [row for row in zoo_table() if math.isnan(row["samples_seen"])]
+    assert len(unknown) == 48
+    assert {"ViT-B-16-SigLIP,webli", "ViTamin-XL-336,datacomp1b"} <= {row["model"] for row in unknown}
+    assert all(math.isnan(row["gmacs_total"]) for row in unknown)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("EVA02-B-16,merged2b_s8b_b131k", "pre-initialised tower"),
+        ("convnext_xxlarge,laion2b_s34b_b82k_augreg_soup", "fine-tuned"),
+        ("coca_ViT-B-32,mscoco_finetuned_laion2b_s13b_b90k", "fine-tuned"),
+        ("ViTamin-S-LTT,datacomp1b", "pre-initialised tower"),
+        ("ViT-L-14-CLIPA-336,datacomp1b", "high-resolution stage; CLIPA stages"),
+        ("ViT-B-16-SigLIP2-512,webli", "high-resolution stage"),
+        ("ViT-SO400M-14-SigLIP-378,webli", "high-resolution stage"),
+        ("ViT-B-32-quickgelu,laion400m_e31", "same run as ViT-B-32-quickgelu,laion400m_e32"),
+        ("MobileCLIP-B,datacompdr", "distilled from other models"),
+        ("ViT-B-16-SigLIP2,webli", ""),
+        ("ViTamin-L,datacomp1b", ""),
+        ("ViT-H-14,laion2b_s32b_b79k", ""),
+    ],
+)
+def test_what_a_law_of_training_from_scratch_leaves_out(model: str, reason: str) -> None:
+    (row,) = [row for row in zoo_table() if row["model"] == model]
+    assert row["from_scratch_filter"] == reason
+
+
+def test_the_paper_s_checkpoints_are_all_trained_from_scratch() -> None:
+    assert {row.from_scratch_filter for row in zoo.members("cherti2023")} == {""}
+
+
+def test_the_table_is_what_the_facts_by_hand_make_of_the_tags() -> None:
+    """As ``python -m clipeval.models.zoo.build`` writes it, for the installed open_clip."""
+    for made in build._checkpoint_rows():
+        kept = zoo.checkpoints()[made["arch"], made["pretrained"]]
+        assert kept.from_scratch_filter == made["from_scratch_filter"]
+        assert (kept.note, kept.reference) == (made["note"], made["reference"])
+        assert (
+            math.isnan(kept.samples_seen)
+            if made["samples_seen"] == ""
+            else kept.samples_seen == float(made["samples_seen"])
+        )
 
 
 def test_the_paper_s_design() -> None:

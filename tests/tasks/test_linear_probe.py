@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from clipeval.datasets.base import Prompts
+from clipeval.datasets.draws import shot_indices
 from clipeval.errors import DataError, MetricError
 from clipeval.tasks import linear_probe as task
 from clipeval.tasks.accuracy import Labelled
@@ -202,33 +203,33 @@ def test_shots_are_k_per_class_nested_and_a_function_of_labels_and_seed():
     for seed in range(3):
         previous = np.array([], dtype=int)
         for k in (1, 2, 7, 20):
-            rows = task.shot_indices(labels, k, seed)
+            rows = shot_indices(labels, k, seed)
             assert (np.unique(labels[rows], return_counts=True)[1] == k).all()
             assert len(np.unique(labels[rows])) == len(ODD_LABELS)
             assert (np.diff(rows) > 0).all()
             assert set(previous) <= set(rows)
             previous = rows
-    assert set(task.shot_indices(labels, 5, 0)) != set(task.shot_indices(labels, 5, 1))
+    assert set(shot_indices(labels, 5, 0)) != set(shot_indices(labels, 5, 1))
     # pinned: the same rows on every machine and with every version
-    assert task.shot_indices(np.arange(12) % 3, 2, 0).tolist() == [2, 4, 6, 9, 10, 11]
+    assert shot_indices(np.arange(12) % 3, 2, 0).tolist() == [2, 4, 6, 9, 10, 11]
 
 
 def test_shots_are_drawn_evenly():
     labels = np.repeat([5, 9], [4, 6])
-    drawn = np.bincount(np.concatenate([task.shot_indices(labels, 2, seed) for seed in range(2000)]), minlength=10)
+    drawn = np.bincount(np.concatenate([shot_indices(labels, 2, seed) for seed in range(2000)]), minlength=10)
     assert drawn / 2000 == pytest.approx(np.repeat([2 / 4, 2 / 6], [4, 6]), abs=0.05)  # 4 sigma is 0.045
 
 
 def test_too_few_shots_name_the_class_and_what_to_do():
     labels = np.repeat([0, 1, 2], [5, 3, 2])
     with pytest.raises(DataError) as error:
-        task.shot_indices(labels, 4, 0, ("cat", "dog", "emu"))
+        shot_indices(labels, 4, 0, ("cat", "dog", "emu"))
     assert str(error.value) == (
         "class 1 ('dog') has 3 training images, fewer than the 4 of a 4-shot probe (2 of 3 classes have too few). "
         "Choose at most 2 shots."
     )
     with pytest.raises(DataError, match=r"class -7 has 1 training images"):
-        task.shot_indices(np.array([-7, 3, 3]), 2, 0)
+        shot_indices(np.array([-7, 3, 3]), 2, 0)
 
 
 @pytest.mark.parametrize(("size", "held"), [(1, 0), (2, 1), (4, 1), (7, 1), (8, 2), (10, 2), (25, 5), (101, 20)])
@@ -241,7 +242,7 @@ def test_hold_out_takes_a_fifth_of_each_class(size, held):
 
 def test_one_shot_uses_the_fixed_c(digits):
     train, test = digits
-    rows = task.shot_indices(train.labels, 1, 0)
+    rows = shot_indices(train.labels, 1, 0)
     result = task.evaluate(train.rows(np.isin(np.arange(701), rows)), test)
     assert result.notes["C"] == task.C_ONE_SHOT
     assert result.notes["selected_on"] == "nothing"
@@ -288,7 +289,7 @@ def test_run_with_shots_embeds_only_those_and_leaves_the_validation_split_alone(
     train, test = digits
     of_train, val = FakeInputs(train), FakeInputs(test)
     result = task.run(FakeInputs(test, shots=5, seed=3, train=of_train, val=val))
-    rows = task.shot_indices(train.labels, 5, 3)
+    rows = shot_indices(train.labels, 5, 3)
     (asked,) = of_train.asked
     assert asked.tolist() == rows.tolist()
     assert val.asked == []
@@ -305,5 +306,5 @@ def test_run_without_training_split_or_single_labels_is_an_error(digits):
         task.run(FakeInputs(test))
     inputs = FakeInputs(test, train=FakeInputs(train))
     inputs.dataset.labels = np.zeros((len(test.labels), 4), bool)
-    with pytest.raises(MetricError, match=r"digits \(s\): a linear probe needs one label per image"):
+    with pytest.raises(MetricError, match=r"digits \(s\): this task needs one label per image"):
         task.run(inputs)

@@ -2,7 +2,8 @@
 
 ``NAME`` is one of its native data sets, ``NAME@LANG`` one of its multilingual ones in a language, ``wds/NAME`` the
 copy on the Hugging Face hub. Data is looked for in ``$CLIPEVAL_DATA/NAME``, by default ``datasets/NAME`` in the cache
-folder.
+folder. ``babel_imagenet`` is made of the images of imagenet1k there, or of its copy; ``winoground`` is a table there,
+or that of the hub.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval.config import DatasetEntry
+from clipeval.config import DatasetEntry, packaged
 from clipeval.datasets import contents, fingerprint
 from clipeval.datasets import labels as values
+from clipeval.datasets.adapters.hf import open_hf
+from clipeval.datasets.adapters.languages import babel, known_language, languages_of
 from clipeval.datasets.adapters.restraint import restrained
 from clipeval.datasets.adapters.walk import Walk, read, walk
 from clipeval.datasets.adapters.wds import open_wds
-from clipeval.datasets.adapters.winoground import open_winoground
 from clipeval.datasets.images import naming
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
@@ -33,6 +35,7 @@ from clipeval.paths import cache_dir, expand
 if TYPE_CHECKING:
     from PIL import Image
 
+WINOGROUND = "facebook/winoground"
 HUB = "https://huggingface.co/datasets/clip-benchmark/wds_{}/tree/main"
 
 # fmt: off
@@ -67,13 +70,20 @@ def open_clip_benchmark(name: str, reference: str, split: str, entry: DatasetEnt
     Raises UsageError for an unknown name and DataError for missing data or a split that does not exist.
     """
     native, _, language = reference.partition("@")
+    if language and entry.language not in ("en", language):
+        raise UsageError(f"{name}: the language is '{language}' in {entry.spec} and '{entry.language}' beside it.")
+    language = language or entry.language
     if native.startswith("wds/"):
-        return _open_hub_copy(name, native.removeprefix("wds/"), language or entry.language, split, entry, offline)
+        return _open_hub_copy(name, native.removeprefix("wds/"), language, split, entry, offline)
     _check_name(native, split)
+    language = known_language(name, native, language)
     root = _data_folder() / _FOLDERS.get(native, native.split("/")[0])
-    source = _build(name, native, split, language or entry.language, root, offline)
     if native == "winoground":
-        return open_winoground(name, split, source.ds, root)
+        return open_hf(name, str(root) if root.is_dir() else WINOGROUND, split, entry, offline)
+    if native == "babel_imagenet" and not root.is_dir():
+        imagenet = _open_hub_copy(name, "imagenet1k", "en", split, _with_default_prompts(entry), offline)
+        return babel(name, imagenet, language, entry.prompts)
+    source = _build(name, native, split, language, root, offline)
     found = _walked(name, source, root)
     order = np.argsort(found.ids, kind="stable") if native in _UNSORTED else np.arange(len(found.ids))
     ids = [found.ids[index] for index in order]
@@ -85,7 +95,6 @@ def open_clip_benchmark(name: str, reference: str, split: str, entry: DatasetEnt
     prompts = None
     if labels is not None:
         classes, templates = list(source.classes), list(source.templates)
-        language = language or entry.language
         prompts = load_prompts(name, entry.prompts, language, classes, templates, own_language=language)
     return LoadedDataset(
         name=name,
@@ -127,8 +136,14 @@ def _open_hub_copy(
     known_as = hub_name if language != "en" else ""
     dataset = open_wds(name, place, split, entry, offline, known_as=known_as, language=language)
     if known_as and dataset.prompts is None:
-        raise UsageError(f"{name}: the language '{language}' means nothing here: there are no class names.")
+        own = f" There are captions in it: clip_benchmark:{hub_name}@{language}." if hub_name in RETRIEVAL else ""
+        own = own if own and language in languages_of(hub_name) else ""
+        raise UsageError(f"{name}: the language '{language}' means nothing here: there are no class names.{own}")
     return dataset
+
+
+def _with_default_prompts(entry: DatasetEntry) -> DatasetEntry:
+    return entry.model_copy(update={"prompts": None, "language": "en"})
 
 
 def _data_folder() -> Path:
@@ -137,15 +152,13 @@ def _data_folder() -> Path:
 
 
 def _check_name(native: str, split: str) -> None:
+    known = packaged().datasets.get(native)
+    if known and known.unavailable:
+        raise DataError(f"clip_benchmark:{native} cannot be measured: {known.unavailable}.")
     if native.startswith("vtab/"):
         raise DataError(
             f"clip_benchmark:{native} needs TensorFlow Datasets and task_adaptation, which do not install beside "
             f"current packages. Use the same data on the hub: clip_benchmark:wds/{native}"
-        )
-    if native == "imagenet-w":
-        raise DataError(
-            "clip_benchmark:imagenet-w draws its watermark inside the model's transform, between crop and "
-            "normalisation, which is not possible here."
         )
     names = [*CLASSIFICATION, *RETRIEVAL, *CHOICES]
     if native not in names:

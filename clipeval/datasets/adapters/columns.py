@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from clipeval.datasets import labels as values
 from clipeval.datasets.adapters.image_column import reading
 from clipeval.datasets.base import Prompts
 from clipeval.datasets.prompts import load_prompts
-from clipeval.errors import DataError, few
+from clipeval.errors import DataError, UsageError, few
 
 _LABEL_NAMES = ("label", "labels", "cls", "class", "classes", "class_name", "category", "categories", "target")
 _CAPTION_NAMES = ("caption", "captions", "text", "txt")
@@ -21,17 +21,20 @@ _CAPTION_NAMES = ("caption", "captions", "text", "txt")
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a table's columns; at least one of ``label`` and ``caption`` is there."""
+    """The names of a table's columns; at least one of ``label`` and ``caption``, or ``choices``, is there."""
 
     image: str
     label: str | None
     caption: str | None
+    choices: tuple[str, ...] = ()
 
 
 def chosen_columns(name: str, rows: Any, entry: DatasetEntry) -> Columns:
     """The columns that ``entry`` names, else those that types and names give away. A column called a label is one,
     whatever it holds, and never captions. Raises DataError for columns that are not there or cannot be told."""
     image = _chosen(name, rows, "image_key", entry.image_key) or _image_key(name, rows)
+    if entry.choice_keys is not None:
+        return Columns(image, None, None, _choice_keys(name, rows, entry))
     label = _chosen(name, rows, "label_key", entry.label_key) or _label_key(name, rows, entry.caption_key)
     caption = _chosen(name, rows, "caption_key", entry.caption_key) or _caption_key(name, rows, label)
     if label is None and caption is None:
@@ -81,6 +84,26 @@ def captions_of(name: str, rows: Any, key: str) -> list[tuple[str, ...]]:
             place, text = wrong[0]
             raise DataError(f"{name}: sample {sample}: column '{key}' holds no text: caption {place} is {text!r:.40}.")
     return captions
+
+
+def choices_of(name: str, rows: Any, keys: Sequence[str]) -> list[tuple[str, ...]]:
+    """The candidate captions of each row, one of each column. Raises DataError for what is no text."""
+    columns = [_column(name, rows, key) for key in keys]
+    for key, column in zip(keys, columns, strict=True):
+        if wrong := [row for row, value in enumerate(column) if not isinstance(value, str)]:
+            found = f"{column[wrong[0]]!r:.40}"
+            raise DataError(f"{name}: sample {wrong[0]}: column '{key}' holds no text but {found}.")
+    return list(zip(*columns, strict=True))
+
+
+def _choice_keys(name: str, rows: Any, entry: DatasetEntry) -> tuple[str, ...]:
+    keys = entry.choice_keys or ()
+    if len(set(keys)) != len(keys) or len(keys) < 2 or entry.label_key or entry.caption_key:
+        raise UsageError(
+            f"{name}: choice_keys: expected two columns or more, the true caption's first, and no label_key or "
+            "caption_key beside them."
+        )
+    return tuple(str(_chosen(name, rows, "choice_keys", key)) for key in keys)
 
 
 def _column(name: str, rows: Any, key: str) -> list[Any]:

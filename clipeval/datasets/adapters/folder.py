@@ -20,7 +20,7 @@ from clipeval.datasets import contents, fingerprint
 from clipeval.datasets.images import SUFFIXES, decode
 from clipeval.datasets.lines import read_lines
 from clipeval.datasets.loaded import LoadedDataset
-from clipeval.datasets.prompts import aligned, is_file, load_prompts
+from clipeval.datasets.prompts import aligned, from_file, load_prompts
 from clipeval.errors import DataError, few
 from clipeval.paths import expand, readable
 
@@ -61,7 +61,8 @@ def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offl
         classes = aligned(folders, classes, f"{name}: {root / 'classnames.txt'}")
     elif odd := [folder for folder in folders if folder != readable(folder)]:
         raise DataError(f"{name}: the folder {readable(odd[0])} is no class name: it is not UTF-8. Rename it.")
-    if classes is None or is_file(entry.prompts):
+    file = from_file(entry.prompts, name) if entry.prompts else None
+    if classes is None or (file and file.classes):
         classes = [folder.replace("_", " ") for folder in folders]
     return LoadedDataset(
         name=name,

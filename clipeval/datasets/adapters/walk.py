@@ -106,7 +106,7 @@ def _opening(open_path: Callable[[str], Any]) -> Iterator[None]:
     original = Image.open
 
     def stand_in(file: Any, *arguments: Any, **keywords: Any) -> Any:
-        path = getattr(file, "name", file)
+        path = file if isinstance(file, str | os.PathLike) else getattr(file, "name", file)
         return open_path(os.fspath(path)) if isinstance(path, str | os.PathLike) else original(path, formats=FORMATS)
 
     Image.open = stand_in  # type: ignore[assignment]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipeval.datasets import contents, fingerprint
+from clipeval.datasets.adapters.columns import choices_of
+from clipeval.datasets.adapters.hf_source import SplitSource
 from clipeval.datasets.adapters.image_column import ImageColumn, image_column
 from clipeval.datasets.loaded import LoadedDataset
 
@@ -16,12 +17,18 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def open_winoground(name: str, split: str, rows: Any, root: Path) -> LoadedDataset:
+def is_winoground(rows: Any) -> bool:
+    """Whether a table has the columns of Winoground."""
+    return {f"{kind}_{side}" for kind in ("image", "caption") for side in (0, 1)} <= set(rows.features)
+
+
+def open_winoground(name: str, split: str, source: SplitSource) -> LoadedDataset:
     """Two samples per row of the table, ``ROW/0`` and ``ROW/1``; ``groups`` is the row, the own caption comes first.
 
-    Image files lie below ``root``, where they are not of the hub. Raises DataError for a cell that names others."""
-    columns = tuple(image_column(name, rows, f"image_{side}", root) for side in (0, 1))
-    captions = list(zip(rows["caption_0"], rows["caption_1"], strict=True))
+    Raises DataError for a cell that names files elsewhere, and for a caption that is no text."""
+    rows = source.rows
+    columns = tuple(image_column(name, rows, f"image_{side}", source.root) for side in (0, 1))
+    captions = choices_of(name, rows, ("caption_0", "caption_1"))
     choices = [pair for first, second in captions for pair in ((first, second), (second, first))]
     groups = np.repeat(np.arange(len(rows)), 2)
     images = [image for pair in zip(*(column.contents for column in columns), strict=True) for image in pair]
@@ -34,7 +41,8 @@ def open_winoground(name: str, split: str, rows: Any, root: Path) -> LoadedDatas
         choices=choices,
         groups=groups,
         digests=[image.sha256 for image in images],
-        remarks=tuple(contents.remarks(images)),
+        remarks=(*source.remarks, *contents.remarks(images)),
+        revision=source.revision,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from clipeval.models.base import ModelInfo
 
 CHERTI2023_FILES = "hf://laion/scaling-laws-openclip/"
-_FACTS = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from")
+_FACTS = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from", "from_scratch_filter")
 _CHERTI2023_OPENAI = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
 
 
@@ -43,7 +43,8 @@ class Checkpoint:
     """One public checkpoint: a tag of open_clip, or a file on the Hugging Face hub (``hf://ORG/REPO/FILE``).
 
     ``hub`` is ``ORG/REPO/FILE`` or, where the file has open_clip's standard name, ``ORG/REPO/``. ``preprocess_of``
-    names the tag of the same weights whose preprocessing applies.
+    names the tag of the same weights whose preprocessing applies; ``from_scratch_filter`` says why a law of training
+    from scratch leaves it out, empty where it does not.
     """
 
     arch: str
@@ -57,6 +58,7 @@ class Checkpoint:
     hub: str
     preprocess_of: str
     note: str
+    from_scratch_filter: str
     reference: str
 
     @property
@@ -110,6 +112,7 @@ class HubModel:
     unique_samples: float
     samples_seen: float
     samples_seen_from: str
+    from_scratch_filter: str
     note: str
     reference: str
 

@@ -9,8 +9,8 @@ Run it after an upgrade of open_clip; it takes about two minutes and needs no ne
 
 ``zoo_facts.csv`` is written by hand. The first row whose ``arch`` and ``pretrained`` patterns match a checkpoint
 describes it; ``-quickgelu`` at the end of an architecture is not compared. ``samples_seen`` is empty where nobody says
-it; with ``samples_seen_from`` = tag it is read from the tag (``..._s13b_b90k``). A tag that no row matches stops the
-script.
+it; with ``samples_seen_from`` = tag it is read from the tag (``..._s13b_b90k``). ``{arch}`` in ``from_scratch_filter``
+is the checkpoint's architecture. A tag that no row matches stops the script.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def _first_match(facts: list[dict[str, str]], arch: str, tag: str) -> dict[str, 
 
 
 def _checkpoint_row(fact: dict[str, str], arch: str, tag: str, hub: str, quick_gelu: bool) -> dict[str, Any]:
-    known = {"arch": arch, "pretrained": tag, "hub": hub, "quick_gelu": quick_gelu}
+    known: dict[str, Any] = {"arch": arch, "pretrained": tag, "hub": hub, "quick_gelu": quick_gelu}
+    known["from_scratch_filter"] = fact["from_scratch_filter"].replace("{arch}", arch)
     if fact["samples_seen_from"] == "tag":
         number, unit = re.search(r"_s(\d+)([bm])_", tag).groups()  # type: ignore[union-attr]
         known["samples_seen"] = int(int(number) * _UNITS[unit])
