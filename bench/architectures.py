@@ -68,6 +68,7 @@ def _names(most: float) -> Iterator[str]:
 
 def _all(names: list[str]) -> Iterator[dict[str, Any]]:
     import open_clip
+    import transformers_folders
     from loopback_hub import Hub, models
 
     with tempfile.TemporaryDirectory() as place, Hub(Path(place)) as hub:
@@ -76,7 +77,9 @@ def _all(names: list[str]) -> Iterator[dict[str, Any]]:
             for name in {text.get("hf_tokenizer_name"), text.get("hf_model_name")} - {None}:
                 if ("model", name) not in hub.repositories:
                     own = {"config.json": json.dumps(TOWERS[name]).encode()} if name in TOWERS else {}
-                    hub.repository(name, models.tokenizer_files() | own)
+                    strips = text.get("tokenizer_kwargs", {}).get("strip_sep_token")  # BERT's, that has one
+                    tokenizer = transformers_folders.bert_files() if strips else models.tokenizer_files()
+                    hub.repository(name, tokenizer | own)
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
                 yield _of_child(name, folder, hub.environment | {"PYTHONPATH": f"{Path.cwd()}:{TESTS}"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,6 +230,15 @@ def _enlarge(config: Any) -> None:
                 setattr(ours, key, getattr(theirs, key))
     if hasattr(default, "projection_dim"):
         config.projection_dim = default.projection_dim
+
+
+def bert_files() -> dict[str, bytes]:
+    """A tokenizer of BERT as its repositories have it."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        _bert(place).save_pretrained(place)
+        (place / "config.json").write_text(json.dumps({"model_type": "bert"}))
+        return {path.name: path.read_bytes() for path in place.iterdir()}
 
 
 class quiet:
