@@ -174,6 +174,27 @@ _PREPROCESS = {
     "resize_mode": _either(_one_of("shortest", "longest", "squash"), _NONE),
     "fill_color": _either(_whole(0, 255), _NONE),
 }
+_SIDES = _either(
+    _mapping(
+        dict.fromkeys(
+            ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width"), _either(_SIDE, _NONE)
+        )
+    ),
+    _SIDE,
+    _NONE,
+)
+_PROCESSOR = {
+    **dict.fromkeys(("size", "crop_size", "pad_size"), _SIDES),
+    **dict.fromkeys(
+        ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"), _either(_FLAG, _NONE)
+    ),
+    "resample": _either(_whole(0, 5), _NONE),
+    "rescale_factor": _either(_real(1e-9, 1e9), _NONE),
+    "image_mean": _either(_list_of(_real(-1000, 1000), 3), _real(-1000, 1000), _NONE),
+    "image_std": _either(_list_of(_real(1e-6, 1000), 3), _real(1e-6, 1000), _NONE),
+    "patch_size": _SIDE,
+    "max_num_patches": _whole(1, _MOST_PATCHES),
+}
 TOKENIZER = {
     "context_length": _whole(1, 8192),
     "clean": _one_of("canonicalize", "lower", "whitespace"),
@@ -245,6 +266,11 @@ def arch(content: dict[str, Any], where: object) -> str:
     """``content["arch"]``, the architecture's name, or nothing. Raises ModelError."""
     _require(content.get("arch"), _NAME, f"{where}: arch")
     return content.get("arch") or ""
+
+
+def check_processor(settings: dict[str, Any], where: object) -> None:
+    """Raises ModelError unless what an image processor of transformers says of sizes and scales is within bounds."""
+    check(settings, _PROCESSOR, f"{where}: image processor", others=True)
 
 
 def check_tower(config: dict[str, Any], kinds: list[str], where: object) -> None:

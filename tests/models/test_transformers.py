@@ -328,6 +328,7 @@ def test_a_tokenizer_class_of_its_own_is_none(clip: Path, tmp_path: Path, monkey
         ({"vision_config": {"num_hidden_layers": 5000}}, "num_hidden_layers"),
         ({"vision_config": {"image_size": 4096, "patch_size": 1}}, "patches"),
         ({"text_config": []}, "text_config"),
+        ({"model_type": {}}, "model_type is {}"),
         ({"projection_dim": 10**6}, "They do not belong together"),
         (
             {"vision_config": transformers_folders.VISION | {"num_attention_heads": 7}},
@@ -339,6 +340,37 @@ def test_odd_configurations(clip: Path, change: dict[str, Any], says: str) -> No
     settings = json.loads((clip / "config.json").read_text()) | change
     (clip / "config.json").write_text(json.dumps(settings))
     refused(clip, says)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"size": {"height": 100_000, "width": 100_000}, "do_center_crop": False}, "image processor.size"),
+        ({"size": {"shortest_edge": 0}}, "image processor.size"),
+        ({"crop_size": 10**6}, "image processor"),
+        ({"rescale_factor": "x"}, "image processor"),
+        ({"image_mean": [0, 0]}, "image processor"),
+        ({"image_std": [0, 1, 1]}, "image processor.image_std"),
+        ({"do_normalize": 7}, "image processor.do_normalize"),
+        ({"resample": 10**6}, "image processor"),
+    ],
+)
+def test_odd_image_processors(clip: Path, change: dict[str, Any], says: str) -> None:
+    said = json.loads((clip / "processor_config.json").read_text())
+    said["image_processor"] |= change
+    (clip / "processor_config.json").write_text(json.dumps(said))
+    refused(clip, says)
+
+
+@pytest.mark.parametrize("length", [0, -3, "x", [1], {}, None])
+def test_odd_lengths_of_texts(clip: Path, length: Any) -> None:
+    said = json.loads((clip / "tokenizer_config.json").read_text()) | {"model_max_length": length}
+    (clip / "tokenizer_config.json").write_text(json.dumps(said))
+    try:
+        assert loaded(clip).context_length == 20  # transformers takes null for no limit
+    except ModelError as error:
+        said = str(error)
+        assert "how long a text may be is not known" in said or "cannot read its configuration" in said
 
 
 def test_what_a_folder_lacks_is_named(clip: Path) -> None:

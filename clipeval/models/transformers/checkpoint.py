@@ -122,7 +122,8 @@ def opened(spec: ModelSpec, *, offline: bool) -> TransformersCheckpoint:
 def _checked_config(path: Path) -> dict[str, Any]:
     config = schema.read_json(path)
     schema.refuse_code(config, path)
-    if (kind := config.get("model_type")) not in library.KINDS:
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in library.KINDS:
         raise ModelError(
             f"{path}: model_type is {schema.shortened(kind)}, which is no model of images and texts that is read here: "
             f"{', '.join(library.KINDS)}."

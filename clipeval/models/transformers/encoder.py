@@ -141,5 +141,10 @@ class TransformersEncoder:
     def _computing(self) -> Iterator[None]:
         dtype = machine.autocast_dtype(self.precision)
         kind = torch.device(self.device).type
-        with torch.inference_mode(), torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
+        # its configuration may describe what does not fit together
+        with (
+            foreign(lambda error: ModelError(f"{self.info.model}: its model fails: {first_line(error):.300}")),
+            torch.inference_mode(),
+            torch.autocast(kind, dtype=dtype, enabled=dtype is not None),
+        ):
             yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,11 +50,12 @@ are ``siglip``."""
 
 @dataclass(frozen=True)
 class Pieces:
-    """What the small files of a folder describe: configuration, image processor and tokenizer."""
+    """What the small files of a folder describe: configuration, image processor and tokenizer of ``wanted_by``."""
 
     config: Any
     processor: Any
     tokenizer: Any
+    wanted_by: str
 
 
 def pieces(folder: Path, wanted_by: str) -> Pieces:
@@ -69,17 +69,27 @@ def pieces(folder: Path, wanted_by: str) -> Pieces:
         with foreign(told), _quiet(), hub.closed():
             config = transformers.AutoConfig.from_pretrained(str(folder), **given)
             both = transformers.AutoProcessor.from_pretrained(str(folder), **given)
-            return Pieces(config, both.image_processor, both.tokenizer)
+            return Pieces(config, both.image_processor, both.tokenizer, wanted_by)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def text_length(pieces: Pieces, kind: Kind) -> int:
-    """Tokens of a text: as many as tokenizer and text tower both take."""
-    config = pieces.config.text_config
-    positions = config.max_position_embeddings - (config.pad_token_id + 1 if kind.offset else 0)
-    known = pieces.tokenizer.model_max_length
-    return int(positions if math.isinf(known) or known > 1 << 30 else min(known, positions))
+    """Tokens of a text: as many as tokenizer and text tower both take. Raises ModelError where that is not said."""
+    config, known = pieces.config.text_config, pieces.tokenizer.model_max_length
+
+    def told(_: Exception) -> ModelError:
+        return ModelError(
+            f"{pieces.wanted_by}: how long a text may be is not known: model_max_length of its tokenizer is "
+            f"{known!r:.80}, max_position_embeddings {getattr(config, 'max_position_embeddings', None)!r:.80}."
+        )
+
+    with foreign(told):
+        positions = config.max_position_embeddings - (config.pad_token_id + 1 if kind.offset else 0)
+        length = int(min(known, positions))
+        if length < 1:
+            raise ValueError
+        return length
 
 
 def empty(config: Any, kind: Kind) -> Any:
