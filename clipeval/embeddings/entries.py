@@ -16,7 +16,7 @@ from typing import Any
 from clipeval import digest, paths
 from clipeval.errors import StoreError
 
-FORMAT = 2
+FORMAT = 3
 """Entries of another format lie in folders of other names, so neither is taken for the other."""
 
 _KINDS = ("pixels", "images", "texts")

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import itertools
 import os
-import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xxhash
 
 from clipeval.embeddings.entries import usable, write_at, writing
 
 _CHECKSUM_BYTES = 4
 _PIECE_BYTES = 1 << 26
-"""What is read at once, so that reading needs little memory beside its result."""
+"""What is written at once, so that writing needs little memory."""
+_READ_BYTES = 1 << 20
+"""What is read at once: it stays in a core's cache until it is checked and in its place."""
 
 
 class RecordFile:
@@ -38,23 +42,20 @@ class RecordFile:
         return _CHECKSUM_BYTES + self.row_bytes
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows ``[k, row_bytes]`` uint8 at ``indices``, and ``[k]`` bool: which are valid. Raises StoreError."""
-        rows = np.zeros((len(indices), self.row_bytes), np.uint8)
-        valid = np.zeros(len(indices), bool)
-        with usable(self.path):
-            try:
-                file = os.open(self.path, os.O_RDONLY)
-            except FileNotFoundError:
-                return rows, valid
-            try:
-                for start, stop in _runs(indices, _PIECE_BYTES // self._stride):
-                    data = _read(file, (stop - start) * self._stride, int(indices[start]) * self._stride)
-                    for row, body in enumerate(_bodies(data, self.row_bytes), start):
-                        if body is not None:
-                            rows[row] = np.frombuffer(body, np.uint8)
-                            valid[row] = True
-            finally:
-                os.close(file)
+        """Rows ``[k, row_bytes]`` uint8 at ``indices``, and ``[k]`` bool: which are valid. Raises StoreError.
+
+        The rows lie where they were read to, their checksums between them.
+        """
+        records = np.empty((len(indices), self._stride), np.uint8)
+        rows, valid = records[:, _CHECKSUM_BYTES:], np.zeros(len(indices), bool)
+        with usable(self.path), suppress(FileNotFoundError), self.path.open("rb", buffering=0) as file:
+            for start, stop in _runs(indices, max(_READ_BYTES // self._stride, 1)):
+                part: Any = records[start:stop]
+                size = _read(file.fileno(), memoryview(part).cast("B"), int(indices[start]) * self._stride)
+                sums = part[:, :_CHECKSUM_BYTES].copy().view("<u4")[:, 0].tolist()
+                for row in range(size // self._stride):
+                    valid[start + row] = _checksum(rows[start + row]) == sums[row]
+        rows[~valid] = 0
         return rows, valid
 
     def write(self, indices: np.ndarray, rows: np.ndarray) -> None:
@@ -70,8 +71,13 @@ class RecordFile:
 
 
 def with_checksum(body: bytes) -> bytes:
-    """A record: little-endian CRC-32 of the body, then the body."""
-    return zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "little") + body
+    """A record: the checksum of the body, little-endian, then the body."""
+    return _checksum(body).to_bytes(_CHECKSUM_BYTES, "little") + body
+
+
+def _checksum(body: Any) -> int:
+    """The lower 32 bits of XXH3, which takes a tenth of the time of CRC-32 and less than reading does."""
+    return xxhash.xxh3_64_intdigest(body) & 0xFFFFFFFF
 
 
 def split_records(data: bytes, body_bytes: int) -> list[bytes]:
@@ -85,7 +91,7 @@ def _bodies(data: bytes, body_bytes: int) -> Iterator[memoryview | None]:
     for offset in range(0, len(data) - stride + 1, stride):
         body = view[offset + _CHECKSUM_BYTES : offset + stride]
         checksum = int.from_bytes(view[offset : offset + _CHECKSUM_BYTES], "little")
-        yield body if zlib.crc32(body) == checksum else None
+        yield body if _checksum(body) == checksum else None
 
 
 def _runs(indices: np.ndarray, longest: int) -> Iterator[tuple[int, int]]:
@@ -97,10 +103,10 @@ def _runs(indices: np.ndarray, longest: int) -> Iterator[tuple[int, int]]:
             yield first, min(first + longest, stop)
 
 
-def _read(file: int, size: int, offset: int) -> bytes:
-    """``size`` bytes, fewer only at the end of the file: one system call may give less than is asked for."""
-    pieces = []
-    while size and (piece := os.pread(file, size, offset)):
-        pieces.append(piece)
-        size, offset = size - len(piece), offset + len(piece)
-    return b"".join(pieces)
+def _read(file: int, into: memoryview, offset: int) -> int:
+    """Fill ``into`` from ``offset`` on: how many bytes there were, fewer only at the end of the file. One system call
+    may give less than is asked for."""
+    size = len(into)
+    while into and (count := os.preadv(file, [into], offset)):
+        into, offset = into[count:], offset + count
+    return size - len(into)

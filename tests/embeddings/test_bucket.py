@@ -51,7 +51,7 @@ def test_a_damaged_record_is_absent(store, tmp_path):
     writer = records(store)
     writer.write(np.arange(3), np.ones((3, 5), np.uint8))
     writer.flush()
-    (path,) = tmp_path.glob("store/images-2/*/*/*.rec")
+    (path,) = tmp_path.glob("store/images-3/*/*/*.rec")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -93,7 +93,7 @@ def test_an_object_that_is_gone_holds_nothing(store, tmp_path):
     writer.flush()
     bucket = Bucket(store, "images", KEY, 13)
     (path,) = bucket.labels()
-    next(tmp_path.glob("store/images-2/*/*/*.rec")).unlink()
+    next(tmp_path.glob("store/images-3/*/*/*.rec")).unlink()
     assert bucket.read(path) == []
 
 
@@ -127,7 +127,7 @@ def test_a_run_with_a_bucket_gives_the_same_table(tmp_path, monkeypatch):
             monkeypatch.setenv("CLIPEVAL_STORE", url)
         table = clipeval.run(str(model), f"wds:{data}", "retrieval", out=tmp_path / f"out{number}", workers=0)
         tables.append(table.drop(columns=list(TIMING_COLUMNS)))
-        assert number == 0 or not (tmp_path / f"cache{number}" / "images-2").exists()
+        assert number == 0 or not (tmp_path / f"cache{number}" / "images-3").exists()
     pd.testing.assert_frame_equal(tables[1], tables[0])
     pd.testing.assert_frame_equal(tables[2], tables[0])
     assert not (tmp_path / "cache2" / "pixels-2").exists()  # nothing was encoded again

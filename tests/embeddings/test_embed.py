@@ -86,7 +86,7 @@ def test_keys_are_made_of_identities(encoder, dataset, cache, monkeypatch):
     images.embed(encoder, dataset, np.arange(2), LoaderSettings(), Counter())
     text_store(encoder)
     [image], [text], [pixel] = (
-        [json.loads(path.read_text()) for path in cache.glob(f"{kind}-2/*/*/key.json")]
+        [json.loads(path.read_text()) for path in cache.glob(f"{kind}-3/*/*/key.json")]
         for kind in ("images", "texts", "pixels")
     )
     rest = {"version": 2, "dataset": dataset.fingerprint, "n": len(dataset)}

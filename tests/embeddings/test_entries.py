@@ -37,8 +37,8 @@ def test_the_key_is_written_beside_the_records_and_mended(found):
 
 
 def test_a_folder_that_cannot_be_made_says_what_to_do(cache):
-    (cache / "images-2").write_text("")
-    with pytest.raises(StoreError, match=r"images-2.*cannot use the cache.*CLIPEVAL_CACHE"):
+    (cache / "images-3").write_text("")
+    with pytest.raises(StoreError, match=r"images-3.*cannot use the cache.*CLIPEVAL_CACHE"):
         entries.folder("images", KEY)
 
 

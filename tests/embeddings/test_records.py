@@ -78,8 +78,8 @@ def test_full_disk_is_reported_with_what_to_do(file, monkeypatch):
 
 def test_a_system_call_that_reads_little_loses_no_record(file, monkeypatch):
     file.write(np.arange(7), rows(7))
-    read = os.pread
-    monkeypatch.setattr(os, "pread", lambda handle, size, offset: read(handle, min(size, 5), offset))
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda handle, views, offset: read(handle, [views[0][:5]], offset))
     got, valid = file.read(np.arange(7))
     assert valid.all()
     np.testing.assert_array_equal(got, rows(7))
@@ -88,9 +88,12 @@ def test_a_system_call_that_reads_little_loses_no_record(file, monkeypatch):
 @pytest.mark.parametrize("piece", [1, 16, 40, 1 << 26])
 def test_reading_and_writing_go_in_pieces(file, piece, monkeypatch):
     asked = []
-    read, write = os.pread, os.pwrite
+    read, write = os.preadv, os.pwrite
     monkeypatch.setattr(records, "_PIECE_BYTES", piece)
-    monkeypatch.setattr(os, "pread", lambda handle, size, offset: asked.append(size) or read(handle, size, offset))
+    monkeypatch.setattr(records, "_READ_BYTES", piece)
+    monkeypatch.setattr(
+        os, "preadv", lambda handle, views, offset: asked.append(len(views[0])) or read(handle, views, offset)
+    )
     monkeypatch.setattr(
         os, "pwrite", lambda handle, data, offset: asked.append(len(data)) or write(handle, data, offset)
     )
@@ -120,7 +123,7 @@ def test_a_read_error_is_reported_with_what_to_do(file, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     file.write(np.arange(7), rows(7))
-    monkeypatch.setattr(os, "pread", broken)
+    monkeypatch.setattr(os, "preadv", broken)
     with pytest.raises(StoreError, match=r"x\.rec: cannot use the cache: Input/output error.*CLIPEVAL_CACHE"):
         file.read(np.arange(7))
 
