@@ -89,7 +89,7 @@ def test_keys_are_made_of_identities(encoder, dataset, cache, monkeypatch):
         [json.loads(path.read_text()) for path in cache.glob(f"{kind}-3/*/*/key.json")]
         for kind in ("images", "texts", "pixels")
     )
-    rest = {"version": 2, "dataset": dataset.fingerprint, "n": len(dataset)}
+    rest = {"version": 3, "dataset": dataset.fingerprint, "n": len(dataset)}
     assert image == rest | {"encoder": encoder.identity.image_key("fp32")}
     assert text == {"version": 2, "encoder": encoder.identity.text_key("fp32")}
     assert pixel == rest | identity.pixel_key(encoder.preprocessing.spatial_key())
