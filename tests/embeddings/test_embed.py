@@ -91,7 +91,7 @@ def test_keys_are_made_of_identities(encoder, dataset, cache, monkeypatch):
     )
     rest = {"version": 3, "dataset": dataset.fingerprint, "n": len(dataset)}
     assert image == rest | {"encoder": encoder.identity.image_key("fp32")}
-    assert text == {"version": 2, "encoder": encoder.identity.text_key("fp32")}
+    assert text == {"version": 3, "encoder": encoder.identity.text_key("fp32")}
     assert pixel == rest | identity.pixel_key(encoder.preprocessing.spatial_key())
     before = pixel_file(dataset, encoder).path
     monkeypatch.setattr(metadata, "version", lambda name: f"{name} of another day")
