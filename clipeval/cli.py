@@ -349,6 +349,27 @@ def list_(
         show(line)
 
 
+@app.command()
+def cache(
+    action: Annotated[str, typer.Argument(metavar="list|clear")],
+    kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Of what to clear; all of it.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the cache folder holds, or remove it: pixels, embeddings, downloads and digests."""
+    from clipeval import cached, tables
+    from clipeval.paths import cache_dir
+
+    if action not in ("list", "clear"):
+        raise UsageError(f"clipeval cache {action}: expected list or clear.")
+    if action == "list" and kinds:
+        raise UsageError("clipeval cache list: takes no kind; `clear` does.")
+    found = cached.clear(kinds or ()) if action == "clear" else cached.listed()
+    if as_json:
+        show_json([kept.to_json() for kept in found])
+    else:
+        tables.print_cache(str(cache_dir()), found, "removed" if action == "clear" else "kept")
+
+
 def main() -> None:
     """Entry point: runs the command and turns every error into its exit code and a message without traceback."""
     guarded(app, "clipeval")

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from clipeval import console
+from clipeval.cached import KINDS, Kept
 from clipeval.console import show
 from clipeval.errors import few
 
@@ -56,6 +57,19 @@ def print_list(what: str, rows: Sequence[dict[str, Any]]) -> None:
         shown.add_row(*(_cell(row.get(column)) for column in _LIST_COLUMNS[what]))
     console.out().print(shown)
     show(f"{len(rows)} {what}")
+
+
+def print_cache(folder: str, found: Sequence[Kept], verb: str) -> None:
+    """What of the cache in ``folder`` was ``found``, largest first."""
+    shown = table()
+    for column in ("kind", "size", "files", "what"):
+        shown.add_column(column, justify="right" if column in ("size", "files") else "left")
+    for kept in sorted(found, key=lambda kept: -kept.bytes):
+        if kept.files:
+            shown.add_row(kept.kind, human(float(kept.bytes), "B"), f"{kept.files:,}", KINDS[kept.kind])
+    if shown.row_count:
+        console.out().print(shown)
+    show(f"{human(float(sum(kept.bytes for kept in found)), 'B')} {verb} in {folder}")
 
 
 def _cell(value: Any) -> str:

@@ -20,7 +20,8 @@ import clipeval
 FLOORS = (
     ("version", "errors", "paths", "plain", "regular", "vocabulary"),
     ("console", "streams", "digest", "config", "machine", "options", "extensions"),
-    ("files", "exits", "metrics", "tables", "tar"),
+    ("files", "exits", "metrics", "cached", "tar"),
+    ("tables",),
     ("remote",),
     ("stats", "identity"),
     ("models", "datasets"),

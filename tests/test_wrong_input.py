@@ -7,6 +7,7 @@ import os
 import pickle
 import zipfile
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -252,6 +253,32 @@ def test_disk_full_in_the_cache(run, monkeypatch):
     assert code == 3
     assert "no space is left" in err
     assert set(statuses(out).values()) == {"failed"}
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_disk_full_for_pixels_only(run, monkeypatch, zoo, workers):
+    """They only save time: one line, and the values are what they are with them."""
+    _, out, _ = run("-o", zoo / "kept", "--workers", workers)
+    right = {row["metric"]: row["value"] for row in json.loads(out)["rows"]}
+    write = os.pwrite
+
+    def full(file, data, offset):
+        if "/pixels-" in str(Path(f"/proc/self/fd/{file}").readlink()):
+            raise OSError(28, "No space left on device")
+        return write(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(
+        "clipeval.embeddings.entries._keep", lambda path, content: path.parent.mkdir(parents=True, exist_ok=True)
+    )
+    monkeypatch.setenv("CLIPEVAL_CACHE", str(zoo / "another"))
+    code, out, err = run("-o", zoo / "full", "--workers", workers)
+    assert code == 0, err
+    assert {row["metric"]: row["value"] for row in json.loads(out)["rows"]} == right
+    assert err.count("pixels are not kept, so another checkpoint decodes them again") == 1
+    assert not list((zoo / "another").glob("pixels-*/*/*/pixels.rec")) or not any(
+        path.stat().st_size for path in (zoo / "another").glob("pixels-*/*/*/pixels.rec")
+    )
 
 
 def test_disk_full_in_the_results(run, zoo, monkeypatch):

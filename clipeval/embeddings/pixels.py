@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from clipeval import identity, paths
+from clipeval.console import say
 from clipeval.datasets.base import Dataset
-from clipeval.embeddings import entries
+from clipeval.embeddings import entries, room
 from clipeval.embeddings.records import RecordFile
-from clipeval.errors import ClipevalError
+from clipeval.errors import ClipevalError, StoreError
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,8 @@ class PixelBatches:
     """Batches of pixels for a list of indices: a map-style set of batches for torch's DataLoader.
 
     A batch is read from the cache where it is there and decoded, then cached, where it is not. An image that cannot be
-    decoded leaves nothing of its batch in the cache.
+    decoded leaves nothing of its batch in the cache. A cache that has no room, or takes nothing, is no fault: pixels
+    only save time.
     """
 
     def __init__(self, dataset: Dataset, encoder: Encoder, indices: np.ndarray, settings: LoaderSettings) -> None:
@@ -76,29 +78,34 @@ class PixelBatches:
         self._to_pixels = encoder.pixels
         self._file = pixel_file(dataset, encoder, settings.fresh)
         self._shape = encoder.record_shape
+        self._keeps = room.make(self._file.path.parent, len(dataset) * self._file.row_bytes)
         size = settings.batch_size
         self._batches = [indices[start : start + size] for start in range(0, len(indices), size)]
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, int] | ClipevalError:
-        """(indices ``[b]``, pixels ``[b, *record_shape]`` uint8, images decoded); an error is returned, not raised, so
-        that it crosses process borders unchanged."""
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, int, str] | ClipevalError:
+        """(indices ``[b]``, pixels ``[b, *record_shape]`` uint8, images decoded, why they were not kept); an error is
+        returned, not raised, so that it crosses process borders unchanged."""
         try:
             return self._read(self._batches[number])
         except ClipevalError as error:
             return error
 
-    def _read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    def _read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, str]:
         rows, valid = self._file.read(indices)
         pixels = rows.reshape(len(indices), *self._shape)
         missing = np.flatnonzero(~valid)
         for row in missing:
             pixels[row] = self._to_pixels(self._dataset.image(int(indices[row])))
-        if len(missing):
-            self._file.write(indices[missing], pixels[missing])
-        return indices, pixels, len(missing)
+        problem = ""
+        if len(missing) and self._keeps:
+            try:
+                self._file.write(indices[missing], pixels[missing])
+            except StoreError as error:
+                self._keeps, problem = False, str(error)
+        return indices, pixels, len(missing), problem
 
 
 @contextmanager
@@ -132,17 +139,22 @@ def loaded(
             items._shutdown_workers()
 
 
-def _or_raise(items: Iterable[Batch | ClipevalError]) -> Iterator[Batch]:
+def _or_raise(items: Iterable[tuple[np.ndarray, torch.Tensor, int, str] | ClipevalError]) -> Iterator[Batch]:
+    told = False
     for item in items:
         if isinstance(item, ClipevalError):
             raise item
-        yield item
+        *batch, problem = item
+        if problem and not told:
+            say(f"pixels are not kept, so another checkpoint decodes them again: {problem}")
+            told = True
+        yield cast("Batch", tuple(batch))
 
 
-def _as_tensor(item: tuple[np.ndarray, np.ndarray, int] | ClipevalError) -> object:
+def _as_tensor(item: tuple[np.ndarray, np.ndarray, int, str] | ClipevalError) -> object:
     import torch
 
     if isinstance(item, ClipevalError):
         return item
-    indices, pixels, decoded = item
-    return indices, torch.from_numpy(pixels), decoded
+    indices, pixels, *rest = item
+    return indices, torch.from_numpy(pixels), *rest

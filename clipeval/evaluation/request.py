@@ -10,6 +10,7 @@ from typing import Any
 
 from clipeval import machine
 from clipeval.config import Config
+from clipeval.embeddings import room
 from clipeval.errors import UsageError
 from clipeval.remote.origin import is_offline
 
@@ -67,6 +68,7 @@ class Options:
             raise UsageError(f"--ray-address {self.ray_address}: only --executor ray joins a cluster.")
         if not self.keep_weights and self.executor == "ray":
             raise UsageError("--keep-weights no: the workers of --executor ray share what one of them has fetched.")
+        room.limit()
         self._fill("offline", self.offline or is_offline())
         if self.executor == "local":
             self._fill("device", machine.resolve_device(self.device))
