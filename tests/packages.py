@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from pathlib import Path
 
@@ -49,3 +50,6 @@ class Package:
         lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in own.items()) for group, own in self.points.items()]
         (folder / "entry_points.txt").write_text("\n".join(lines))
         extensions._named.cache_clear()
+        own = {path.stem for path in self.root.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+        for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+            del sys.modules[name]  # of another folder, or as it was before

@@ -202,9 +202,11 @@ def test_a_task_that_is_none_is_named_with_its_place(home, command):
 def test_a_folder_of_transformers_is_called_so(home):
     (home / "hf").mkdir()
     (home / "hf" / "config.json").write_text('{"model_type": "clip"}')
-    for word in ("local-dir:~/hf", "~/hf"):
-        with pytest.raises(UsageError, match=r"is a transformers folder .*model_type 'clip'"):
-            models.resolve([word], config.packaged())
+    with pytest.raises(UsageError, match=r"is one of transformers \(model_type 'clip'\): use transformers:"):
+        models.resolve(["local-dir:~/hf"], config.packaged())
+    for word in ("transformers:~/hf", "~/hf"):
+        [spec] = models.resolve([word], config.packaged())
+        assert (spec.kind, spec.path) == ("transformers", f"{home}/hf")
     (home / "hf" / "config.json").write_text("[]")
     with pytest.raises(UsageError, match=r"has no file open_clip_config\.json"):
         models.resolve(["local-dir:~/hf"], config.packaged())

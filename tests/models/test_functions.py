@@ -226,7 +226,6 @@ def package(module: Callable[..., str], tmp_path: Path, monkeypatch: pytest.Monk
     documented.file("my_extensions/models.py", shown("my_extensions/models.py"))
     documented.install()
     monkeypatch.syspath_prepend(str(documented.root))
-    monkeypatch.delitem(sys.modules, "my_extensions", raising=False)
     return name
 
 
