@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from clipeval.errors import UsageError, suggest
+from clipeval.errors import UsageError
+from clipeval.explained import explain, user_keys
 from clipeval.paths import expand
+from clipeval.yaml_file import Loader, read_yaml
 
 PACKAGED = "benchmarks.yaml"
 
@@ -279,154 +280,21 @@ def packaged() -> Config:
     file = resources.files("clipeval") / PACKAGED
     if not file.is_file():  # a source checkout keeps the file at its top level
         file = Path(__file__).parent.parent / PACKAGED
-    return _parse(yaml.load(file.read_text("utf-8"), Loader=_Loader), PACKAGED)
-
-
-_YAML_LIMIT = 8 << 20
-"""Characters of a configuration. YAML takes a second for some hundred thousand."""
-_NUMBER_LIMIT = 100
-"""Characters of a number. Longer ones take long to read, and Python refuses to print them."""
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, ValueError)  # what PyYAML lets through of wrong scalars
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases, which make a small file expand to gigabytes, and without a key that is there twice, of
-    which one would be dropped."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            self._refuse("aliases (*name) are not supported here", self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except _UNREADABLE:
-            self._refuse(f"'{node.value!s:.80}' is not of the type {node.tag.rpartition(':')[2]}", node.start_mark)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
-                    self._refuse(f"the key '{key.value:.80}' is there twice", key.start_mark)
-                seen.add((key.tag, key.value))
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        for (key, _), value in zip(node.value, found, strict=False):
-            if not isinstance(value, str):
-                written = f"'{key.value!s:.80}'" if isinstance(key, yaml.ScalarNode) else "one that is no text"
-                self._refuse(f"the key {written} is read as {_shown(value)}: write it in quotes", key.start_mark)
-        return found
-
-    def construct_number(self, node: Any) -> int | float:
-        """A number of a length that a number has."""
-        if len(node.value) > _NUMBER_LIMIT:
-            self._refuse(f"a number of {len(node.value):,} characters", node.start_mark)
-        is_whole = node.tag == "tag:yaml.org,2002:int"
-        return self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
-
-    def _refuse(self, problem: str, mark: Any) -> NoReturn:
-        raise yaml.constructor.ConstructorError(None, None, problem, mark)
-
-
-for _tag in ("int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML file's value, read safely. Raises UsageError that names the file, line and column."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(4 * _YAML_LIMIT + 1).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"{path}: cannot read the configuration: {reason}. Give a YAML file.") from error
-    return parse_yaml(text, str(path))
-
-
-def parse_yaml(text: str, origin: str) -> Any:
-    """The value of YAML text, read safely. ``origin`` names it in the UsageError raised for invalid text."""
-    if len(text) > _YAML_LIMIT:
-        raise UsageError(f"{origin}: not a configuration: more than {_YAML_LIMIT:,} characters. Give a YAML file.")
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin
-        reason = getattr(error, "problem", None) or str(error) or "nested too deeply"
-        raise UsageError(f"{where}: not valid YAML: {reason}.") from error
+    return _parse(yaml.load(file.read_text("utf-8"), Loader=Loader), PACKAGED)
 
 
 def _parse(document: Any, path: str) -> Config:
     if document is None:
         document = {}
     if not isinstance(document, dict):
-        raise UsageError(f"{path}: expected a mapping with the keys {', '.join(_user_keys(Config))}.")
+        raise UsageError(f"{path}: expected a mapping with the keys {', '.join(user_keys(Config))}.")
     for hidden in ("own_datasets", "path"):
         if hidden in document:
-            raise UsageError(f"{path}: {hidden}: unknown key. Keys here: {', '.join(_user_keys(Config))}.")
+            raise UsageError(f"{path}: {hidden}: unknown key. Keys here: {', '.join(user_keys(Config))}.")
     try:
         return Config.model_validate({**document, "path": path})
     except ValidationError as error:
         raise UsageError(explain(error, path, _model_at)) from error
-
-
-def _user_keys(model: type[BaseModel]) -> list[str]:
-    return [name for name, field in model.model_fields.items() if not field.exclude]
-
-
-def explain(error: ValidationError, path: str, model_at: Callable[[list[Any]], type[BaseModel]]) -> str:
-    """The first problem of a validation error: where in the file, what is wrong, what would be right.
-
-    ``model_at`` gives the model that describes a location in the document, such as ``["models", 3]``.
-    """
-    problems = error.errors(include_url=False)
-    # A union of "string or mapping" reports both failures; the deeper one is about what the user wrote.
-    problem = max(problems, key=lambda item: (item["type"] == "extra_forbidden", len(item["loc"])))
-    location = [part for part in problem["loc"] if not (isinstance(part, str) and part in {"str", "ModelEntry"})]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part:.200}" for part in location).lstrip(".")
-    if problem["type"] == "extra_forbidden":
-        keys = _user_keys(model_at(location[:-1]))
-        return f"{path}: {where}: unknown key.{suggest(str(location[-1]), keys)} Keys here: {', '.join(keys)}."
-    if problem["type"] == "missing":
-        return f"{path}: {where}: this {'entry' if isinstance(location[-1], int) else 'key'} is required."
-    return f"{path}: {where}: {_reason(problem, model_at, location)} (found {_shown(problem['input'])})."
-
-
-def _shown(value: Any) -> str:
-    """A value in YAML's words."""
-    words = {True: "true", False: "false", None: "nothing"}
-    return words[value] if value is None or isinstance(value, bool) else f"{value!r:.80}"
-
-
-_KINDS = {
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-}
-"""What is expected of a value of another kind, in YAML's words."""
-
-
-def _reason(problem: Any, model_at: Callable[[list[Any]], type[BaseModel]], location: list[Any]) -> str:
-    kind = _KINDS.get(problem["type"])
-    if kind is None:
-        reason: str = problem["msg"].replace("Tuple", "The list").replace(" after validation", "")
-        reason = reason.removeprefix("Value error, ")
-        return reason[0].lower() + reason[1:]
-    if problem["type"] == "model_type":
-        kind += f" with the keys {', '.join(_user_keys(model_at(location)))}"
-    if kind == "a list" and isinstance(problem["input"], str):
-        kind += f": [{problem['input']:.80}]"
-    return f"expected {kind}"
 
 
 def _model_at(location: list[Any]) -> type[BaseModel]:

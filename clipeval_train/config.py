@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from clipeval.config import explain, parse_yaml, read_yaml
 from clipeval.errors import UsageError
+from clipeval.explained import explain
 from clipeval.paths import with_home
+from clipeval.yaml_file import parse_yaml, read_yaml
 
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from clipeval import config
+from clipeval import config, yaml_file
 from clipeval.errors import UsageError
 
 
@@ -96,7 +98,7 @@ def test_no_file_gives_the_packaged_one(tmp_path, monkeypatch):
 )
 def test_what_yaml_makes_of_odd_scalars_and_double_keys(text, said):
     with pytest.raises(UsageError) as error:
-        config.parse_yaml(text, "c.yaml")
+        yaml_file.parse_yaml(text, "c.yaml")
     assert str(error.value).startswith("c.yaml:")
     assert said in str(error.value)
     assert len(str(error.value)) < 200
@@ -109,7 +111,7 @@ def test_long_keys_are_shortened():
 
 
 def test_numbers_of_any_use_stay():
-    assert config.parse_yaml("[0x10, 1:30, 1e400, .inf, 12345678901234567890]", "c.yaml")[:2] == [16, 90]
+    assert yaml_file.parse_yaml("[0x10, 1:30, 1e400, .inf, 12345678901234567890]", "c.yaml")[:2] == [16, 90]
 
 
 @pytest.mark.parametrize(
@@ -146,4 +148,4 @@ def test_an_endless_file_is_no_configuration():
 
 def test_a_name_with_a_character_of_code_0():
     with pytest.raises(UsageError, match="cannot read the configuration"):
-        config.read_yaml(config.Path("a\0b"))
+        yaml_file.read_yaml(Path("a\0b"))

@@ -19,6 +19,8 @@ import clipeval
 
 FLOORS = (
     ("version", "errors", "paths", "plain", "regular", "vocabulary"),
+    ("yaml_file",),
+    ("explained",),
     ("console", "streams", "digest", "config", "machine", "options", "extensions"),
     ("files", "exits", "metrics", "cached", "tar"),
     ("tables",),

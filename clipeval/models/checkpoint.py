@@ -16,7 +16,7 @@ from typing import Any
 from clipeval import digest
 from clipeval.errors import AbsentError, ModelError, RemoteError
 from clipeval.identity import CheckpointIdentity
-from clipeval.models import description, hub, layout, library, profile, schema, tokenizer, weights, zoo
+from clipeval.models import description, hub, layout, library, profile, rules, tokenizer, weights, zoo
 from clipeval.models.base import ModelInfo, Preprocessing
 from clipeval.models.description import Description
 from clipeval.models.opened import Opened, with_overrides
@@ -168,7 +168,7 @@ class Checkpoint(Opened):
             content, where = weights.require_trained(content, self.path), self.path
         else:
             where = self._config_file()
-            content = schema.read_json(where)
+            content = rules.read_json(where)
         return description.of_configuration(spec, content, where, self.snapshot, offline=offline)
 
     def _config_file(self) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval.errors import ModelError, few
-from clipeval.models.schema import shortened
+from clipeval.models.rules import shortened
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipeval.errors import ModelError
-from clipeval.models import schema
+from clipeval.models import bounds, rules
 from clipeval.regular import read_regular
 
 TOKENIZER = ("tokenizer_config.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
@@ -48,8 +48,8 @@ class SmallFiles:
             raise ModelError(f"{self.wanted_by}: '{path}' changed while the model was loaded. Run it again.")
         if name not in _CONFIGURATIONS:
             return data
-        config = schema.read_json_text(data, path)
-        schema.refuse_code(config, path)
+        config = rules.read_json_text(data, path)
+        bounds.refuse_code(config, path)
         # paths that were true where the tokenizer was written: here they would name other files
         return json.dumps({key: value for key, value in config.items() if not key.endswith("_file")}).encode()
 
@@ -61,7 +61,7 @@ def of(folder: Path, patterns: Sequence[str], wanted_by: str) -> SmallFiles:
     for name in sorted({path.name for pattern in patterns for path in folder.glob(pattern)}):
         data = _read(folder / name, wanted_by)
         if name in _CONFIGURATIONS:
-            schema.refuse_code(schema.read_json_text(data, folder / name), folder / name)
+            bounds.refuse_code(rules.read_json_text(data, folder / name), folder / name)
         digests[name] = hashlib.sha256(data).hexdigest()
     return SmallFiles(folder, digests, wanted_by)
 

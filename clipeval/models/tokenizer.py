@@ -10,7 +10,7 @@ from typing import Any
 
 from clipeval import digest
 from clipeval.errors import ModelError, first_line, foreign
-from clipeval.models import hub, library, schema, small_files
+from clipeval.models import hub, library, rules, schema, small_files
 from clipeval.models.small_files import VOCABULARIES, SmallFiles
 from clipeval.remote.hub import Repository, Snapshot
 
@@ -59,7 +59,7 @@ def of(
     would run code, and for settings other than ``schema.TOKENIZER``.
     """
     given = text_cfg.get("tokenizer_kwargs") or {}
-    schema.check(given, schema.TOKENIZER, f"{wanted_by}: text_cfg.tokenizer_kwargs")
+    rules.check(given, schema.TOKENIZER, f"{wanted_by}: text_cfg.tokenizer_kwargs")
     settings = {"context_length": text_cfg.get("context_length", 77), **given}
     name = text_cfg.get("hf_tokenizer_name")
     if not name:

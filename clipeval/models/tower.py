@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from clipeval.models import hub, library, schema
+from clipeval.models import bounds, hub, library, rules
 from clipeval.remote.hub import Repository, Snapshot
 
 _CONFIG = "config.json"
@@ -28,8 +28,8 @@ def of(
         found = hub.snapshot(Repository("model", name), (_CONFIG,), wanted_by, offline=offline, own=own)
         with hub.as_model_errors(wanted_by):
             path = found.file(_CONFIG)
-    config = schema.read_json(path)
-    schema.refuse_code(config, path)
-    schema.check_tower(config, library.tower_kinds(), path)
+    config = rules.read_json(path)
+    bounds.refuse_code(config, path)
+    bounds.check_tower(config, library.tower_kinds(), path)
     # what begins so says where and how it was read once, and is nothing of the model
     return {key: value for key, value in config.items() if not key.startswith("_")}

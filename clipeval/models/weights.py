@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval.errors import ModelError, few, first_line, foreign
-from clipeval.models import schema
+from clipeval.models import rules, schema
 from clipeval.paths import readable
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def require_trained(content: Any, path: Path) -> dict[str, Any]:
     if not isinstance(content.get("metadata"), dict):
         raise ModelError(f"{path}: `metadata` is missing. Write the checkpoint again.")
     for part in _DESCRIPTION:
-        schema.check_size(content.get(part), f"{path}: {part}")
+        rules.check_size(content.get(part), f"{path}: {part}")
     return dict(content)
 
 

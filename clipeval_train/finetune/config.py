@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from clipeval.config import explain, read_yaml
 from clipeval.errors import UsageError, suggest
+from clipeval.explained import explain
+from clipeval.yaml_file import read_yaml
 from clipeval_train.config import Count, Frozen, Place, Real, apply_setting
 from clipeval_train.finetune.presets import PRESETS
 

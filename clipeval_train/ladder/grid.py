@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from clipeval.config import explain, read_yaml
 from clipeval.errors import UsageError, suggest
+from clipeval.explained import explain
+from clipeval.yaml_file import read_yaml
 from clipeval_train import model
 from clipeval_train.config import Frozen, Place, PretrainConfig, Real, apply_setting, numbers, parse_pretrain
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from clipeval import models
 from clipeval.errors import ModelError
-from clipeval.models import profile, schema
+from clipeval.models import profile, rules, schema
 
 NOT_FETCHED = {"hf_model_name", "hf_tokenizer_name"}
 
@@ -57,7 +57,7 @@ def test_every_architecture_of_open_clip_passes(arch: str) -> None:
     config = open_clip.get_model_config(arch)
     assert schema.check_model_cfg({"model_cfg": config}, "f") == config
     kwargs = config["text_cfg"].get("tokenizer_kwargs") or {}
-    schema.check(kwargs, schema.TOKENIZER, "f")
+    rules.check(kwargs, schema.TOKENIZER, "f")
 
 
 @pytest.mark.parametrize(("arch", "tag"), open_clip.list_pretrained())
@@ -160,9 +160,9 @@ def test_the_largest_configuration_is_profiled_in_seconds() -> None:
 
 
 def test_any_value_is_shown_in_a_few_words() -> None:
-    assert schema.shortened(10**5000) == "a number of thousands of digits"
-    assert schema.shortened(float("nan")) == "nan"
-    assert all(len(schema.shortened(value)) < 700 for value in (nested(), "x" * 10**7, {"k" * 10**6: nested()}))
+    assert rules.shortened(10**5000) == "a number of thousands of digits"
+    assert rules.shortened(float("nan")) == "nan"
+    assert all(len(rules.shortened(value)) < 700 for value in (nested(), "x" * 10**7, {"k" * 10**6: nested()}))
 
 
 JSON = st.recursive(

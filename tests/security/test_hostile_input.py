@@ -14,7 +14,7 @@ import torch
 from helpers import TINY, add, encoded, image_folder, picture, tiny_checkpoint
 
 import clipeval
-from clipeval import config
+from clipeval import yaml_file
 from clipeval.errors import UsageError
 from clipeval.results.reading import read_results
 from clipeval.results.schema import to_frame
@@ -107,7 +107,7 @@ def test_a_yaml_bomb_is_refused_at_once(tmp_path, command):
     assert code == 2
     assert "bomb.yaml:2:10: not valid YAML: aliases (*name) are not supported here" in err
     with pytest.raises(UsageError, match="not valid YAML: maximum recursion"):
-        config.parse_yaml("[" * 5000, "deep.yaml")
+        yaml_file.parse_yaml("[" * 5000, "deep.yaml")
     assert time.monotonic() - started < 20
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipeval import digest
-from clipeval.config import DatasetEntry, parse_yaml
+from clipeval.config import DatasetEntry
 from clipeval.datasets.adapters.parquet_rows import ParquetRows
 from clipeval.datasets.images import SUFFIXES
 from clipeval.errors import DataError, RemoteError, UsageError, few, first_line, foreign
@@ -20,6 +20,7 @@ from clipeval.paths import cache_dir, expand
 from clipeval.regular import read_regular
 from clipeval.remote import hub
 from clipeval.remote.hub import Repository, Snapshot
+from clipeval.yaml_file import parse_yaml
 
 _KINDS = ("parquet", "imagefolder", "arrow", "webdataset", "json", "csv", "text")
 """The readers of ``datasets`` that are used. Others unpickle, or read formats that no test of ours covers."""

@@ -10,7 +10,7 @@ from typing import Any
 from clipeval import digest
 from clipeval.errors import ModelError
 from clipeval.identity import CheckpointIdentity
-from clipeval.models import hub, profile, schema, small_files, tokenizer, weights, zoo
+from clipeval.models import bounds, hub, profile, rules, small_files, tokenizer, weights, zoo
 from clipeval.models.base import ModelInfo
 from clipeval.models.opened import Opened, with_overrides
 from clipeval.models.places import repository_of
@@ -120,15 +120,15 @@ def opened(spec: ModelSpec, *, offline: bool) -> TransformersCheckpoint:
 
 
 def _checked_config(path: Path) -> dict[str, Any]:
-    config = schema.read_json(path)
-    schema.refuse_code(config, path)
+    config = rules.read_json(path)
+    bounds.refuse_code(config, path)
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in library.KINDS:
         raise ModelError(
-            f"{path}: model_type is {schema.shortened(kind)}, which is no model of images and texts that is read here: "
+            f"{path}: model_type is {rules.shortened(kind)}, which is no model of images and texts that is read here: "
             f"{', '.join(library.KINDS)}."
         )
-    schema.check_towers(config, path)
+    bounds.check_towers(config, path)
     return config
 
 
@@ -150,7 +150,7 @@ def _leads_away(name: str) -> bool:
 
 def _shards(index: Path) -> tuple[str, ...]:
     """The weights files that an index names."""
-    named = schema.read_json(index).get("weight_map")
+    named = rules.read_json(index).get("weight_map")
     found = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
     if not found or len(found) > 1000:
         raise ModelError(f"{index}: `weight_map` names {len(found):,} files; expected 1 to 1,000.")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from clipeval.errors import ModelError, first_line, foreign
-from clipeval.models import schema, stripes
+from clipeval.models import bounds, stripes
 from clipeval.models.transformers.library import Kind
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Images(ABC):
 
     def __init__(self, processor: Any, wanted_by: str) -> None:
         self._processor, self._wanted_by = processor, wanted_by
-        schema.check_processor(processor.to_dict(), wanted_by)
+        bounds.check_processor(processor.to_dict(), wanted_by)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
