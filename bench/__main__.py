@@ -6,7 +6,20 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("startup", "threads", "retrieval", "prompts", "fit", "end_to_end", "input", "loss", "gpu", "scale", "train")
+NAMES = (
+    "startup",
+    "threads",
+    "retrieval",
+    "probe",
+    "prompts",
+    "fit",
+    "end_to_end",
+    "input",
+    "loss",
+    "gpu",
+    "scale",
+    "train",
+)
 LONG = ("fuzz", "kills", "architectures")
 """Of an hour or so, and with options of their own: run only where they are named."""
 

@@ -10,12 +10,25 @@ from array_api_compat import array_namespace, to_device
 
 from clipeval.errors import MetricError
 
+_ROWS = 1 << 14
+"""Embeddings at a time."""
 
-def normalise(embeddings: Any) -> Any:
-    """Rows ``[n, D]`` divided by their L2 norm. A zero row stays zero."""
+
+def normalise(embeddings: Any, *, in_place: bool = False) -> Any:
+    """Rows ``[n, D]`` divided by their L2 norm; ``in_place`` overwrites those given. A zero row stays zero."""
+    norms = _norms(embeddings)[:, None]
+    norms = array_namespace(norms).clip(norms, 1e-12, None)
+    if not in_place:
+        return embeddings / norms
+    embeddings /= norms
+    return embeddings
+
+
+def _norms(embeddings: Any) -> Any:
+    """L2 norms ``[n]`` of rows, by blocks of them: the squares of all would take as much memory again."""
     xp = array_namespace(embeddings)
-    norms = xp.linalg.vector_norm(embeddings, axis=1, keepdims=True)
-    return embeddings / xp.clip(norms, 1e-12, None)
+    starts = range(0, max(embeddings.shape[0], 1), _ROWS)
+    return xp.concat([xp.linalg.vector_norm(embeddings[start : start + _ROWS], axis=1) for start in starts])
 
 
 def to_numpy(array: Any) -> np.ndarray:
@@ -28,8 +41,7 @@ def require_finite(embeddings: Any, ids: Sequence[str] | np.ndarray, kind: str) 
 
     ``kind`` says what was embedded, for the message (``image``, ``caption``, ``prompt``).
     """
-    xp = array_namespace(embeddings)
-    finite = to_numpy(xp.isfinite(xp.linalg.vector_norm(embeddings, axis=1)))
+    finite = np.isfinite(to_numpy(_norms(embeddings)))
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise MetricError(

@@ -71,3 +71,17 @@ def test_average_precision_without_a_relevant_sample_is_nan():
     values = metrics.average_precision(np.array([True, False]), np.array([[0.0, 2.0], [1.0, 1.0]]))
     assert np.isnan(values[0])
     assert values[1] == 1
+
+
+def test_normalising_in_place_gives_the_same_bits(monkeypatch):
+    rows = np.random.default_rng(7).normal(size=(37, 19)).astype(np.float32)
+    rows[5] = 0
+    expected = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+    unit = metrics.normalise(rows)
+    assert unit is not rows
+    assert (unit == expected).all()
+    monkeypatch.setattr(metrics, "_ROWS", 8)
+    assert (metrics.normalise(rows) == expected).all()
+    assert metrics.normalise(rows, in_place=True) is rows
+    assert (rows == expected).all()
+    assert metrics.normalise(rows[:0]).shape == (0, 19)

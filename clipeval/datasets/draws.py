@@ -38,6 +38,15 @@ def hold_out(labels: np.ndarray, share: float = VALIDATION_SHARE) -> np.ndarray:
     return _place_in_class(labels, _HOLD_OUT_SEED) < held[index]
 
 
+def sample(labels: np.ndarray, share: float, least: int, held: np.ndarray) -> np.ndarray:
+    """Which rows stand for those that are not ``held`` (by ``hold_out``, or none): ``[n]`` bool, this share of each
+    class and at least ``least`` where there are as many. A function of labels and ``held`` alone."""
+    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    taken = np.bincount(index, weights=held).astype(np.int64)
+    last = taken + np.maximum(np.round(counts * share), least)
+    return ~held & (_place_in_class(labels, _HOLD_OUT_SEED) < last[index])
+
+
 def _place_in_class(labels: np.ndarray, seed: int) -> np.ndarray:
     """The place of each row among the rows of its class, in an order drawn by ``seed``: ``[n]``."""
     drawn = np.random.RandomState(seed).permutation(len(labels))  # this generator's numbers never change

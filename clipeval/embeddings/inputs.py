@@ -26,7 +26,8 @@ class EmbeddedInputs:
     """``clipeval.tasks.base.Inputs`` on top of the stores.
 
     ``open_split`` opens another split of the same data set, or returns None; ``dataset`` may be a Subset. ``start`` is
-    told of every split before its images are embedded, with their number. ``remarks`` holds sentences on what was seen.
+    told of every split before its images are embedded, with their number, ``say`` what a task has to tell. ``remarks``
+    holds sentences on what was seen.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class EmbeddedInputs:
         settings: LoaderSettings,
         progress: Progress,
         start: Callable[[str, int], None] = lambda split, images: None,
+        say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.dataset = dataset
         self.asked: list[str] = []
@@ -52,6 +54,7 @@ class EmbeddedInputs:
         self._settings = settings
         self._progress = progress
         self._start = start
+        self.say = say
         self.remarks: list[str] = []
         self._all_images: np.ndarray | None = None
         self._splits: dict[str, EmbeddedInputs | None] = {}
@@ -75,6 +78,11 @@ class EmbeddedInputs:
         if self._all_images is not None:
             return self._all_images[indices]
         return self._embed(indices)
+
+    def take_images(self) -> np.ndarray:
+        """Embeddings ``[n, D]`` of all samples as the caller's own; the next to ask reads them from the store again."""
+        found, self._all_images = self.images(), None
+        return found
 
     def _remark_equal(self, embeddings: np.ndarray, what: str, different: int) -> None:
         """Whether a checkpoint has collapsed: embeddings of ``different`` things are all the same."""
@@ -104,7 +112,7 @@ class EmbeddedInputs:
         """The ``train`` or ``val`` split; None when the data set has none by that name. Raises DataError."""
         if kind not in self._splits:
             dataset = self._open_split(kind)
-            shared = self._text_store, self._open_split, self._settings, self._progress, self._start
+            shared = self._text_store, self._open_split, self._settings, self._progress, self._start, self.say
             self._splits[kind] = None if dataset is None else EmbeddedInputs(self.encoder, dataset, *shared)
         return self._splits[kind]
 

@@ -191,6 +191,9 @@ class Workbench:
     def _start(self, split: str, images: int) -> None:
         self._progress.start(f"{self._label} · {split}", images)
 
+    def _say(self, sentence: str) -> None:
+        self._progress.line(f"{self._label}: {sentence}")
+
     def _advance(self, items: int, stored: int) -> None:
         look()
         self._progress.advance(items, stored)
@@ -223,7 +226,7 @@ class Workbench:
                 split = names[kind]
                 return None if split is None else self._open(cell, split)
 
-            shared = self._settings, self._advance, self._start
+            shared = self._settings, self._advance, self._start, self._say
             inputs = EmbeddedInputs(encoder, self.scored(cell), store, open_split, *shared)
             self._inputs = cell.dataset, inputs
         return self._inputs[1]

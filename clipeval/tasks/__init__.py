@@ -85,7 +85,7 @@ _TAKES_METRICS = "zeroshot_classification"
 _SPECS = (
     TaskSpec("zeroshot_classification", "classification", 1, ("labels", "prompts")),
     TaskSpec("zeroshot_retrieval", "retrieval", 1, ("captions",)),
-    TaskSpec("linear_probe", "probe", 2, ("labels", "train")),
+    TaskSpec("linear_probe", "probe", 3, ("labels", "train")),
     TaskSpec("knn_probe", "knn", 1, ("labels", "train")),
     TaskSpec("finetune", "", 1, ("labels", "train"), "clipeval_train.finetune.task"),
     TaskSpec("image_caption_selection", "", 1, ("choices",)),

@@ -62,6 +62,10 @@ class Inputs(Protocol):
         """Image embeddings ``[n, D]`` float32, not normalised, of the samples at ``indices`` (None: all)."""
         ...
 
+    def take_images(self) -> np.ndarray:
+        """All image embeddings as the caller's own, who may change them: they are not kept here any longer."""
+        ...
+
     def texts(self, texts: list[str]) -> np.ndarray:
         """Text embeddings ``[len(texts), D]`` float32, not normalised. The task's ``texts`` function named them."""
         ...
@@ -72,4 +76,8 @@ class Inputs(Protocol):
 
     def on_device(self, array: np.ndarray) -> Any:
         """``array`` as a tensor of the accelerator in use; the array itself on a CPU."""
+        ...
+
+    def say(self, sentence: str) -> None:
+        """Tell who runs this what is about to happen."""
         ...

@@ -12,7 +12,8 @@ from clipeval.tasks.base import Inputs
 
 
 def training_rows(inputs: Inputs) -> tuple[Labelled, dict[str, object]]:
-    """The training split of ``inputs``, or ``inputs.shots`` images per class of it, and what to note of the draw.
+    """The training split of ``inputs``, or ``inputs.shots`` images per class of it, and what to note of the draw. The
+    array is the caller's own.
 
     Raises DataError and MetricError.
     """
@@ -20,10 +21,15 @@ def training_rows(inputs: Inputs) -> tuple[Labelled, dict[str, object]]:
     if train is None:
         raise DataError(f"{inputs.dataset.name}: it has no training split, which this task needs.")
     if inputs.shots is None:
-        return labelled(train), {}
+        return taken(train), {}
     classes = train.dataset.prompts.classes if train.dataset.prompts else ()
     rows = shot_indices(_labels(train), inputs.shots, inputs.seed, classes)
     return labelled(train, rows), {"train_rows_sha256": digest.of_value(rows.tolist())}
+
+
+def taken(inputs: Inputs) -> Labelled:
+    """All image embeddings as the caller's own, with labels and ids. Raises MetricError."""
+    return Labelled(inputs.on_device(inputs.take_images()), _labels(inputs), inputs.dataset.ids)
 
 
 def labelled(inputs: Inputs, rows: np.ndarray | None = None) -> Labelled:

@@ -125,6 +125,20 @@ def test_inputs_of_a_fresh_run_leave_nothing_old_to_a_task_that_reads_stores_its
     assert not images.embedding_file(encoder, dataset).read(indices)[1].any()
 
 
+def test_images_that_were_taken_are_the_takers_own(encoder, dataset):
+    inputs = EmbeddedInputs(
+        encoder, dataset, text_store(encoder), lambda kind: None, LoaderSettings(workers=0), Counter()
+    )
+    kept = inputs.images()
+    expected = kept.copy()
+    assert inputs.images() is kept
+    taken = inputs.take_images()
+    taken[:] = 0
+    again = inputs.images()
+    assert (again == expected).all()
+    assert again is not taken
+
+
 class Changed:
     """A data set whose image 9 cannot be had: broken, or changed since it was fingerprinted; ``slow`` in seconds."""
 

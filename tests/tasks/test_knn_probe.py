@@ -113,6 +113,8 @@ class Inputs:
     def images(self, rows=None):
         return self._split.embeddings if rows is None else self._split.embeddings[rows]
 
+    take_images = images
+
     def on_device(self, array):
         return array
 

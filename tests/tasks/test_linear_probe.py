@@ -1,3 +1,4 @@
+import tracemalloc
 import warnings
 from types import SimpleNamespace
 
@@ -10,10 +11,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from clipeval.datasets.base import Prompts
-from clipeval.datasets.draws import shot_indices
+from clipeval.datasets.draws import sample, shot_indices
 from clipeval.errors import DataError, MetricError
 from clipeval.tasks import linear_probe as task
+from clipeval.tasks import logistic, softmax
 from clipeval.tasks.accuracy import Labelled
+from clipeval.tasks.logistic import Fitted, ReferenceFits
+from clipeval.tasks.softmax import SoftmaxRegression
 
 ODD_LABELS = np.array([-7, 3, 4, 11, 12, 40, 41, 42, 99, 1000])
 
@@ -146,15 +150,18 @@ def test_thousand_classes_do_not_stop_before_the_first_step():
         labelled(np.tile(centres, (2, 1)) + rng.normal(size=(2000, 64)) * 0.3, np.tile(np.arange(1000), 2))
         for _ in range(2)
     )
-    estimator = task._estimator(task._prepared(train))
-    assert estimator.tol < 1e-5
-    task._fit(estimator, task._prepared(train), 100.0)
-    assert task._linear(estimator, {}).score(task._prepared(test)).metrics[0].value > 0.95
+    unit_rows = task._prepared(train)
+    tolerance = SoftmaxRegression([unit_rows]).tolerance
+    gradient = (np.eye(1000)[train.labels] - 1e-3).T @ unit_rows.embeddings / 2000
+    assert tolerance == pytest.approx(1e-4 * np.abs(gradient).max(), rel=1e-4)
+    assert tolerance < 1e-5
+    fitted = ReferenceFits(unit_rows, tolerance).fit(100.0)
+    assert task._linear(fitted, {}).score(task._prepared(test)).metrics[0].value > 0.95
 
 
 def test_lack_of_convergence_is_noted(digits, monkeypatch):
     train, test = digits
-    monkeypatch.setattr(task, "_ITERATIONS", (2, 3))
+    monkeypatch.setattr(logistic, "_ITERATIONS", (2, 3))
     result = task.evaluate(train, test)
     assert result.notes["converged"] is False
     assert task.C_PATH[5] in result.notes["C_not_converged"]
@@ -162,9 +169,9 @@ def test_lack_of_convergence_is_noted(digits, monkeypatch):
 
 def test_a_second_run_continues_the_first(digits, monkeypatch):
     train = task._prepared(digits[0])
-    monkeypatch.setattr(task, "_ITERATIONS", (20, 2000))
-    estimator = task._estimator(train)
-    assert task._fit(estimator, train, 10.0)
+    monkeypatch.setattr(logistic, "_ITERATIONS", (20, 2000))
+    estimator = LogisticRegression(C=10.0, tol=1e-6, warm_start=True)
+    assert logistic._fit(estimator, train)
     assert estimator.max_iter == 2000
 
 
@@ -178,7 +185,7 @@ def test_other_warnings_of_a_fit_are_passed_on(digits):
             return self
 
     with pytest.warns(UserWarning, match="look here"):
-        assert task._fit(Noisy(), train, 1.0) is False
+        assert logistic._fit(Noisy(), train) is False
 
 
 def test_non_finite_embeddings_and_single_classes_are_errors(digits):
@@ -266,6 +273,12 @@ class FakeInputs:
         self.asked.append(indices)
         return self._split.embeddings if indices is None else self._split.embeddings[indices]
 
+    def take_images(self):
+        return self.images().copy()
+
+    def say(self, sentence):
+        raise AssertionError("nothing is long here")
+
     def split(self, kind):
         return self._others.get(kind)
 
@@ -308,3 +321,158 @@ def test_run_without_training_split_or_single_labels_is_an_error(digits):
     inputs.dataset.labels = np.zeros((len(test.labels), 4), bool)
     with pytest.raises(MetricError, match=r"digits \(s\): this task needs one label per image"):
         task.run(inputs)
+
+
+# --- large problems -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def all_large(monkeypatch):
+    """What large problems are is a matter of scale: here all are."""
+    monkeypatch.setattr(task, "_LARGE", 1)
+
+
+def noisy(n, seed=0, classes=6, width=20, noise=1.0):
+    """Centres with noise around them: of few rows per class the best C is in the middle of the path."""
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=(classes, width)) + 2
+    rng = np.random.default_rng(seed)
+    columns = rng.integers(0, classes, n)
+    return labelled(centres[columns] + rng.normal(size=(n, width)) * noise * 2, ODD_LABELS[columns])
+
+
+def test_a_large_problem_gives_what_the_reference_gives(digits, monkeypatch):
+    train, test = digits
+    reference = task.evaluate(train, test)
+    monkeypatch.setattr(task, "_LARGE", 1)
+    large = task.evaluate(train, test)
+    assert large.notes["selection_rows"] == sum(min(40, (train.labels == c).sum() * 4 // 5 + 1) for c in ODD_LABELS)
+    predicted = exact_fit(train, large.notes["C"]).predict(unit(test.embeddings))
+    assert (predicted != large.samples["prediction"]).sum() <= 2
+    assert values(large)["acc1"] == pytest.approx(values(reference)["acc1"], abs=0.01)
+
+
+@pytest.mark.usefixtures("all_large")
+def test_the_c_of_a_large_problem_is_the_first_within_an_error_of_the_best():
+    train, test = noisy(3001), noisy(4001, seed=1)
+    result = task.evaluate(train, test)
+    held = task.hold_out(train.labels)
+    part = sample(train.labels, 0.1, 40, held)
+    assert not (part & held).any()
+    assert result.notes["selection_rows"] == part.sum()
+    validation = np.array(
+        [exact_fit(train.rows(part), c).score(unit(train.embeddings[held]), train.labels[held]) for c in task.C_PATH]
+    )
+    error = np.sqrt(validation.max() * (1 - validation.max()) / held.sum())
+    place = list(task.C_PATH).index(result.notes["C"])
+    one_sample = 2.001 / held.sum()  # fits are to a tolerance
+    assert validation[place] >= validation.max() - error - one_sample
+    assert all(validation[:place] < validation.max() - error + one_sample)
+    everything = [exact_fit(train, c).score(unit(test.embeddings), test.labels) for c in task.C_PATH]
+    assert values(result)["acc1"] >= max(everything) - 0.02
+
+
+class Planted:
+    """Fits that have the accuracies they are told to have."""
+
+    def __init__(self, accuracies):
+        self.classes, self.accuracies, self.asked = np.array([0, 1]), accuracies, []
+
+    def fit(self, c, start=None):
+        assert (start is None) == (not self.asked)
+        self.asked.append(c)
+        wrong = round(1000 * (1 - self.accuracies[len(self.asked) - 1]))
+        return Fitted(np.array([[-1.0], [1.0]]), np.array([wrong - 0.5, 0.5 - wrong]), self.classes, True)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "chosen", "fits"),
+    [
+        ([0.1, 0.3, 0.5, 0.7, 0.8, 0.79, 0.75, 0.7, 0.9], 4, 7),  # it falls twice
+        ([0.1, 0.1, 0.1, 0.1, 0.1, 0.3, 0.6, 0.8, 0.86, 0.87, 0.865, 0.9], 8, 11),  # flat first, which ends nothing
+        ([0.5, 0.501, 0.5, 0.499, 0.5, 0.5, 0.5, 0.5, 0.9], 0, 8),  # three decades of nothing
+        ([0.9, 0.7, 0.5, 0.3, 0.1], 0, 2),  # it falls from the start
+        ([0.1 + 0.05 * place for place in range(17)], 16, 17),
+    ],
+)
+def test_where_a_path_ends_and_what_is_chosen(accuracies, chosen, fits):
+    val = labelled(np.arange(1000)[:, None], np.ones(1000, int))
+    planted = Planted(accuracies)
+    _, notes = task._best_of_path(planted, val, in_part=True)
+    assert notes["C"] == task.C_PATH[chosen]
+    assert notes["validation_accuracy"] == pytest.approx(accuracies[chosen], abs=1e-9)
+    assert len(planted.asked) == fits
+    assert notes["C_on_edge"] == (chosen in (0, 16))
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_large_problem_with_a_validation_split_is_fitted_to_both(digits):
+    train, test = digits
+    fit, val = train.rows((np.arange(701) < 397) & (train.labels != 41)), train.rows(np.arange(701) >= 397)
+    result = task.evaluate(fit, test, val)  # a class that only the validation split has
+    assert result.notes["selected_on"] == "val split"
+    assert result.notes["validation_samples"] == 304
+    both = task._joined([fit, val])
+    predicted = exact_fit(both, result.notes["C"]).predict(unit(test.embeddings))
+    assert (predicted != result.samples["prediction"]).sum() <= 2
+    assert 41 in result.samples["prediction"]
+
+
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("classes", [ODD_LABELS, ODD_LABELS[:2]])
+def test_large_problems_on_tensors(digits, classes):
+    train, test = (split.rows(np.isin(split.labels, classes)) for split in digits)
+    on_tensors = [Labelled(torch.tensor(split.embeddings), split.labels, split.ids) for split in (train, test)]
+    one, other = task.evaluate(train, test), task.evaluate(*on_tensors)
+    assert (one.samples["prediction"] != other.samples["prediction"]).sum() <= 3
+    assert one.notes["C"] == other.notes["C"]
+
+
+@pytest.mark.usefixtures("all_large")
+def test_large_problems_of_one_row_per_class_use_the_fixed_c(digits):
+    rows = shot_indices(digits[0].labels, 1, 0)
+    result = task.evaluate(digits[0].rows(np.isin(np.arange(701), rows)), digits[1])
+    assert (result.notes["C"], result.notes["selected_on"]) == (task.C_ONE_SHOT, "nothing")
+
+
+def test_no_array_of_rows_by_classes_is_made(monkeypatch):
+    """Not even one of a byte per row and class."""
+    n, classes = 40_000, 300
+    rng = np.random.default_rng(6)
+    train = labelled(rng.normal(size=(n, 24)) + 1, np.arange(n) % classes)
+    monkeypatch.setattr(softmax, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(softmax, "_ITERATIONS", 2)
+    monkeypatch.setattr(task.accuracy, "_CHUNK_ELEMENTS", 1 << 16)
+    task.train_classifier(noisy(300))  # libraries are loaded
+    tracemalloc.start()
+    try:
+        task.train_classifier(train)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert train.embeddings.nbytes < peak < n * classes
+
+
+def test_what_takes_long_is_said_first(digits, monkeypatch):
+    train, test = digits
+    inputs, said = FakeInputs(test, train=FakeInputs(train)), []
+    inputs.say = said.append
+    monkeypatch.setattr(task, "_LARGE", 1)
+    monkeypatch.setattr(task, "_LONG_SECONDS", 0)
+    task.run(inputs)
+    (sentence,) = said
+    assert sentence.startswith("fitting 701 embeddings of width 64 to 10 classes: about 0 minutes on ")
+    assert sentence.endswith(" GB with the embeddings")
+
+
+def test_memory_at_the_size_of_imagenet():
+    assert 3.93e9 < task.working_bytes(1_281_167, 768, 1000, 16) < 6e9
+
+
+def test_a_run_normalises_its_own_copies_only(digits, monkeypatch):
+    train, test = (Labelled(split.embeddings.copy(), split.labels, split.ids) for split in digits)
+    given = [split.embeddings.copy() for split in (train, test)]
+    task.evaluate(train, test, test)
+    task.run(FakeInputs(test, train=FakeInputs(train), val=FakeInputs(test)))
+    assert (train.embeddings == given[0]).all()
+    assert (test.embeddings == given[1]).all()
