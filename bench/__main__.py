@@ -6,7 +6,22 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("startup", "threads", "retrieval", "prompts", "fit", "end_to_end", "input", "loss", "gpu", "scale", "train")
+NAMES = (
+    *(
+        "startup",
+        "threads",
+        "retrieval",
+        "prompts",
+        "fit",
+        "end_to_end",
+        "input",
+        "loss",
+        "gpu",
+        "scale",
+        "large",
+        "train",
+    ),
+)
 LONG = ("fuzz", "kills", "architectures")
 """Of an hour or so, and with options of their own: run only where they are named."""
 

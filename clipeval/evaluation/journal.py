@@ -7,11 +7,12 @@ from dataclasses import asdict
 from clipeval.console import RunProgress
 from clipeval.datasets.base import Dataset
 from clipeval.errors import ClipevalError, ModelError
+from clipeval.evaluation.cell import Cell
 from clipeval.evaluation.failures import as_clipeval_errors
-from clipeval.evaluation.plan import Cell, Plan
+from clipeval.evaluation.plan import Plan
 from clipeval.evaluation.rows import failed_row, metric_rows
 from clipeval.evaluation.workbench import Measured
-from clipeval.results import samples, table
+from clipeval.results import samples
 from clipeval.results.ledger import Ledger
 from clipeval.results.schema import Status
 
@@ -78,7 +79,7 @@ class Journal:
 
     def _is_only_absent(self, cell: Cell) -> bool:
         """Whether an offline run lacks what the cell needs while a value of it stands: that says nothing against it."""
-        standing = table.standing(self._ledger).get(cell.measurement) if cell.state == "missing" else None
+        standing = self._ledger.standing.get(cell.measurement) if cell.state == "missing" else None
         return standing is not None and not standing.failed
 
     def _add_row(self, cell: Cell, reason: str, status: Status) -> None:
