@@ -35,6 +35,8 @@ class Cell:
     """What is to be measured, by content; None where it cannot be read."""
     state: State = "to do"
     reason: str = ""
+    to_download: bool = False
+    """Whether it is ``missing`` only because a plan fetches nothing: the run itself may."""
     bug: InternalError | None = None
     """Why it is ``failed``, where that is nobody's mistake but ours."""
 

@@ -93,7 +93,11 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     in_vain = all(isinstance(found, ClipevalError) for found in checkpoints.values())
     shelf = Shelf(selection.datasets, offline or in_vain)
     asked = [found for name in selection.datasets for found in _on_data_set(name, specs[0], shelf, tasks, request)]
-    cells = [_of_checkpoint(*found, spec, checkpoints[spec.name], dry) for spec in specs for found in asked]
+    cells = [
+        _of_checkpoint(*found, spec, checkpoints[spec.name], dry=dry, offline=options.offline)
+        for spec in specs
+        for found in asked
+    ]
     history = History(ledger, checkpoints, shelf)
     cells = [history.compared(cell, options.rerun) for cell in cells]
     opened = {name: found for name, found in checkpoints.items() if not isinstance(found, ClipevalError)}
@@ -187,7 +191,13 @@ def _read(cell: Cell, opened: Dataset | ClipevalError, shelf: Shelf, asked: bool
 
 
 def _of_checkpoint(
-    cell: Cell, unread: ClipevalError | None, spec: ModelSpec, checkpoint: Opened | ClipevalError, dry: bool
+    cell: Cell,
+    unread: ClipevalError | None,
+    spec: ModelSpec,
+    checkpoint: Opened | ClipevalError,
+    *,
+    dry: bool,
+    offline: bool,
 ) -> Cell:
     """The cell of one checkpoint, and whether what is known of that and of the data allows it to be measured."""
     if isinstance(checkpoint, ClipevalError):
@@ -197,7 +207,9 @@ def _of_checkpoint(
     errors = [found for found in (checkpoint, unread) if isinstance(found, ClipevalError)]
     if cell.state == "skipped" or not errors:
         return cell
-    return _absent(cell, errors if dry else errors[:1], dry)
+    cell = _absent(cell, errors if dry else errors[:1], dry)
+    fetchable = dry and not offline and cell.state == "missing" and all(map(_is_not_here, errors))
+    return replace(cell, to_download=fetchable)
 
 
 def _absent(cell: Cell, errors: list[ClipevalError], dry: bool) -> Cell:

@@ -13,7 +13,7 @@ from helpers import image_folder, tiny_checkpoint
 
 import clipeval
 from clipeval import config, models
-from clipeval.evaluation import plan, run
+from clipeval.evaluation import plan, run, show
 from clipeval.evaluation.request import Options, Request
 from clipeval.evaluation.shelf import Shelf
 from clipeval.results import interim, table
@@ -148,3 +148,30 @@ def test_the_standing_record_is_known_as_lines_come(tmp_path):
         assert list(ledger.standing.values()) == [expected]
         assert list(Ledger(tmp_path).standing.values()) == [expected]
     assert json.loads((tmp_path / "ledger.jsonl").read_text().splitlines()[-1])["cell"] == "1"
+
+
+def test_a_plan_says_what_is_to_come(tmp_path, capsys, monkeypatch):
+    """By hand: 151,277,313 parameters of four bytes; 50,000 pixels of 224 x 224 x 3 bytes, once for two checkpoints."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    words = ["ViT-B-32,laion2b_s34b_b79k", "ViT-B-32-quickgelu,openai", str(tmp_path / "mine.pt")]
+    tiny_checkpoint(tmp_path / "mine.pt")
+    for offline in (False, True):
+        options = Options(out=tmp_path / "out", workers=0, offline=offline)
+        cells, _ = run.dry_run(
+            Request(config=config.load(None), options=options, models=words, datasets=["imagenet1k"])
+        )
+        assert {cell["state"] for cell in cells} == {"missing"}
+        assert {cell["to_download"] for cell in cells} == {not offline}
+        assert [cell["weights_bytes"] for cell in cells] == [605_109_252, 605_109_252, 0]
+        assert [cell["images"] for cell in cells] == [50_000] * 3
+        assert [cell["pixels_bytes"] for cell in cells] == [7_526_400_000, 7_526_400_000, 50_000 * 32 * 32 * 3]
+        show.print_plan(cells)
+        said = capsys.readouterr().out
+        if offline:
+            assert "3 cells: 3 missing" in said
+            assert "to download" not in said
+        else:
+            assert "3 cells: 3 to download" in said
+            assert "to download: about 1.2 GB of weights for 2 checkpoints; and data" in said
+            assert "disk: up to 7.7 GB of pixels in " in said
