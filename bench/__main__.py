@@ -7,17 +7,20 @@ import importlib
 import sys
 
 NAMES = (
-    "startup",
-    "threads",
-    "retrieval",
-    "probe",
-    "prompts",
-    "fit",
-    "end_to_end",
-    "input",
-    "loss",
-    "gpu",
-    "scale",
+    *(
+        "startup",
+        "threads",
+        "retrieval",
+        "probe",
+        "prompts",
+        "fit",
+        "end_to_end",
+        "input",
+        "loss",
+        "gpu",
+        "scale",
+        "large",
+    ),
     "train",
 )
 LONG = ("fuzz", "kills", "architectures")

@@ -45,9 +45,7 @@ def tiny_study(folder: Path) -> Path:
     for label, name in enumerate(("red", "green", "blue")):
         for split in ("train", "test"):
             for number in range(3 + label):
-                path = folder / "colours" / split / name / f"{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(_coloured(rng, label))
+                write_picture(folder / "colours" / split / name / f"{number}.png", rng, label)
     captioned = [
         {"png": _coloured(rng, number % 3), "txt": f"a square\nnumber {number}".encode()} for number in range(11)
     ]
@@ -87,6 +85,12 @@ def tiny_checkpoint(path: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
     return path
+
+
+def write_picture(path: Path, rng: np.random.Generator, label: int) -> None:
+    """A picture in which the colour channel ``label`` is the brightest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_coloured(rng, label))
 
 
 def _coloured(rng: np.random.Generator, label: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -28,15 +27,7 @@ def main() -> None:
     for words, (limit, repetitions) in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             command = words.replace(", tables and figures", f" -o {folder}").split()
-            before = cpu_seconds()
             runs = [timed([str(script), "fit", *command], **ONE_THREAD) for _ in range(repetitions)]
-            cpu = (cpu_seconds() - before) / repetitions
-        seconds = statistics.median(run.seconds for run in runs)
+        seconds, cpu = statistics.median(run.seconds for run in runs), statistics.mean(run.cpu for run in runs)
         limited = f" (limit {limit:.0f} s)" if limit else ""
         print(f"clipeval fit {words:42} {seconds:5.2f} s{limited}, {cpu:.2f} s of CPU")
-
-
-def cpu_seconds() -> float:
-    """CPU time of all child processes so far, which other work on the machine does not lengthen."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime

@@ -14,9 +14,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """Wall seconds, and the peak resident memory of the largest process in MiB."""
+    """Wall seconds, CPU seconds, and the peak resident memory of the largest process in MiB."""
 
     seconds: float
+    cpu: float
     peak_mib: float
     output: str
 
@@ -37,7 +38,8 @@ def timed(command: Sequence[str], **environment: str) -> Usage:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))} ended in {process.returncode}:\n{output[-3000:]}")
-    return Usage(time.monotonic() - started, usage.ru_maxrss / 1024, output)
+    seconds = time.monotonic() - started
+    return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 
 
 def peak_mib() -> float:

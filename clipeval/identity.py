@@ -98,7 +98,7 @@ def unidentified_cell_id(
 
 def _parts(part: CheckpointIdentity | DatasetIdentity | Measure) -> dict[str, Any]:
     """The fields by name, those that came later only where they say something: else ids are what they were before."""
-    return {name: value for name, value in asdict(part).items() if value != "" or name not in _LATER}
+    return {name: value for name, value in vars(part).items() if value != "" or name not in _LATER}
 
 
 def prompts_digest(classes: Sequence[str], wording: Sequence[str | Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 _SECRETS = (
@@ -65,19 +66,45 @@ def printable(text: object) -> str:
 
 def masked(value: Any) -> Any:
     """``value`` as ``plain`` makes it, with ``public`` texts."""
-    value = plain(value)
+    return _masked(plain(value), cache(public))
+
+
+def _masked(value: Any, shown: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
-        return {masked(key): masked(item) for key, item in value.items()}
+        return {_masked(key, shown): _masked(item, shown) for key, item in value.items()}
     if isinstance(value, list):
-        return [masked(item) for item in value]
-    return public(value) if isinstance(value, str) else value
+        return [_masked(item, shown) for item in value]
+    return shown(value) if isinstance(value, str) else value
 
 
 def json_text(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:
     """``value`` as JSON, with JSON's own escapes for what ``printable`` escapes, and all beyond ASCII if so asked."""
-    document = json.dumps(plain(value), indent=indent, ensure_ascii=False)
-    lines = document.split("\n")  # line breaks of the layout: those of strings are escapes by now
-    return "\n".join(_escaped(line, _json_escape, ascii_only) for line in lines).replace("##[", r"#\u0023[")
+
+    @cache  # of a large document most texts are keys, or stand in every row
+    def quoted(text: str) -> str:
+        return _escaped(json.dumps(text, ensure_ascii=False), _json_escape, ascii_only)
+
+    line, step = ("", "") if indent is None else ("\n", " " * indent)
+    return _laid_out(plain(value), line, step, quoted).replace("##[", r"#\u0023[")
+
+
+def _laid_out(value: Any, line: str, step: str, quoted: Callable[[str], str]) -> str:
+    """A plain value as json.dumps lays it out, which with an indent is written in Python too, and slower."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, float):
+        return float.__repr__(value)
+    if not isinstance(value, dict | list) or not value:
+        return json.dumps(value)
+    inner = line + step
+    between = f",{inner or ' '}"
+    if isinstance(value, list):
+        return f"[{inner}{between.join([_laid_out(item, inner, step, quoted) for item in value])}{line}]"
+    items = [
+        f"{quoted(key if isinstance(key, str) else json.dumps(key))}: {_laid_out(item, inner, step, quoted)}"
+        for key, item in value.items()
+    ]
+    return f"{{{inner}{between.join(items)}{line}}}"
 
 
 def _escaped(text: str, escape: Callable[[str], str], ascii_only: bool = False) -> str:

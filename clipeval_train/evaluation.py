@@ -18,8 +18,7 @@ from clipeval.errors import ClipevalError
 from clipeval.evaluation import run as runner
 from clipeval.evaluation.request import Options, Request
 from clipeval.files import write_atomically
-from clipeval.results.ledger import Ledger
-from clipeval.results.table import measurement, standing
+from clipeval.results.ledger import Ledger, measurement
 from clipeval.tasks import canonical_name
 from clipeval_train.config import EvaluateEntry
 from clipeval_train.distributed import World
@@ -76,7 +75,7 @@ def _take_over(source: Path, target: Path) -> None:
     """Copy what is finished from one results folder to another."""
     theirs, ours = Ledger(source), Ledger(target)
     there = {(measurement(record.rows[0]), record.cell) for record in ours.records if record.finished}
-    for key, record in standing(theirs).items():
+    for key, record in theirs.standing.items():
         if record.finished and (key, record.cell) not in there:
             outcomes = Path("samples") / f"{record.cell}.parquet"
             if (source / outcomes).exists():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 
+import numpy as np
 import pytest
 
-from clipeval.plain import public
+from clipeval.plain import json_text, public
 
 TOKEN = "hf_" + "aBcDeFgHiJ" * 3 + "kLmN"
 
@@ -53,3 +56,21 @@ def test_a_long_text_takes_no_time(piece):
     started = time.monotonic()
     public(piece * 100_000)
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("indent", [None, 0, 1, 3])
+def test_json_is_laid_out_as_by_the_standard_library(indent):
+    """Keys of all kinds, empty containers, nesting, numbers of NumPy; what is no number is null."""
+    value = {
+        "a": [1, -2.5e-300, True, None, 'x"\\\n\té', [], {}, [[]], {"": ()}],
+        3: {"b": (1.0, 1e22)},
+        None: 0,
+        True: "",
+        2.5: "x",
+    }
+    assert json_text(value, indent) == json.dumps(value, indent=indent, ensure_ascii=False)
+    assert json_text(value, indent, ascii_only=True) == json.dumps(value, indent=indent)
+    odd = {"nan": [math.nan, math.inf, np.float32(0.5), np.int8(3), np.array([[1, 2]])]}
+    assert json.loads(json_text(odd, indent)) == {"nan": [None, None, 0.5, 3, [[1, 2]]]}
+    with pytest.raises(TypeError):
+        json_text({"set": {1}}, indent)

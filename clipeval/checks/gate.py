@@ -96,6 +96,8 @@ def _scored(side: Results, row: Row) -> Scored:
 
 def _suites(pairs: Sequence[Pair], tests: dict[int, Tested], now: Results) -> dict[int, Tested]:
     """Tests of suite averages, from those of their members."""
+    if all(pair.current is None or pair.baseline is None or pair.same_checkpoint for pair in pairs):
+        return {}
     by_cell = {(pair.model, key_of(pair.row)): (pair, tests[number]) for number, pair in enumerate(pairs)}
     requests = {(suite.name, suite.metric): suite for suite in now.suites}
     found: dict[int, Tested] = {}

@@ -93,7 +93,8 @@ def _listed(names: list[str]) -> str:
 def pair_cells(current: Results, baseline: Results, models: Sequence[tuple[str, str]], rules: Rules) -> Iterator[Pair]:
     """Every cell that either side has a value of."""
     for new, old in models:
-        rows, here = list(current.of_model(new)), _by_key(current.of_model(new))
+        rows = current.of_model(new)
+        here = _by_key(rows)
         expected = _by_key(baseline.of_model(old))
         for key in [*expected, *(key for key in here if key not in expected)]:
             terms = rules.terms(str(key[0]), str(key[1]), str(key[2]))
@@ -102,7 +103,7 @@ def pair_cells(current: Results, baseline: Results, models: Sequence[tuple[str, 
                 yield Pair(new, old, match, row, terms, obstacle or absent)
 
 
-def _by_key(rows: Iterator[Row]) -> dict[Key, list[Row]]:
+def _by_key(rows: Sequence[Row]) -> dict[Key, list[Row]]:
     """Rows with a value; a value that is repeated is there once."""
     found: dict[Key, list[Row]] = {}
     for row in rows:
@@ -137,7 +138,7 @@ def _values(rows: list[Row]) -> str:
     return f"{len(rows)} different values ({shown})"
 
 
-def _absent(rows: list[Row], key: Key) -> str:
+def _absent(rows: Sequence[Row], key: Key) -> str:
     """Why there is no value of a cell, in the words of a row without one."""
     for row in rows:
         same = key_of(row)

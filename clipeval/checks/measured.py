@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,18 +42,32 @@ class Results:
             self.name, self.frame = "table", typed(source)
         distinct = records(self.frame.drop_duplicates())
         self.rows = [row | {"protocol": row["protocol"] or "default"} for row in distinct]
-        ledger = Ledger(self._folder) if self._folder else None
-        self._shelf = Shelf(ledger) if ledger else None
-        self.suites = [SuiteRequest.from_json(suite) for suite in ledger.suites] if ledger else []
+        self._of_model: dict[str, list[Row]] = {}
+        for row in self.rows:
+            self._of_model.setdefault(row["model"], []).append(row)
+
+    @cached_property
+    def _ledger(self) -> Ledger | None:
+        """Read only where checkpoints differ: of the same ones nothing but the table is asked."""
+        return Ledger(self._folder) if self._folder else None
+
+    @cached_property
+    def _shelf(self) -> Shelf | None:
+        return Shelf(self._ledger) if self._ledger else None
+
+    @cached_property
+    def suites(self) -> list[SuiteRequest]:
+        """Those that were asked for."""
+        return [SuiteRequest.from_json(suite) for suite in self._ledger.suites] if self._ledger else []
 
     def models(self) -> list[str]:
         """The checkpoints with a value, in the order of the table; where there is none, those that failed."""
         names = dict.fromkeys(str(row["model"]) for row in self.rows if has_value(row))
         return list(names or dict.fromkeys(str(row["model"]) for row in self.rows if row.get("status") == "failed"))
 
-    def of_model(self, model: str) -> Iterator[Row]:
+    def of_model(self, model: str) -> Sequence[Row]:
         """The rows of one checkpoint."""
-        return (row for row in self.rows if row["model"] == model)
+        return self._of_model.get(model, ())
 
     def scored(self, row: Row) -> Scored:
         """The per-sample outcomes behind a row. Raises NotPairedError where there are none that belong to it."""

@@ -22,6 +22,7 @@ class Rules:
         self._rules: Sequence[RuleEntry] = config.rules
         self._suites: Mapping[str, tuple[str, ...]] = {name: config.members(name) for name in config.suites}
         self._met: set[int] = set()
+        self._known: dict[tuple[str, str, str], RuleEntry] = {}
         for number, rule in enumerate(self._rules):
             if rule.suite and not _GLOB & set(rule.suite) and rule.suite not in self._suites:
                 where = f"{config.path}: rules[{number}].suite"
@@ -29,6 +30,12 @@ class Rules:
 
     def terms(self, dataset: str, task: str, metric: str) -> RuleEntry:
         """What is demanded of a cell: each key as the first rule that matches and has it says, else its default."""
+        cell = dataset, task, metric
+        if cell not in self._known:  # of thousands of checkpoints each
+            self._known[cell] = self._terms(*cell)
+        return self._known[cell]
+
+    def _terms(self, dataset: str, task: str, metric: str) -> RuleEntry:
         said: dict[str, object] = {}
         for number, rule in enumerate(self._rules):
             if self._matches(rule, dataset, task, metric):

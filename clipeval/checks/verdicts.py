@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from clipeval.errors import EXIT_CHECK_FAILED, EXIT_NOT_MEASURED, EXIT_OK
@@ -45,7 +46,7 @@ class CheckedCell:
     p_holm: float = float("nan")
     test: str = ""
 
-    @property
+    @cached_property
     def verdict(self) -> str:
         """The gravest of the findings."""
         found = {finding.verdict for finding in self.findings}
@@ -94,7 +95,7 @@ class CheckResult:
     baseline: str = ""
     made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, int]:
         """Cells per verdict, all four of them."""
         found = Counter(cell.verdict for cell in self.cells)

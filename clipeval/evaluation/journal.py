@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 
 from clipeval.console import RunProgress
 from clipeval.datasets.base import Dataset
 from clipeval.errors import ClipevalError, ModelError
+from clipeval.evaluation.cell import Cell
 from clipeval.evaluation.failures import as_clipeval_errors
-from clipeval.evaluation.plan import Cell, Plan
+from clipeval.evaluation.plan import Plan
 from clipeval.evaluation.rows import failed_row, metric_rows
 from clipeval.evaluation.workbench import Measured
-from clipeval.results import samples, table
+from clipeval.results import samples
+from clipeval.results.interim import Interim
 from clipeval.results.ledger import Ledger
 from clipeval.results.schema import Status
 
@@ -23,6 +26,8 @@ class Journal:
         self.failures: list[tuple[Cell, ClipevalError]] = []
         self._plan, self._ledger, self._progress = plan, ledger, progress
         self._said: set[str] = set()
+        self._interim = Interim(plan.request.options.out, ledger)
+        self._left: Counter[str] = Counter()
 
     def open(self) -> list[Cell]:
         """Record the suites, what is known of the checkpoints, and every cell that cannot or need not be tried; the
@@ -40,6 +45,7 @@ class Journal:
                 self._progress.finish_cell(f"{cell.label}: skipped: {cell.reason}")
             else:
                 self.fail(cell, cell.bug or ModelError(cell.reason))
+        self._left.update(cell.model.name for cell in ready)
         return ready
 
     def finish(self, cell: Cell, dataset: Dataset, measured: Measured) -> None:
@@ -62,6 +68,7 @@ class Journal:
             if row["status"] == "failed":
                 self.failures.append((cell, ModelError(str(row["error"]))))
         self._progress.finish_cell(f"{cell.label}: {shown} ({measured.timing['seconds']:.1f} s)")
+        self._ended(cell)
 
     def fail(self, cell: Cell, error: ClipevalError) -> None:
         """A cell could not be measured. Raises StoreError."""
@@ -69,6 +76,17 @@ class Journal:
         self._progress.finish_cell(f"{cell.label}: FAILED")  # why is said once, at the end
         if not self._is_only_absent(cell):
             self._add_row(cell, str(error), "failed")
+        self._ended(cell)
+
+    def _ended(self, cell: Cell) -> None:
+        """After the last cell of a checkpoint people can look at what is measured by now."""
+        name = cell.model.name
+        if name in self._left:  # not of those that nobody tried to measure
+            self._left[name] -= 1
+        if self._left.get(name) == 0:
+            del self._left[name]
+            if self._left:  # at the end of the run the tables are written anyway
+                self._interim.update()
 
     def _say_once(self, line: str) -> None:
         """A line that other checkpoints give cause for too."""
@@ -78,7 +96,7 @@ class Journal:
 
     def _is_only_absent(self, cell: Cell) -> bool:
         """Whether an offline run lacks what the cell needs while a value of it stands: that says nothing against it."""
-        standing = table.standing(self._ledger).get(cell.measurement) if cell.state == "missing" else None
+        standing = self._ledger.standing.get(cell.measurement) if cell.state == "missing" else None
         return standing is not None and not standing.failed
 
     def _add_row(self, cell: Cell, reason: str, status: Status) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 from clipeval.errors import ClipevalError
+from clipeval.evaluation.cell import Cell
 from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.journal import Journal
-from clipeval.evaluation.plan import Cell
 from clipeval.evaluation.workbench import Workbench
 
 

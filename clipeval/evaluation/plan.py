@@ -4,84 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from clipeval import datasets, digest, identity, models, vocabulary
+from clipeval import datasets, models
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError
+from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.failures import InternalError, attempt
+from clipeval.evaluation.history import History
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
 from clipeval.evaluation.words import require_metrics, require_tasks
-from clipeval.identity import CheckpointIdentity, DatasetIdentity, Measure
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
 from clipeval.remote import copies, hub
-from clipeval.results import suites, table
-from clipeval.results.ledger import Ledger, Record
+from clipeval.results import suites
+from clipeval.results.ledger import Ledger
 from clipeval.results.schema import COLUMNS, misfit
-from clipeval.tasks import TASKS, TaskSpec, asked_for, load_task, named
+from clipeval.tasks import TASKS, TaskSpec, load_task, named
 
 if TYPE_CHECKING:
     from clipeval.models.opened import Opened
-
-State = Literal["done", "to do", "skipped", "missing", "failed"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One measurement: a checkpoint on a data set for a task with its parameters."""
-
-    model: ModelSpec
-    dataset: str
-    entry: DatasetEntry
-    task: TaskSpec
-    shots: int | None
-    seed: int
-    protocol: str
-    limit: int | None
-    precision: str
-    checkpoint: CheckpointIdentity | None = None
-    data: DatasetIdentity | None = None
-    """What is to be measured, by content; None where it cannot be read."""
-    state: State = "to do"
-    reason: str = ""
-    bug: InternalError | None = None
-    """Why it is ``failed``, where that is nobody's mistake but ours."""
-
-    @property
-    def measure(self) -> Measure:
-        """How it is measured."""
-        parameters = self.shots, self.seed, self.protocol, self.limit, self.precision
-        return Measure(self.task.name, self.task.version, *parameters, asked_for(self.task, self.entry.main_metric))
-
-    @property
-    def main_metric(self) -> str:
-        """The metric that stands for it: the data set's, where the task gives that, else the task's."""
-        own = self.entry.main_metric or ""
-        return own if self.measure.metric or vocabulary.task(self.task.name).gives(own) else self.task.main_metric
-
-    @property
-    def id(self) -> str:
-        """Digest of everything that decides its values. Names are in it only where the content is not known."""
-        if self.checkpoint and self.data:
-            return identity.cell_id(self.checkpoint, self.data, self.measure)
-        names = self.model.name, self.dataset, self.entry.split
-        return identity.unidentified_cell_id(names, self.checkpoint, self.data, self.measure)
-
-    @property
-    def measurement(self) -> tuple[Any, ...]:
-        """What it is in the table (``results.table.measurement``)."""
-        named = {"model": self.model.name, "dataset": self.dataset, "split": self.entry.split, "task": self.task.name}
-        parameters = {name: getattr(self, name) for name in ("shots", "seed", "protocol", "precision", "limit")}
-        return table.measurement(named | parameters)
-
-    @property
-    def label(self) -> str:
-        """``model · data set · task`` with the shots, for people."""
-        shots = f" {self.shots}-shot seed {self.seed}" if self.shots is not None else ""
-        return f"{self.model.name} · {self.dataset} · {self.task.name}{shots}"
 
 
 @dataclass(frozen=True)
@@ -148,11 +92,13 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     checkpoints = {spec.name: attempt(_identified, spec, offline) for spec in specs}
     in_vain = all(isinstance(found, ClipevalError) for found in checkpoints.values())
     shelf = Shelf(selection.datasets, offline or in_vain)
-    asked = [
-        cell for spec in specs for name in selection.datasets for cell in _cells_of(spec, name, shelf, tasks, request)
+    asked = [found for name in selection.datasets for found in _on_data_set(name, specs[0], shelf, tasks, request)]
+    cells = [
+        _of_checkpoint(*found, spec, checkpoints[spec.name], dry=dry, offline=options.offline)
+        for spec in specs
+        for found in asked
     ]
-    cells = [_read(cell, checkpoints[cell.model.name], shelf, dry, bool(tasks)) for cell in asked]
-    history = _History(ledger, checkpoints, shelf)
+    history = History(ledger, checkpoints, shelf)
     cells = [history.compared(cell, options.rerun) for cell in cells]
     opened = {name: found for name, found in checkpoints.items() if not isinstance(found, ClipevalError)}
     remarks = shelf.remarks()
@@ -186,20 +132,19 @@ def _identified(spec: ModelSpec, offline: bool) -> Opened:
     return checkpoint
 
 
-def training_splits(cell: Cell) -> list[str]:
-    """The splits that a cell's task trains on, in the order train, validation."""
-    if "train" not in cell.task.needs:
-        return []
-    return [split for split in (cell.entry.train_split, cell.entry.val_split) if split]
-
-
-def _cells_of(spec: ModelSpec, name: str, shelf: Shelf, tasks: list[TaskSpec], request: Request) -> Iterator[Cell]:
-    entry, options = shelf.entries[name], request.options
-    for task in tasks or _default_tasks(entry, shelf.open(name)):
+def _on_data_set(
+    name: str, anyone: ModelSpec, shelf: Shelf, tasks: list[TaskSpec], request: Request
+) -> Iterator[tuple[Cell, ClipevalError | None]]:
+    """The cells of a data set, which are the same for ``anyone``, with what of it they read, and why it cannot be."""
+    opened, entry, options = shelf.open(name), shelf.entries[name], request.options
+    if isinstance(opened, Dataset) and opened.revision:
+        entry = entry.model_copy(update={"revision": opened.revision})
+    for task in tasks or _default_tasks(entry, opened):
         settings = None if task.extension else getattr(request.config.tasks, task.name, None)
         protocol = load_task(task).protocol(settings) if settings else "default"
         for shots, seed in _variants(task, request):
-            yield Cell(spec, name, entry, task, shots, seed, protocol, options.limit, options.precision)
+            cell = Cell(anyone, name, entry, task, shots, seed, protocol, options.limit, options.precision)
+            yield _read(cell, opened, shelf, bool(tasks))
 
 
 def _default_tasks(entry: DatasetEntry, dataset: Dataset | ClipevalError) -> list[TaskSpec]:
@@ -226,29 +171,45 @@ def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, in
             yield shots, options.seed + draw
 
 
-def _read(cell: Cell, checkpoint: Opened | ClipevalError, shelf: Shelf, dry: bool, asked: bool) -> Cell:
-    """The cell with its identities, and whether they allow it to be measured. Its task may not be ``asked`` for."""
-    if not isinstance(checkpoint, ClipevalError):
-        model = replace(cell.model, commit=checkpoint.revision)
-        cell = replace(cell, checkpoint=checkpoint.identity, model=model)
-    opened = shelf.open(cell.dataset)
-    if isinstance(opened, Dataset) and opened.revision:
-        cell = replace(cell, entry=cell.entry.model_copy(update={"revision": opened.revision}))
+def _read(cell: Cell, opened: Dataset | ClipevalError, shelf: Shelf, asked: bool) -> tuple[Cell, ClipevalError | None]:
+    """The cell with the identity of its data, or the error, and whether it is skipped. Its task may not be ``asked``
+    for."""
     lacking = _lacking(cell, opened)
     unasked = "train" in cell.task.needs and not asked
-    trained = [] if lacking or unasked else training_splits(cell)
-    data = attempt(shelf.identity, cell.dataset, trained)
-    if not isinstance(data, ClipevalError):
-        cell = replace(cell, data=data)
-        if lacking:
-            advice = _NAMELESS if lacking == [_NEED_WORDS["prompts"]] else ""
-            return replace(cell, state="skipped", reason=f"{cell.dataset} has no {' and no '.join(lacking)}{advice}")
-        if unasked:
-            word = cell.task.short or cell.task.name
-            reason = f"{cell.task.name} trains on the data, which has to be asked for: -t {word}"
-            return replace(cell, state="skipped", reason=reason)
-    errors = [found for found in (checkpoint, data) if isinstance(found, ClipevalError)]
-    return _absent(cell, errors if dry else errors[:1], dry) if errors else cell
+    data = attempt(shelf.identity, cell.dataset, [] if lacking or unasked else training_splits(cell))
+    if isinstance(data, ClipevalError):
+        return cell, data
+    cell = replace(cell, data=data)
+    if lacking:
+        advice = _NAMELESS if lacking == [_NEED_WORDS["prompts"]] else ""
+        return replace(cell, state="skipped", reason=f"{cell.dataset} has no {' and no '.join(lacking)}{advice}"), None
+    if unasked:
+        word = cell.task.short or cell.task.name
+        reason = f"{cell.task.name} trains on the data, which has to be asked for: -t {word}"
+        return replace(cell, state="skipped", reason=reason), None
+    return cell, None
+
+
+def _of_checkpoint(
+    cell: Cell,
+    unread: ClipevalError | None,
+    spec: ModelSpec,
+    checkpoint: Opened | ClipevalError,
+    *,
+    dry: bool,
+    offline: bool,
+) -> Cell:
+    """The cell of one checkpoint, and whether what is known of that and of the data allows it to be measured."""
+    if isinstance(checkpoint, ClipevalError):
+        cell = replace(cell, model=spec)
+    else:
+        cell = replace(cell, model=replace(spec, commit=checkpoint.revision), checkpoint=checkpoint.identity)
+    errors = [found for found in (checkpoint, unread) if isinstance(found, ClipevalError)]
+    if cell.state == "skipped" or not errors:
+        return cell
+    cell = _absent(cell, errors if dry else errors[:1], dry)
+    fetchable = dry and not offline and cell.state == "missing" and all(map(_is_not_here, errors))
+    return replace(cell, to_download=fetchable)
 
 
 def _absent(cell: Cell, errors: list[ClipevalError], dry: bool) -> Cell:
@@ -273,63 +234,3 @@ def _lacking(cell: Cell, dataset: Dataset | ClipevalError) -> list[str]:
         return []
     contents = datasets.capabilities(dataset) | ({"train"} if cell.entry.train_split else set())
     return [_NEED_WORDS.get(need, need) for need in cell.task.needs if need not in contents]
-
-
-class _History:
-    """What the ledger says of the cells of a plan."""
-
-    def __init__(self, ledger: Ledger, checkpoints: dict[str, Opened | ClipevalError], shelf: Shelf) -> None:
-        self._standing = table.standing(ledger)
-        self._checkpoints, self._shelf = checkpoints, shelf
-        self._outdated = 0
-
-    def compared(self, cell: Cell, rerun: str) -> Cell:
-        """The cell with the state ``done`` where the record that stands in the table is of this very cell."""
-        record = self._standing.get(cell.measurement)
-        if record is None or rerun == "always" or cell.state not in ("to do", "skipped"):
-            return cell
-        if record.cell not in (cell.id, self._earlier_id(cell, record)):
-            self._outdated += _is_earlier(record)
-            return cell
-        return replace(cell, state="done") if record.finished or rerun == "never" else cell
-
-    def notes(self) -> Iterator[str]:
-        """Why cells of an earlier version's ledger are measured again."""
-        if self._outdated:
-            yield (
-                f"{self._outdated} cells are measured again, from the cache where it has them: an earlier clipeval "
-                "recorded them without the training data or the configuration beside the weights, or they have changed."
-            )
-
-    def _earlier_id(self, cell: Cell, record: Record) -> str | None:
-        """The cell's id by the formula of version 1, where that and the architecture in the rows of ``record`` cover
-        everything that decides its values."""
-        checkpoint, dataset = self._checkpoints[cell.model.name], self._shelf.open(cell.dataset)
-        covered = cell.model.kind in ("tag", "file", "hf", "trained") and "train" not in cell.task.needs
-        if (
-            not covered
-            or cell.measure.metric
-            or isinstance(checkpoint, ClipevalError)
-            or not isinstance(dataset, Dataset)
-        ):
-            return None
-        info, prompts = checkpoint.info, dataset.prompts
-        if record.rows[0].get("arch", info.arch) != info.arch:
-            return None
-        parts = {
-            "model": cell.model.name,
-            "weights": info.checkpoint_sha256,
-            "metadata": info.samples_seen_from + repr((info.source, info.samples_seen, info.gmacs)),
-            "dataset": cell.dataset,
-            "split": cell.entry.split,
-            "other_splits": None,
-            "fingerprint": dataset.fingerprint,
-            "prompts": digest.of_value([prompts.classes, prompts.wording]) if prompts else None,
-            "task": [cell.task.name, cell.task.version],
-            **{name: getattr(cell, name) for name in ("shots", "seed", "protocol", "limit", "precision")},
-        }
-        return digest.of_value(parts)[:32]
-
-
-def _is_earlier(record: Record) -> bool:
-    return all("checkpoint_identity" not in row for row in record.rows)

@@ -22,10 +22,11 @@ from clipeval import machine, paths
 from clipeval.console import RunProgress, say
 from clipeval.datasets.base import Dataset
 from clipeval.errors import ClipevalError, MeasureError, ModelError, UsageError
+from clipeval.evaluation.cell import Cell
 from clipeval.evaluation.failures import OutOfMemory
 from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.journal import Journal
-from clipeval.evaluation.plan import Cell, Plan
+from clipeval.evaluation.plan import Plan
 from clipeval.evaluation.request import Options
 from clipeval.evaluation.schedule import MOST_CRASHES, Schedule, Unit
 from clipeval.evaluation.workbench import Measured, Workbench, scored_samples

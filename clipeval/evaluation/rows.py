@@ -17,7 +17,7 @@ from clipeval.version import __version__
 
 if TYPE_CHECKING:
     from clipeval.datasets.base import Dataset
-    from clipeval.evaluation.plan import Cell
+    from clipeval.evaluation.cell import Cell
     from clipeval.tasks.base import TaskResult
 
 _LONGEST_REASON = 10_000

@@ -12,9 +12,11 @@ from clipeval import embeddings
 from clipeval.console import RunProgress, say
 from clipeval.errors import EXIT_BUG, EXIT_NOT_MEASURED, EXIT_OK, ClipevalError
 from clipeval.evaluation import plan as planning
+from clipeval.evaluation.cell import Cell
+from clipeval.evaluation.cost import planned
 from clipeval.evaluation.failures import log
 from clipeval.evaluation.journal import Journal
-from clipeval.evaluation.plan import Cell, Plan
+from clipeval.evaluation.plan import Plan
 from clipeval.evaluation.request import Options, Request
 from clipeval.paths import cache_dir, expand
 from clipeval.results import table
@@ -155,32 +157,5 @@ def dry_run(request: Request) -> tuple[list[dict[str, Any]], list[tuple[Cell, Cl
     measured or downloaded."""
     ledger = Ledger(request.options.out)
     plan = planning.build(request, ledger, dry=True)
-    rows = table.current_rows(ledger)
     bugs: list[tuple[Cell, ClipevalError]] = [(cell, cell.bug) for cell in plan.cells if cell.bug]
-    return [_planned(cell, plan, rows) for cell in plan.cells], bugs
-
-
-def _planned(cell: Cell, plan: Plan, rows: list[Row]) -> dict[str, Any]:
-    dataset, options = plan.datasets.get(cell.dataset), plan.request.options
-    images = None if dataset is None else min(len(dataset), cell.limit or len(dataset))
-    speeds = [
-        row["images_per_second"]
-        for row in rows
-        if row.get("images_per_second")
-        and row.get("arch") == cell.model.arch
-        and (row.get("device"), row.get("precision")) == (options.device, options.precision)
-    ]
-    to_do = cell.state == "to do" and images is not None and bool(speeds)
-    return {
-        "model": cell.model.name,
-        "dataset": cell.dataset,
-        "split": cell.entry.split,
-        "task": cell.task.name,
-        "shots": cell.shots,
-        "seed": cell.seed,
-        "state": cell.state,
-        "images": images,
-        "estimated_seconds": 0.0 if cell.state == "done" else images / max(speeds) if to_do and images else None,
-        "reason": cell.reason,
-        "cell": cell.id,
-    }
+    return planned(plan, ledger), bugs

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from clipeval.evaluation.plan import Cell
+from clipeval.evaluation.cell import Cell
 
 MOST_CRASHES = 3
 """Workers that may die of one checkpoint before its cells are given up."""

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 from rich.table import Table
@@ -13,6 +14,7 @@ from rich.table import Table
 from clipeval import console, vocabulary
 from clipeval.console import show
 from clipeval.errors import few
+from clipeval.paths import cache_dir
 from clipeval.results.schema import WITH_VALUE
 from clipeval.results.suites import is_suite
 from clipeval.tables import human, number, table
@@ -119,13 +121,35 @@ def print_plan(cells: Sequence[dict[str, Any]]) -> None:
             cell["dataset"],
             cell["task"],
             "" if cell["shots"] is None else f"{cell['shots']} (seed {cell['seed']})",
-            cell["state"],
+            _state(cell),
             number(cell["images"]),
             "unknown" if seconds is None and cell["state"] == "to do" else number(seconds, 1),
         )
     console.out().print(shown)
-    reasons = Counter((cell["state"], cell["reason"]) for cell in cells if cell["reason"])
+    reasons = Counter((_state(cell), cell["reason"]) for cell in cells if cell["reason"])
     for (state, reason), count in reasons.items():
         show(f"{count} {state}: {reason}")
-    states = Counter(cell["state"] for cell in cells)
+    states = Counter(map(_state, cells))
     show(f"{len(cells)} cells: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+    for line in _bytes(cells):
+        show(line)
+
+
+def _state(cell: dict[str, Any]) -> str:
+    return "to download" if cell["to_download"] else str(cell["state"])
+
+
+def _bytes(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What is to come over the network, each checkpoint once, and what the cache of pixels takes at most."""
+    coming = {cell["model"]: cell["weights_bytes"] for cell in cells if cell["to_download"]}
+    sizes = [size for size in coming.values() if size != 0]
+    if sizes:
+        known = [size for size in sizes if size is not None]
+        unknown = f"; of {len(sizes) - len(known)} more it is not known" if len(known) < len(sizes) else ""
+        yield f"to download: about {sum(known) / 1e9:.1f} GB of weights for {len(known)} checkpoints{unknown}; and data"
+    ahead = [cell for cell in cells if cell["state"] == "to do" or cell["to_download"]]
+    pixels = {(cell["dataset"], cell["split"], cell["pixels_bytes"]) for cell in ahead if cell["pixels_bytes"]}
+    if pixels:
+        free = disk_usage(next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())).free
+        most = sum(size for *_, size in pixels) / 1e9
+        yield f"disk: up to {most:.1f} GB of pixels in {cache_dir()}, where {free / 1e9:.1f} GB are free"

@@ -21,9 +21,9 @@ from clipeval.embeddings.images import LoaderSettings
 from clipeval.embeddings.inputs import EmbeddedInputs
 from clipeval.errors import ClipevalError, DataError, ModelError
 from clipeval.evaluation.ahead import Ahead
+from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.failures import InternalError, as_clipeval_errors
 from clipeval.evaluation.interrupt import look
-from clipeval.evaluation.plan import Cell, training_splits
 from clipeval.evaluation.request import Options
 from clipeval.evaluation.shelf import dataset_identity
 from clipeval.tasks import load_task

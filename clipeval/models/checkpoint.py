@@ -217,11 +217,17 @@ def _first(snapshot: Snapshot, files: Sequence[str], spec: ModelSpec) -> str:
         raise AbsentError(f"{error} It may be one of transformers. Use {other}") from error
 
 
-def _usual_size(spec: ModelSpec) -> str:
-    """What the shipped tables let expect of its weights, four bytes for a parameter; empty where they do not know."""
+def expected(spec: ModelSpec) -> ModelInfo:
+    """What the shipped tables let expect of a checkpoint of open_clip that is not here: the facts of its
+    architecture."""
     row = zoo.by_hub(repository_of(spec.pretrained)[0].name) if spec.kind == "hub" else None
-    params = zoo.info_of_architecture(row.arch if row else spec.arch).params
-    return "" if math.isnan(params) else f"about {max(params * 4 / 1e9, 0.1):.1f} GB"
+    return zoo.info_of_architecture(row.arch if row else spec.arch)
+
+
+def _usual_size(spec: ModelSpec) -> str:
+    """The size of its weights, as far as it is known; empty where it is not."""
+    size = zoo.weights_bytes(expected(spec))
+    return "" if math.isnan(size) else f"about {size / 1e9:.1f} GB"
 
 
 def _address(spec: ModelSpec) -> tuple[Repository, tuple[str, ...]]:

@@ -196,6 +196,6 @@ def _line(law: Law) -> tuple[str, ...]:
         f"E = {row['beta']:.5g}·C^{row['alpha']:.5f}",
         f"{row['alpha']:.5f}",
         interval,
-        f"{row['r2']:.4f}",
+        "–" if row["r2"] is None else f"{row['r2']:.4f}",
         str(row["verdict"]),
     )

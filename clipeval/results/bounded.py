@@ -42,7 +42,8 @@ def parquet(file: Path, most_rows: int) -> pd.DataFrame:
         metadata = pq.read_metadata(opened)
     unpacked = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     require_size(metadata.num_rows, most_rows, metadata.num_columns, unpacked)
-    texts = [field.name for field in metadata.schema.to_arrow_schema() if pa.types.is_string(field.type)]
+    kinds = pa.types.is_string, pa.types.is_large_string  # the second is what newer versions of pandas write
+    texts = [f.name for f in metadata.schema.to_arrow_schema() if any(is_kind(f.type) for is_kind in kinds)]
     with file.open("rb") as opened:
         table = pq.ParquetFile(opened, metadata=metadata, read_dictionary=texts).read()
     table.validate(full=True)  # a text that is no UTF-8 would be an error of whoever looks at it first

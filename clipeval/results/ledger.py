@@ -28,6 +28,7 @@ FACTS = tuple(name for name in ModelInfo.__dataclass_fields__ if name not in ("m
 
 _NO_FACTS = {name: getattr(ModelInfo(""), name) for name in FACTS}
 
+_MEASUREMENT = ("model", "dataset", "split", "task", "shots", "seed", "protocol", "precision", "limit")
 _START = b'{"kind": "'
 
 
@@ -49,13 +50,23 @@ class Record:
         return all(row["status"] in ("ok", "limited", "skipped") for row in self.rows)
 
 
+def measurement(row: Row) -> tuple[Any, ...]:
+    """What tells a row's cell from the other cells of a table: names of checkpoint, data and task, and parameters."""
+    return tuple(row.get(name) for name in _MEASUREMENT)
+
+
 class Ledger:
-    """The ledger of one results folder. ``records`` and ``suites`` are in the order of time."""
+    """The ledger of one results folder. ``records`` and ``suites`` are in the order of time.
+
+    ``standing`` holds the record of each ``measurement`` that counts: the newest. A failure does not take the place of
+    a value that was measured with the same weights, data and prompts.
+    """
 
     def __init__(self, out: Path) -> None:
         """Read what is there; ``damaged_lines`` has the numbers of lines that cannot be. Raises StoreError."""
         self.path = out / "ledger.jsonl"
         self.records: list[Record] = []
+        self.standing: dict[tuple[Any, ...], Record] = {}
         self.suites: list[dict[str, Any]] = []
         self.damaged_lines: list[int] = []
         self._facts: dict[tuple[str, str], Row] = {}
@@ -103,7 +114,11 @@ class Ledger:
                 first = entry["rows"][0]
                 if not _NO_FACTS.keys().isdisjoint(first):  # as earlier versions wrote them
                     self._facts[_checkpoint(first)] = _known(first)
-                self.records.append(Record(entry["cell"], entry["rows"]))
+                record = Record(entry["cell"], entry["rows"])
+                self.records.append(record)
+                before = self.standing.get(key := measurement(first))
+                if not (before and before.cell == record.cell and record.failed and not before.failed):
+                    self.standing[key] = record
             case "checkpoint":
                 self._facts[_checkpoint(entry["facts"])] = _known(entry["facts"])
             case "suite" if entry["suite"] not in self.suites:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from clipeval.errors import StoreError
 from clipeval.results import samples
-from clipeval.results.ledger import Ledger, Row
-from clipeval.results.table import measurement, standing_cells
+from clipeval.results.ledger import Ledger, Row, measurement
 from clipeval.stats.paired import NotPairedError, Scored, scored
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Shelf:
 
     def __init__(self, ledger: Ledger) -> None:
         self._folder = ledger.path.parent
-        self._cells = standing_cells(ledger)
+        self._cells = {key: record.cell for key, record in ledger.standing.items()}
         self._read = lru_cache(maxsize=2)(samples.read)  # the metrics of a cell share a file and follow each other
 
     def has(self, row: Row) -> bool:

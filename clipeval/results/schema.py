@@ -105,9 +105,10 @@ def misfit(row: Mapping[str, Any]) -> str | None:
     """The first column whose value is not of its type, or None. A column that is not of the table may hold any text,
     number or truth value; a missing value fits everywhere."""
     for name, value in row.items():
+        if value is None:
+            continue
         kind = COLUMNS.get(name)
-        fits = _FITS[kind](value) if kind else any(fit(value) for fit in _FITS.values())
-        if value is not None and not fits:
+        if not (_FITS[kind](value) if kind else any(fit(value) for fit in _FITS.values())):
             return name
     return None
 
@@ -121,7 +122,7 @@ def _is_number(value: Any) -> bool:
 
 
 _FITS = {
-    TEXT: lambda value: _is_count(value) or (isinstance(value, str) and len(value) <= _LONGEST_TEXT),
+    TEXT: lambda value: len(value) <= _LONGEST_TEXT if isinstance(value, str) else _is_count(value),
     NUMBER: _is_number,
     COUNT: _is_count,
     FLAG: lambda value: isinstance(value, bool),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipeval.console import say
 from clipeval.files import require_own, write_atomically
-from clipeval.results.ledger import Ledger, Record, Row, digest_of, is_foreign
+from clipeval.results.ledger import Ledger, Row, digest_of, is_foreign, measurement
 from clipeval.results.schema import COLUMNS, to_frame
 from clipeval.results.suites import SuiteRequest, suite_rows
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-_ORDER = ("model", "dataset", "split", "task", "shots", "seed", "protocol", "precision", "limit")
 _TABLES = ("results.parquet", "results.csv")
 _FIRST_COLUMNS = list(COLUMNS)[: list(COLUMNS).index("reference") + 1]
 """Those of the first version of the table."""
@@ -31,34 +30,11 @@ def current_rows(ledger: Ledger) -> list[Row]:
 
     The order does not depend on the order in which cells finished.
     """
-    records = standing(ledger)
+    records = ledger.standing
     measured = [ledger.described(row) for key in sorted(records, key=_sort_key) for row in records[key].rows]
     averages = [row for suite in ledger.suites for row in suite_rows(SuiteRequest.from_json(suite), measured)]
-    averages.sort(key=lambda row: _sort_key((row["dataset"], row["metric"], *(row.get(name) for name in _ORDER))))
+    averages.sort(key=lambda row: _sort_key((row["dataset"], row["metric"], *measurement(row))))
     return measured + averages
-
-
-def standing(ledger: Ledger) -> dict[tuple[Any, ...], Record]:
-    """The record of each ``measurement`` that counts: the newest. A failure does not take the place of a value that was
-    measured with the same weights, data and prompts."""
-    found: dict[tuple[Any, ...], Record] = {}
-    for record in ledger.records:
-        key = measurement(record.rows[0])
-        before = found.get(key)
-        if before and before.cell == record.cell and record.failed and not before.failed:
-            continue
-        found[key] = record
-    return found
-
-
-def standing_cells(ledger: Ledger) -> dict[tuple[Any, ...], str]:
-    """The id of the cell behind each ``measurement`` of the table."""
-    return {key: record.cell for key, record in standing(ledger).items()}
-
-
-def measurement(row: Row) -> tuple[Any, ...]:
-    """What tells a row's cell from the other cells of a table: names of checkpoint, data and task, and parameters."""
-    return tuple(row.get(name) for name in _ORDER)
 
 
 def _sort_key(key: tuple[Any, ...]) -> tuple[tuple[bool, str], ...]:

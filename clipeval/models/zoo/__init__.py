@@ -172,6 +172,11 @@ def info_of_architecture(arch: str) -> ModelInfo:
     return ModelInfo("", arch=arch, **{name: getattr(row, name) for name in sizes})
 
 
+def weights_bytes(info: ModelInfo) -> float:
+    """What the weights of a checkpoint take, four bytes for a parameter; NaN where their number is not known."""
+    return max(info.params * 4, 1e8)
+
+
 def info_of(row: Checkpoint) -> ModelInfo:
     """What the tables know of a public checkpoint, under its own name."""
     facts = {name: getattr(row, name) for name in _FACTS}

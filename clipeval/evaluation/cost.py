@@ -1,0 +1,76 @@
+"""What the cells of a plan cost, as far as it is known before anything is measured."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from clipeval.evaluation.cell import Cell
+from clipeval.evaluation.plan import Plan
+from clipeval.models import ModelInfo, zoo
+from clipeval.results.ledger import Ledger
+
+
+def planned(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
+    """One record per cell: what it is, its state, and what it costs.
+
+    Bytes are those of its checkpoint's weights that are to come (``weights_bytes``, 0 where they are here) and those of
+    its images in the cache of pixels (``pixels_bytes``), which cells of one data set and preprocessing share. What is
+    not known is None.
+    """
+    speeds = _speeds(ledger)
+    infos = {cell.model.name: _info(cell, plan) for cell in plan.cells}
+    return [_planned(cell, plan, infos[cell.model.name], speeds) for cell in plan.cells]
+
+
+def _info(cell: Cell, plan: Plan) -> ModelInfo:
+    """The facts of its checkpoint; of one that is not here what the shipped tables let expect."""
+    known = plan.info(cell.model)
+    if cell.model.name in plan.checkpoints or cell.model.kind not in ("tag", "hub", "hf"):
+        return known
+    from clipeval.models.checkpoint import expected
+
+    return expected(cell.model)
+
+
+Circumstances = tuple[str | None, str | None, str | None]
+
+
+def _speeds(ledger: Ledger) -> dict[Circumstances, float]:
+    """Images per second that were reached, by architecture, device and precision."""
+    found: dict[Circumstances, float] = {}
+    for record in ledger.standing.values():
+        for row in map(ledger.described, record.rows):
+            if speed := row.get("images_per_second"):
+                key = row.get("arch"), row.get("device"), row.get("precision")
+                found[key] = max(speed, found.get(key, 0.0))
+    return found
+
+
+def _planned(cell: Cell, plan: Plan, info: ModelInfo, speeds: dict[Circumstances, float]) -> dict[str, Any]:
+    dataset, options = plan.datasets.get(cell.dataset), plan.request.options
+    whole = cell.entry.n if dataset is None else len(dataset)
+    images = None if whole is None else min(whole, cell.limit or whole)
+    is_here = cell.model.name in plan.checkpoints and plan.checkpoints[cell.model.name].is_here
+    speed = speeds.get((cell.model.arch, options.device, options.precision))
+    seconds = images / speed if cell.state == "to do" and images and speed else None
+    return {
+        "model": cell.model.name,
+        "dataset": cell.dataset,
+        "split": cell.entry.split,
+        "task": cell.task.name,
+        "shots": cell.shots,
+        "seed": cell.seed,
+        "state": cell.state,
+        "images": images,
+        "estimated_seconds": 0.0 if cell.state == "done" else seconds,
+        "to_download": cell.to_download,
+        "weights_bytes": 0 if is_here else _count(zoo.weights_bytes(info)),
+        "pixels_bytes": None if images is None else _count(3.0 * images * info.image_size**2),
+        "reason": cell.reason,
+        "cell": cell.id,
+    }
+
+
+def _count(value: float) -> int | None:
+    return None if math.isnan(value) else round(value)
