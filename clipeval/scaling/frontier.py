@@ -145,16 +145,16 @@ def _pivot(x: np.ndarray, y: np.ndarray, pivot: np.ndarray, tau: float) -> tuple
     rows = np.arange(len(x))
     right, up = x - x[rows, pivot, None], y - y[rows, pivot, None]
     reach = np.abs(right)
-    slopes = np.where(right != 0, up / np.where(right != 0, right, 1.0), np.inf)
+    slopes = np.divide(up, right, out=np.full_like(up, np.inf), where=right != 0)
     order = np.argsort(slopes, axis=-1)
-    passed = np.cumsum(np.take_along_axis(reach, order, -1), axis=-1)
+    passed = np.cumsum(reach[rows[:, None], order], axis=-1)
     # the loss falls with the slope until the reach of the lines passed makes up for the pull of all points
     pull = (np.where(right > 0, tau, 1 - tau) * reach).sum(-1)
     position = np.minimum((passed < pull[:, None] * (1 - 1e-12)).sum(-1), x.shape[1] - 1)
     other = order[rows, position]
     slope = slopes[rows, other]
     residual = up - slope[:, None] * right
-    return slope, other, np.where(residual > 0, tau * residual, (tau - 1) * residual).sum(-1)
+    return slope, other, np.maximum(tau * residual, (tau - 1) * residual).sum(-1)
 
 
 def _kept(log_x: np.ndarray, log_error: np.ndarray, order: np.ndarray, kept: np.ndarray) -> Points:
