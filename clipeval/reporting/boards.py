@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.reporting.rows import main_metrics, number, text, why_missing
-from clipeval.results.columns import mixed, records
+from clipeval.results.columns import VERSIONS, mixed, records
 from clipeval.results.ledger import Row
 from clipeval.results.schema import CIRCUMSTANCES
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _APART = ("samples_seen", "stage", "seed", "protocol", *CIRCUMSTANCES, "results_file")
 """What can tell two measurements of one checkpoint apart."""
+VALUE = ("row", "good", "metric", "value", "ci_low", "ci_high", "status", "error", "higher_is_better")
+"""The columns that ``value_of`` and the choice of a metric read."""
+_ABOUT = ("suite", "model", "arch", "source", "gmacs", "dataset", "task", "shots", "notes")
+_USED = tuple(dict.fromkeys((*VALUE, *_ABOUT, *VERSIONS, *_APART)))
 _LONGEST = 40
 
 
@@ -67,7 +71,7 @@ def boards(rows: pd.DataFrame, config: Config) -> list[Board]:
     """All leaderboards: suites first, then data sets, each in the order of tasks and names."""
     shown = rows[rows["final"] & (rows["status"].fillna("ok") != "skipped").to_numpy(bool)]
     groups: dict[tuple[bool, str, str, float], list[Row]] = {}
-    for row in records(shown):
+    for row in records(shown[list(_USED)]):
         key = (not row["suite"], text(row["task"]), text(row["dataset"]), whole(row["shots"]))
         groups.setdefault(key, []).append(row)
     ordered = sorted(groups.items(), key=lambda item: (item[0][0], vocabulary.task_place(item[0][1]), *item[0][2:]))
@@ -173,4 +177,7 @@ def _remarks(rows: list[Row]) -> Iterator[str]:
         yield "These values came without intervals."
     if any('"selected_on": "test"' in text(row["notes"]) for row in rows):
         yield "Hyper-parameters were chosen on the test set, as the study did: values are optimistic."
-    yield from (f"{said[:1].upper()}{said[1:]}; see each value's origin." for said in mixed(pd.DataFrame(rows)))
+    yield from (
+        f"{said[:1].upper()}{said[1:]}; see each value's origin."
+        for said in mixed(pd.DataFrame(rows, columns=["model", *VERSIONS]))
+    )

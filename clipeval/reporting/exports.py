@@ -7,8 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from clipeval import vocabulary
 from clipeval.errors import few
 from clipeval.plain import printable
@@ -16,6 +14,7 @@ from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
 from clipeval.reporting.noticed import Noticed
 from clipeval.reporting.rows import number, text
+from clipeval.reporting.yaml_text import as_yaml
 from clipeval.results.columns import records
 from clipeval.results.schema import CIRCUMSTANCES, IDENTITY
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 _CELL = (*(name for name in IDENTITY if name not in ("model", "metric")), *CIRCUMSTANCES, "samples_seen")
 """What a result of a model card has one of; its metrics stand together."""
+_USED = tuple(dict.fromkeys(("model", "metric", "value", "ci_low", "ci_high", "split", "limit", *_CELL)))
 
 
 def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = ()) -> str:
@@ -75,9 +75,13 @@ def _row(cells: Sequence[str], escape: bool = True) -> str:
 _ACTIVE = re.compile(r"[\\`*_{}\[\]<>|~#&]|(?<=\w):(?=\S)|(?<=www)\.", re.IGNORECASE)
 
 
+_VALUE = re.compile(r"[\d.]+( \([\d.]+–[\d.]+\))?")
+"""As most cells are, which hold nothing to escape."""
+
+
 def _escaped(cell: str) -> str:
     """Text as Markdown shows it unchanged, in one line: no markup, no link, no mention, no control character."""
-    if cell == "#":
+    if cell == "#" or _VALUE.fullmatch(cell):
         return cell
     shown = printable(" ".join(cell.split()))
     # GitHub finds addresses and names of people behind @ whatever is escaped; an empty comment parts them
@@ -92,15 +96,14 @@ def model_index(rows: pd.DataFrame) -> str:
     """
     models: dict[str, dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
     whole = rows["good"] & rows["final"] & (rows["status"] != "limited").fillna(True)
-    for row in records(rows[whole.to_numpy(bool)]):
+    for row in records(rows.loc[whole.to_numpy(bool), list(_USED)]):
         cell = tuple(str(row.get(name)) for name in _CELL)
         models.setdefault(str(row["model"]), {}).setdefault(cell, []).append(row)
     entries = [
         {"name": model, "results": [_result(cells[cell]) for cell in sorted(cells)]}
         for model, cells in sorted(models.items())
     ]
-    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return str(yaml.dump({"model-index": entries}, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000))
+    return as_yaml({"model-index": entries})
 
 
 def _result(group: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import numpy as np
 
 from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting.boards import Value, value_of, whole
+from clipeval.reporting.boards import VALUE, Value, value_of, whole
 from clipeval.reporting.rows import main_metrics, text
 from clipeval.results.columns import records
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_USED = ("model", "arch", "source", "dataset", "task", "shots", *VALUE)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def matrices(rows: pd.DataFrame, config: Config) -> list[Matrix]:
     status = rows["status"].fillna("ok")
     shown = rows[rows["final"] & ~rows["suite"] & (status != "skipped").to_numpy(bool)]
     tasks: dict[str, list[dict[str, Any]]] = {}
-    for row in records(shown):
+    for row in records(shown[list(_USED)]):
         tasks.setdefault(text(row["task"]), []).append(row)
     ordered = sorted(tasks, key=vocabulary.task_place)
     return [_matrix(f"heat-{i}", task, tasks[task], config) for i, task in enumerate(ordered)]

@@ -15,6 +15,7 @@ from clipeval.tasks import TASKS
 if TYPE_CHECKING:
     import pandas as pd
 
+_COMMAND = ("clipeval_version", "model", "dataset", "task", "shots", "seed", "limit", "prompts", "precision")
 _OPTIONS = (("shots", "--shots"), ("seed", "--seed"), ("limit", "--limit"))
 
 
@@ -23,7 +24,7 @@ def columns(rows: pd.DataFrame) -> dict[str, Any]:
 
     Empty columns are left out. Rows that clipeval measured have a further column with the command that does it again.
     """
-    commands: list[Any] = [command(row) for row in records(rows)]
+    commands: list[Any] = [command(row) for row in records(rows[list(_COMMAND)])]
     table = rows.drop(columns=list(HELPERS)).assign(command=commands)
     found: dict[str, Any] = {}
     for name in table:

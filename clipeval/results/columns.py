@@ -87,7 +87,7 @@ def refuse(rows: pd.DataFrame, wrong: np.ndarray, why: str, column: str = "") ->
     raise MeasureError(f"{row_label(row)}: {why}{value}{others}. Correct the row, or take it out of the table.")
 
 
-_VERSIONS = {
+VERSIONS = {
     "dataset_fingerprint": "contents of the data set",
     "train_fingerprint": "training data",
     "prompts": "sets of prompts",
@@ -99,11 +99,11 @@ _VERSIONS = {
 def mixed(rows: pd.DataFrame) -> list[str]:
     """Sentences about values of one data set and metric that were measured on different things."""
     found = []
-    for name in [name for name in _VERSIONS if name in rows]:
+    for name in [name for name in VERSIONS if name in rows]:
         counts = rows.groupby(name)["model"].nunique()
         if len(counts) > 1:
             listed = ", ".join(f"{count} with {str(value)[:12]}" for value, count in counts.items())
-            found.append(f"different {_VERSIONS[name]} are mixed ({name}; checkpoints: {listed})")
+            found.append(f"different {VERSIONS[name]} are mixed ({name}; checkpoints: {listed})")
     return found
 
 

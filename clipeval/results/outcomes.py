@@ -20,7 +20,7 @@ def shelves_of(rows: pd.DataFrame) -> dict[str, Shelf]:
     found = {}
     for word in map(str, rows["results_file"].unique()):
         folder = Path(word) if Path(word).is_dir() else Path(word).parent
-        if (folder / "ledger.jsonl").is_file():
+        if (folder / "ledger.jsonl").is_file() and samples.are_in(folder):
             found[word] = Shelf(Ledger(folder))
     return found
 

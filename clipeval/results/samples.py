@@ -25,6 +25,11 @@ def path(out: Path, cell: str) -> Path:
     return out / "samples" / f"{cell}.parquet"
 
 
+def are_in(out: Path) -> bool:
+    """Whether outcomes of any cell are kept."""
+    return (out / "samples").is_dir()
+
+
 def write(out: Path, cell: str, columns: dict[str, np.ndarray]) -> None:
     """Keep the outcomes of one cell. Raises StoreError."""
     import pandas as pd

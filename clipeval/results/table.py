@@ -152,8 +152,12 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     An apostrophe goes before a cell or column name that begins with one of ``= + - @``, a tab or a line break;
     ``reading.read_results`` takes it away again.
     """
-    texts = {name: frame[name].map(_quoted, na_action="ignore") for name in _text_columns(frame)}
-    lone_return = any("\r" in str(text) for column in texts.values() for text in column)
+    texts, lone_return = {}, False
+    for name in _text_columns(frame):
+        distinct = frame[name].dropna().unique()
+        lone_return |= any("\r" in str(text) for text in distinct)
+        if any(_quoted(text) is not text for text in distinct):
+            texts[name] = frame[name].map(_quoted, na_action="ignore")
     # the minimum would leave a carriage return outside quotes, where it ends a line
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if lone_return else csv.QUOTE_MINIMAL
     frame.assign(**texts).rename(columns=_quoted).to_csv(path, index=False, quoting=quoting)

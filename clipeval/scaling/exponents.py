@@ -37,7 +37,9 @@ def _by_permutation(a: Fit, b: Fit, variances: np.ndarray, by_t: Difference) -> 
     """
     assert a.estimate is not None
     assert b.estimate is not None
-    common = float(np.average([a.estimate["alpha"], b.estimate["alpha"]], weights=1 / variances))
+    # an exponent without any error, as of a data set on which all are at chance, is the common one
+    weights = 1 / variances if variances.all() else variances[::-1]
+    common = float(np.average([a.estimate["alpha"], b.estimate["alpha"]], weights=weights))
     generator = np.random.default_rng(0)
     errors = _errors(a, common, generator) - _errors(b, common, generator)
     errors = errors[np.isfinite(errors)]

@@ -10,7 +10,6 @@ from clipeval.results.columns import COMPUTE
 from clipeval.results.published import published
 from clipeval.results.reading import read_tables
 from clipeval.scaling import cherti2023
-from clipeval.scaling.compare import compare
 from clipeval.scaling.effective_robustness import TASK as ROBUSTNESS_TASK
 from clipeval.scaling.effective_robustness import effective_robustness
 from clipeval.scaling.fitted import Fit
@@ -93,7 +92,7 @@ def fit(
     if rank:
         more |= {"laws": ranking(fits, recipe)}
     card = _card(selection, recipe, question, preset)
-    return FitResult(fits, compare(fits), found, x, card, [*_account(selection), *notes, *_warnings(fits)], more)
+    return FitResult(fits, found, x, card, [*_account(selection), *notes, *_warnings(fits)], more)
 
 
 def run_fit(results: Sequence[str], **options: Any) -> FitResult:

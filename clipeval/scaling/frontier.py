@@ -103,6 +103,11 @@ def hull(log_x: np.ndarray, log_error: np.ndarray) -> Points:
     return _kept(log_x, log_error, order, kept)
 
 
+_IN_CACHE = 16_000
+"""Numbers of an array that is worked through at once: draws are independent, and larger arrays leave the processor's
+cache at every step of the arithmetic."""
+
+
 def quantile_line(log_x: np.ndarray, log_error: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
     """Slope and intercept ``[draws]`` of the line of the ``tau`` quantile of ln E (Koenker and Bassett 1978).
 
@@ -110,6 +115,14 @@ def quantile_line(log_x: np.ndarray, log_error: np.ndarray, tau: float) -> tuple
     it is a weighted quantile of the slopes to the others; the search goes on from the second point of that line and
     ends where neither pivot gains any more (Wesolowsky 1981, Commun. Stat. B 10:479).
     """
+    step = max(1, _IN_CACHE // log_x.shape[1])
+    starts = range(0, max(len(log_x), 1), step)
+    lines = [_quantile_lines(log_x[k : k + step], log_error[k : k + step], tau) for k in starts]
+    slopes, intercepts = zip(*lines, strict=True)
+    return np.concatenate(slopes), np.concatenate(intercepts)
+
+
+def _quantile_lines(log_x: np.ndarray, log_error: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
     rows = np.arange(len(log_x))
     centred = log_x - log_x.mean(-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -132,16 +145,16 @@ def _pivot(x: np.ndarray, y: np.ndarray, pivot: np.ndarray, tau: float) -> tuple
     rows = np.arange(len(x))
     right, up = x - x[rows, pivot, None], y - y[rows, pivot, None]
     reach = np.abs(right)
-    slopes = np.where(right != 0, up / np.where(right != 0, right, 1.0), np.inf)
+    slopes = np.divide(up, right, out=np.full_like(up, np.inf), where=right != 0)
     order = np.argsort(slopes, axis=-1)
-    passed = np.cumsum(np.take_along_axis(reach, order, -1), axis=-1)
+    passed = np.cumsum(reach[rows[:, None], order], axis=-1)
     # the loss falls with the slope until the reach of the lines passed makes up for the pull of all points
     pull = (np.where(right > 0, tau, 1 - tau) * reach).sum(-1)
     position = np.minimum((passed < pull[:, None] * (1 - 1e-12)).sum(-1), x.shape[1] - 1)
     other = order[rows, position]
     slope = slopes[rows, other]
     residual = up - slope[:, None] * right
-    return slope, other, np.where(residual > 0, tau * residual, (tau - 1) * residual).sum(-1)
+    return slope, other, np.maximum(tau * residual, (tau - 1) * residual).sum(-1)
 
 
 def _kept(log_x: np.ndarray, log_error: np.ndarray, order: np.ndarray, kept: np.ndarray) -> Points:

@@ -16,7 +16,7 @@ from clipeval.paths import expand
 from clipeval.plain import plain
 from clipeval.results.columns import records
 from clipeval.results.table import write_csv
-from clipeval.scaling.compare import Comparison
+from clipeval.scaling.compare import Comparison, compare
 from clipeval.scaling.compare import as_rows as comparison_rows
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.forecast import Forecast
@@ -54,13 +54,17 @@ class FitResult:
     """
 
     laws: Sequence[Fit]
-    pairs: Sequence[Comparison]
     predictions: Sequence[Forecast]
     x: str
     card: dict[str, Any]
     notes: Sequence[str]
     more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Tables asked for beside these, by name: ``allocations`` of a budget, ``robustness`` and ``robustness_lines``."""
+
+    @cached_property
+    def pairs(self) -> Sequence[Comparison]:
+        """The comparisons of sources, which take longer than the laws and are made when they are asked for."""
+        return compare(self.laws)
 
     @cached_property
     def fits(self) -> pd.DataFrame:

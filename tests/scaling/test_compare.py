@@ -16,6 +16,7 @@ from clipeval.scaling.exponents import PERMUTATION, difference
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.matched import matched
+from clipeval.scaling.one import Recipe, fit_one
 from clipeval.scaling.rows import Checkpoints
 from clipeval.scaling.select import NO_SCALING, SCALING
 from clipeval.scaling.uncertainty import Uncertainty, uncertainty
@@ -258,3 +259,19 @@ def test_nothing_is_matched_without_a_design():
     assert matched(*far).n == 0
     unnamed = checkpoints("a", [1e9, 2e9], [0.5, 0.4], arch=[None, None], samples_seen=[1e9, 1e9])
     assert matched(unnamed, unnamed).n == 0
+
+
+def test_a_source_without_scatter_is_compared():
+    """All of it at chance: its exponent, 0, has no error, and is the common one. By Welch's test the answer is the
+    same."""
+    generator = np.random.default_rng(0)
+    x = np.exp(generator.uniform(18, 26, 40))
+    recipe = Recipe("power", ("gmacs_total",), "quantile", 200, 0, None, "least-squares")
+    flat = fit_one(checkpoints("flat", x, np.full(40, 0.9)), recipe)
+    falls = fit_one(checkpoints("falls", x, 3 * x**-0.1 * np.exp(generator.normal(0, 0.1, 40))), recipe)
+    for a, b, sign in ((flat, falls, 1), (falls, flat, -1)):
+        found = difference(a, b)
+        assert (found.test, np.sign(found.delta)) == (PERMUTATION, sign)
+        assert found.low < found.delta < found.high
+        assert found.low * found.high > 0
+        assert max(found.p, found.p_welch) < 0.01
