@@ -154,8 +154,8 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """
     texts, lone_return = {}, False
     for name in _text_columns(frame):
-        distinct = frame[name].dropna().unique()
-        lone_return |= any("\r" in str(text) for text in distinct)
+        distinct = {cell for cell in frame[name] if isinstance(cell, str)}  # others may be of any kind
+        lone_return |= any("\r" in text for text in distinct)
         if any(_quoted(text) is not text for text in distinct):
             texts[name] = frame[name].map(_quoted, na_action="ignore")
     # the minimum would leave a carriage return outside quotes, where it ends a line
