@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -35,13 +36,24 @@ class Extension:
         def why_not(error: Exception) -> ClipevalError:
             return kind(f"{self.name}: {self.address} of {self.package} cannot be imported: {first_line(error):.300}")
 
-        with foreign(why_not):
+        with at_work(why_not):
             found = importlib.import_module(module)
             for part in name.split("."):
                 found = getattr(found, part)
         if not callable(found):
             raise kind(f"{self.name}: {self.address} of {self.package} is no function.")
         return found
+
+
+@contextmanager
+def at_work(told: Callable[[Exception], ClipevalError]) -> Iterator[None]:
+    """Code of somebody else is at work: whatever it raises becomes the error that ``told`` makes of it, and this
+    program is not its to end."""
+    with foreign(told):
+        try:
+            yield
+        except SystemExit as error:
+            raise RuntimeError(f"it asked to end the program ({error.code})") from error
 
 
 def named(group: str) -> dict[str, Extension]:

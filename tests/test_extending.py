@@ -263,7 +263,7 @@ MESSAGES = {
     "words": r"failed: TypeError: texts\(\) takes a list of texts",
     "no_function": r"odd_tasks:no_function of odd-tasks 2 is no function",
     "absent": r"odd_tasks:absent of odd-tasks 2 cannot be imported: module 'odd_tasks' has no attribute 'absent'",
-    "leaving": r"leaving: odd_leaving:run of odd-tasks 2 failed: RuntimeError: it asked to end the program \(3\)",
+    "leaving": r"leaving: odd_leaving:run of odd-tasks 2 cannot be imported: it asked to end the program \(3\)",
     "elsewhere": r"odd_elsewhere:run of odd-tasks 2 cannot be imported: No module named 'odd_elsewhere'",
 }
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval import digest
-from clipeval.errors import ModelError, few, first_line, foreign
+from clipeval.errors import ModelError, few, first_line
+from clipeval.extensions import at_work
 from clipeval.identity import CheckpointIdentity
 from clipeval.models import functions
 from clipeval.models.base import ModelInfo, Tokenized
@@ -82,19 +83,13 @@ class Own:
             raise self._wrong(name, found, "a function")
         return found  # type: ignore[no-any-return]
 
-    @contextmanager
-    def told(self, what: str) -> Iterator[None]:
+    def told(self, what: str) -> AbstractContextManager[None]:
         """Errors of its code, while it does ``what``, as those of this checkpoint."""
-
-        def as_ours(error: BaseException) -> ModelError:
-            said = f"{type(error).__name__}: {first_line(error):.300}"
-            return ModelError(f"{self.spec.name}: {self.whose} fails {what}: {said}")
-
-        try:
-            with foreign(as_ours):
-                yield
-        except SystemExit as error:  # not its program to end
-            raise as_ours(error) from error
+        return at_work(
+            lambda error: ModelError(
+                f"{self.spec.name}: {self.whose} fails {what}: {type(error).__name__}: {first_line(error):.300}"
+            )
+        )
 
     def _attribute(self, name: str) -> Any:
         with self.told(f"to give `{name}`"):

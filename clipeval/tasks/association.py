@@ -12,6 +12,7 @@ from clipeval.errors import MetricError
 from clipeval.metrics import normalise, require_finite
 from clipeval.stats.intervals import mean_interval
 from clipeval.tasks.base import Inputs, Metric, TaskResult
+from clipeval.tasks.texts import distinct, embedded
 
 if TYPE_CHECKING:
     from clipeval.datasets.base import Dataset
@@ -23,7 +24,7 @@ _FEW, _MANY = 6, 10
 
 def texts(dataset: Dataset) -> list[str]:
     """The prompts of all cues, each distinct one once."""
-    return list(dict.fromkeys(map(prompt, _cues(dataset))))
+    return distinct([map(prompt, _cues(dataset))])
 
 
 def prompt(cue: str) -> str:
@@ -35,13 +36,10 @@ def prompt(cue: str) -> str:
 def run(inputs: Inputs) -> TaskResult:
     """Measure ``inputs.dataset``. Raises MetricError."""
     dataset = inputs.dataset
-    unique, cues = texts(dataset), _cues(dataset)
+    prompts = [prompt(cue) for cue in _cues(dataset)]
     assert dataset.associated is not None
     assert dataset.groups is not None
-    position = {text: index for index, text in enumerate(unique)}
-    embeddings = inputs.texts(unique)
-    require_finite(embeddings, unique, "cue")
-    of_image = np.array([position[prompt(cue)] for cue in cues])
+    embeddings, [of_image] = embedded(inputs, [prompts], "cue")
     return evaluate(inputs.images(), embeddings, of_image, dataset.associated, dataset.groups, dataset.ids)
 
 

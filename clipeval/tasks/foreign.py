@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval.datasets.subset import Subset
-from clipeval.errors import MetricError, first_line, foreign
-from clipeval.extensions import Extension
+from clipeval.errors import MetricError, first_line
+from clipeval.extensions import Extension, at_work
 from clipeval.plain import printable
 from clipeval.stats.intervals import percentile_interval
 from clipeval.tasks.base import Inputs, Metric, TaskResult
@@ -127,11 +127,8 @@ def _called(extension: Extension) -> Iterator[None]:
     def told(error: Exception) -> MetricError:
         return MetricError(f"{_who(extension)} failed: {type(error).__name__}: {first_line(error):.300}")
 
-    with foreign(told), redirect_stdout(sys.stderr):
-        try:
-            yield
-        except SystemExit as error:
-            raise RuntimeError(f"it asked to end the program ({error.code})") from error
+    with at_work(told), redirect_stdout(sys.stderr):
+        yield
 
 
 def _who(extension: Extension) -> str:

@@ -11,6 +11,7 @@ from clipeval.errors import MetricError
 from clipeval.metrics import normalise, require_finite
 from clipeval.stats.intervals import wilson_interval
 from clipeval.tasks.base import Inputs, Metric, TaskResult
+from clipeval.tasks.texts import distinct, embedded
 
 if TYPE_CHECKING:
     from clipeval.datasets.base import Dataset
@@ -18,17 +19,13 @@ if TYPE_CHECKING:
 
 def texts(dataset: Dataset) -> list[str]:
     """The candidate captions of all images, each distinct one once."""
-    return list(dict.fromkeys(caption for captions in _choices(dataset) for caption in captions))
+    return distinct(_choices(dataset))
 
 
 def run(inputs: Inputs) -> TaskResult:
     """Measure ``inputs.dataset``. Raises MetricError."""
     dataset = inputs.dataset
-    unique = texts(dataset)
-    position = {caption: index for index, caption in enumerate(unique)}
-    choices = [np.array([position[caption] for caption in captions]) for captions in _choices(dataset)]
-    embeddings = inputs.texts(unique)
-    require_finite(embeddings, unique, "caption")
+    embeddings, choices = embedded(inputs, _choices(dataset), "caption")
     return evaluate(inputs.images(), embeddings, choices, dataset.groups, dataset.ids)
 
 

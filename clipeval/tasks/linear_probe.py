@@ -82,7 +82,8 @@ def evaluate(
     ``SoftmaxRegression``, whose optimum is the same. C is the value of ``C_PATH`` with the best accuracy on ``val``, or
     without ``val`` on ``hold_out`` of the training rows; ties go to the stronger regularisation, and the path ends
     after three decades without a better one. Of a large problem C is chosen with a tenth of each class's other rows,
-    and the path ends where the accuracy has fallen too. The classifier is then fitted on all rows, validation
+    the first value within a standard error of the best, and the path ends where weaker regularisation gains less than
+    one (``_MOVED``). The classifier is then fitted on all rows, validation
     included. Where every class has a single row and there is no ``val``, C is ``C_ONE_SHOT``. The test rows choose
     nothing. ``cherti2023``: see ``adam_probe.train_best``; ``val`` is not used there, and ``seed`` only there.
 

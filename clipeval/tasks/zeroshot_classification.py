@@ -13,6 +13,7 @@ from clipeval.metrics import average_precision, normalise, require_finite
 from clipeval.stats.intervals import bootstrap_weights, percentile_interval
 from clipeval.tasks import accuracy, faces
 from clipeval.tasks.base import Inputs, Metric, TaskResult
+from clipeval.tasks.texts import distinct, embedded
 
 if TYPE_CHECKING:
     from clipeval.datasets.base import Dataset
@@ -22,7 +23,7 @@ _BOOTSTRAP_SEED = 0
 
 def texts(dataset: Dataset) -> list[str]:
     """The prompts of all classes, each distinct one once."""
-    return list(dict.fromkeys(prompt for prompts in _prompts(dataset) for prompt in prompts))
+    return distinct(_prompts(dataset))
 
 
 def run(inputs: Inputs) -> TaskResult:
@@ -47,11 +48,7 @@ def scores(inputs: Inputs) -> np.ndarray:
 
 def _classifier(inputs: Inputs) -> np.ndarray:
     """One unit vector per class of ``inputs.dataset``."""
-    unique, per_class = texts(inputs.dataset), _prompts(inputs.dataset)
-    position = {prompt: index for index, prompt in enumerate(unique)}
-    embeddings = inputs.texts(unique)
-    require_finite(embeddings, unique, "prompt")
-    return class_vectors(embeddings, [np.array([position[prompt] for prompt in prompts]) for prompts in per_class])
+    return class_vectors(*embedded(inputs, _prompts(inputs.dataset), "prompt"))
 
 
 def _prompts(dataset: Dataset) -> list[list[str]]:

@@ -171,7 +171,7 @@ def test_what_does_not_fit(fake: Any, attributes: dict[str, Any], message: str) 
         (lambda i: Image.new("F", (2, 2)), r"sample b: its grey levels are 32-bit"),
         (lambda i: Image.open("nothing.png"), r"sample b: FileNotFoundError: .*nothing\.png"),
         (lambda i: SimpleNamespace(), r"not a PIL image"),
-        (lambda i: exit(3), r"fake_sets 1\.2: sample b: it wanted to end the program"),
+        (lambda i: exit(3), r"fake_sets 1\.2: sample b: RuntimeError: it asked to end the program \(3\)"),
     ],
 )
 def test_images_that_are_none(fake: Any, image: Any, message: str) -> None:

@@ -144,9 +144,10 @@ def test_the_same_again_is_done_and_another_identity_is_not(module: Callable[...
         ("def f(): return Encoder(encode_texts=lambda t: [t])", "fails in `encode_texts`"),
         ("def f(): return Encoder(facts={'model': 'x'})", "`facts` is {'model': 'x'}; expected a mapping with some of"),
         ("def f(): raise RuntimeError('no key')", "fails to make an encoder: RuntimeError: no key"),
-        ("def f(): raise SystemExit(0)", "fails to make an encoder: SystemExit"),
+        ("def f(): raise SystemExit(0)", "fails to make an encoder: RuntimeError: it asked to end the program (0)"),
         ("def f(needed): return Encoder()", "missing 1 required positional argument: 'needed'"),
         ("f = 3", "is no function"),
+        ("def f(): return 1\nraise SystemExit(5)", "cannot be imported: it asked to end the program (5)"),
         ("f = None; 1 / 0", "cannot be imported: division by zero"),
         ("g = 1", "cannot be imported"),
         (

@@ -7,32 +7,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from digits_rows import labelled, splits, values
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from clipeval.config import KnnProbeEntry
 from clipeval.errors import DataError, MetricError, UsageError
 from clipeval.tasks import knn_probe as task
-from clipeval.tasks.accuracy import Labelled
-
-ODD_LABELS = np.array([-7, 3, 4, 11, 12, 40, 41, 42, 99, 1000])
-
-
-def labelled(x, y):
-    return Labelled(np.asarray(x, np.float32), np.asarray(y), [f"image-{row}" for row in range(len(y))])
 
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load_digits()
-    order = np.random.default_rng(0).permutation(len(data.target))
-    x, y = data.data[order] - 4, ODD_LABELS[data.target[order]]
-    return labelled(x[:301], y[:301]), labelled(x[301:558], y[301:558])
-
-
-def values(result):
-    return {metric.name: metric.value for metric in result.metrics}
+    return splits(301, 257, less=4)
 
 
 def by_hand(train, test, k, weighted):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from sklearn.datasets import load_digits
+from digits_rows import ODD_LABELS, labelled, splits, values
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -19,20 +19,11 @@ from clipeval.tasks.accuracy import Labelled
 from clipeval.tasks.logistic import Fitted, ReferenceFits
 from clipeval.tasks.softmax import SoftmaxRegression
 
-ODD_LABELS = np.array([-7, 3, 4, 11, 12, 40, 41, 42, 99, 1000])
-
-
-def labelled(x, y):
-    return Labelled(np.asarray(x, np.float32), np.asarray(y), [f"image-{row}" for row in range(len(y))])
-
 
 @pytest.fixture(scope="module")
 def digits():
     """A train and a test split of unit vectors, labelled with odd integers."""
-    data = load_digits()
-    order = np.random.default_rng(0).permutation(len(data.target))
-    x, y = data.data[order], ODD_LABELS[data.target[order]]
-    return labelled(x[:701], y[:701]), labelled(x[701:1302], y[701:1302])
+    return splits(701, 601)
 
 
 def unit(x):
@@ -42,10 +33,6 @@ def unit(x):
 def exact_fit(split, c):
     """The optimum in float64, from scratch."""
     return LogisticRegression(C=c, tol=1e-7, max_iter=10_000).fit(unit(split.embeddings.astype(float)), split.labels)
-
-
-def values(result):
-    return {metric.name: metric.value for metric in result.metrics}
 
 
 def test_probe_agrees_with_exact_fits(digits):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from clipeval.datasets import labels as values
 from clipeval.datasets.images import TooLarge, Unscaled, check_size, rgb
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
-from clipeval.errors import DataError, first_line, foreign
-from clipeval.extensions import Extension
+from clipeval.errors import DataError, first_line
+from clipeval.extensions import Extension, at_work
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -114,14 +114,9 @@ class _Source:
             raise self.wrong("fingerprint is not a text that changes with the content")
         return ids, fingerprint
 
-    @contextmanager
-    def raising(self, where: str = "") -> Iterator[None]:
+    def raising(self, where: str = "") -> AbstractContextManager[None]:
         """What the package raises becomes a DataError that names it."""
-        try:
-            with foreign(lambda error: self.wrong(f"{where}{_said(error):.300}")):
-                yield
-        except SystemExit as error:
-            raise self.wrong(f"{where}it wanted to end the program") from error
+        return at_work(lambda error: self.wrong(f"{where}{_said(error):.300}"))
 
     def wrong(self, what: str) -> DataError:
         """A message on what the package gave."""

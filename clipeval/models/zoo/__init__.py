@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 from clipeval.models.base import ModelInfo
 
 CHERTI2023_FILES = "hf://laion/scaling-laws-openclip/"
-_FACTS = ("source", "source_family", "unique_samples", "samples_seen", "samples_seen_from", "from_scratch_filter")
 _CHERTI2023_OPENAI = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
 
 
@@ -38,27 +37,33 @@ class Architecture:
     open_clip: str
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """One public checkpoint: a tag of open_clip, or a file on the Hugging Face hub (``hf://ORG/REPO/FILE``).
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a checkpoint was trained on, in the names and units of ModelInfo; ``from_scratch_filter`` says why a law of
+    training from scratch leaves it out, empty where it does not."""
 
-    ``hub`` is ``ORG/REPO/FILE`` or, where the file has open_clip's standard name, ``ORG/REPO/``. ``preprocess_of``
-    names the tag of the same weights whose preprocessing applies; ``from_scratch_filter`` says why a law of training
-    from scratch leaves it out, empty where it does not.
-    """
-
-    arch: str
-    pretrained: str
     source: str
     source_family: str
     unique_samples: float
     samples_seen: float
     samples_seen_from: str
+    from_scratch_filter: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Training):
+    """One public checkpoint: a tag of open_clip, or a file on the Hugging Face hub (``hf://ORG/REPO/FILE``).
+
+    ``hub`` is ``ORG/REPO/FILE`` or, where the file has open_clip's standard name, ``ORG/REPO/``. ``preprocess_of``
+    names the tag of the same weights whose preprocessing applies.
+    """
+
+    arch: str
+    pretrained: str
     quick_gelu: bool
     hub: str
     preprocess_of: str
     note: str
-    from_scratch_filter: str
     reference: str
 
     @property
@@ -99,20 +104,14 @@ def checkpoints() -> dict[tuple[str, str], Checkpoint]:
     return {(row.arch, row.pretrained): row for row in rows}
 
 
-@dataclass(frozen=True)
-class HubModel:
+@dataclass(frozen=True, kw_only=True)
+class HubModel(Training):
     """One public checkpoint of transformers: a ``repository`` of the hub. Of weights that open_clip has, too, ``arch``
     and ``pretrained`` name its line there; of others the facts are here."""
 
     repository: str
     arch: str
     pretrained: str
-    source: str
-    source_family: str
-    unique_samples: float
-    samples_seen: float
-    samples_seen_from: str
-    from_scratch_filter: str
     note: str
     reference: str
 
@@ -126,10 +125,13 @@ def repositories() -> dict[str, HubModel]:
 def info_of_repository(row: HubModel) -> ModelInfo:
     """What the tables know of a public checkpoint of transformers, under its own name."""
     same = checkpoints().get((row.arch, row.pretrained))
-    known: dict[str, Any] = asdict(same if same else row)
-    facts = {name: known[name] for name in _FACTS}
     spec = f"{TRANSFORMERS}:{row.repository}"
-    found = replace(info_of_architecture(row.arch), model=spec, pretrained=spec, **facts)
+    return _trained(info_of_architecture(row.arch), spec, spec, same or row)
+
+
+def _trained(of_architecture: ModelInfo, model: str, pretrained: str, training: Training) -> ModelInfo:
+    facts = {field.name: getattr(training, field.name) for field in fields(Training)}
+    found = replace(of_architecture, model=model, pretrained=pretrained, **facts)
     return replace(found, gmacs_total=found.gmacs * found.samples_seen)
 
 
@@ -179,9 +181,7 @@ def weights_bytes(info: ModelInfo) -> float:
 
 def info_of(row: Checkpoint) -> ModelInfo:
     """What the tables know of a public checkpoint, under its own name."""
-    facts = {name: getattr(row, name) for name in _FACTS}
-    found = replace(info_of_architecture(row.arch), model=row.name, pretrained=row.pretrained, **facts)
-    return replace(found, gmacs_total=found.gmacs * found.samples_seen)
+    return _trained(info_of_architecture(row.arch), row.name, row.pretrained, row)
 
 
 def zoo_table() -> list[dict[str, Any]]:
@@ -220,10 +220,10 @@ def _read(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def _typed(row: dict[str, str], table: type) -> dict[str, Any]:
+def _typed(row: dict[str, str], table: Any) -> dict[str, Any]:
     convert: dict[str, Callable[[str], Any]] = {
         "str": str,
         "bool": lambda text: text == "True",
         "float": lambda text: float(text) if text else math.nan,
     }
-    return {name: convert[kind](row[name]) for name, kind in table.__annotations__.items()}
+    return {field.name: convert[str(field.type)](row[field.name]) for field in fields(table)}

@@ -34,7 +34,8 @@ def main() -> None:
     """Write both tables beside this file."""
     architectures = [_architecture_row(arch) for arch in library.list_architectures()]
     _write("architectures.csv", [field.name for field in fields(zoo.Architecture)], architectures)
-    _write("pretrained.csv", [field.name for field in fields(zoo.Checkpoint)], _checkpoint_rows())
+    columns = dict.fromkeys(("arch", "pretrained", *(field.name for field in fields(zoo.Checkpoint))))
+    _write("pretrained.csv", list(columns), _checkpoint_rows())
 
 
 def _architecture_row(arch: str) -> dict[str, Any]:
