@@ -79,36 +79,13 @@ def _masked(value: Any, shown: Callable[[str], str]) -> Any:
 
 def json_text(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:
     """``value`` as JSON, with JSON's own escapes for what ``printable`` escapes, and all beyond ASCII if so asked."""
-
-    @cache  # of a large document most texts are keys, or stand in every row
-    def quoted(text: str) -> str:
-        return _escaped(json.dumps(text, ensure_ascii=False), _json_escape, ascii_only)
-
-    line, step = ("", "") if indent is None else ("\n", " " * indent)
-    return _laid_out(plain(value), line, step, quoted).replace("##[", r"#\u0023[")
-
-
-def _laid_out(value: Any, line: str, step: str, quoted: Callable[[str], str]) -> str:
-    """A plain value as json.dumps lays it out, which with an indent is written in Python too, and slower."""
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, float):
-        return float.__repr__(value)
-    if not isinstance(value, dict | list) or not value:
-        return json.dumps(value)
-    inner = line + step
-    between = f",{inner or ' '}"
-    if isinstance(value, list):
-        return f"[{inner}{between.join([_laid_out(item, inner, step, quoted) for item in value])}{line}]"
-    items = [
-        f"{quoted(key if isinstance(key, str) else json.dumps(key))}: {_laid_out(item, inner, step, quoted)}"
-        for key, item in value.items()
-    ]
-    return f"{{{inner}{between.join(items)}{line}}}"
+    document = json.dumps(plain(value), indent=indent, ensure_ascii=False)
+    lines = document.split("\n")  # line breaks of the layout: those of strings are escapes by now
+    return "\n".join(_escaped(line, _json_escape, ascii_only) for line in lines).replace("##[", r"#\u0023[")
 
 
 def _escaped(text: str, escape: Callable[[str], str], ascii_only: bool = False) -> str:
-    if text.isascii() and text.isprintable():
+    if text.isprintable() and (text.isascii() or (not ascii_only and _INVISIBLE.isdisjoint(text))):
         return text
     return "".join(c if _is_visible(c) and (c.isascii() or not ascii_only) else escape(c) for c in text)
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from clipeval import vocabulary
 from clipeval.errors import few
 from clipeval.plain import printable
@@ -14,7 +16,6 @@ from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
 from clipeval.reporting.noticed import Noticed
 from clipeval.reporting.rows import number, text
-from clipeval.reporting.yaml_text import as_yaml
 from clipeval.results.columns import records
 from clipeval.results.schema import CIRCUMSTANCES, IDENTITY
 
@@ -103,7 +104,8 @@ def model_index(rows: pd.DataFrame) -> str:
         {"name": model, "results": [_result(cells[cell]) for cell in sorted(cells)]}
         for model, cells in sorted(models.items())
     ]
-    return as_yaml({"model-index": entries})
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump({"model-index": entries}, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000))
 
 
 def _result(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
