@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _PLAIN_INTERVAL_SECONDS = 30.0
 _PIPE_WIDTH = 200
+_WORTH_TELLING_SECONDS = 60
 _LONGEST = 4000
 """Characters of a message; what is longer quotes something that is no name."""
 
@@ -81,20 +82,35 @@ def live() -> Progress:
     return Progress(*columns, console=out(sys.stderr), transient=True)
 
 
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3 h 20 min``, ``2 d 3 h``: two units at most."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < _WORTH_TELLING_SECONDS:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
 def is_watched() -> bool:
     """Whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 class RunProgress:
-    """Progress of a run: cell k of n, images per second, time left.
+    """Progress of a run: cell k of n, images per second, time left of this stretch and of the whole run.
 
     On a terminal one live line; elsewhere one line per finished cell and at most one every 30 seconds between.
     """
 
     def __init__(self, cells: int, quiet: bool = False) -> None:
+        """``cells`` are those that are not known one by one yet."""
         self._cells = cells
         self._done = 0
+        self._work = self._work_done = 0.0
+        self._began: float | None = None
         self._quiet = quiet
         self._label = ""
         self._items = 0
@@ -123,6 +139,8 @@ class RunProgress:
         """A new stretch of work: embedding ``items`` images or texts."""
         self._label, self._total, self._items, self._fresh, self.rate = label, items, 0, 0, 0.0
         self._started = time.monotonic()
+        if self._began is None:
+            self._began = self._started
         if self._live and self._bar is not None:
             self._live.reset(self._bar, total=items, description=printable(self._where()), state="")
 
@@ -136,12 +154,29 @@ class RunProgress:
             self._live.update(self._bar, completed=self._items, state=speed)
         elif not self._quiet and self._fresh and time.monotonic() - self._last_line > _PLAIN_INTERVAL_SECONDS:
             left = (self._total - self._items) / max(self.rate, 1e-9)
-            self.line(f"{self._where()}: {self._items:,} of {self._total:,}, {speed}, {left:,.0f} s left")
+            self.line(f"{self._where()}: {self._items:,} of {self._total:,}, {speed}, {duration(left)} left")
 
-    def finish_cell(self, text: str) -> None:
-        """A cell is finished; ``text`` says how it ended."""
+    def expect(self, cells: int, instead_of: int, work: float) -> None:
+        """``cells`` are known now, ``instead_of`` as many that were guessed; what they take in any unit of work."""
+        self._cells += cells - instead_of
+        self._work += work
+
+    def finish_cell(self, text: str, work: float = 0.0, *, measured: bool = True) -> None:
+        """A cell with so much ``work`` is finished; ``text`` says how it ended."""
         self._done += 1
-        self.line(f"[{self._done}/{self._cells}] {text}")
+        if measured:
+            self._work_done += work
+        else:  # it says nothing of how fast the others will be
+            self._work -= work
+        left = self._time_left()
+        self.line(f"[{self._done}/{self._cells}] {text}{f', {left} left of the run' if left else ''}")
+
+    def _time_left(self) -> str:
+        """What the rest of the work will take at the speed so far, for people; empty below a minute."""
+        if self._began is None or not self._work_done:
+            return ""
+        seconds = (time.monotonic() - self._began) / self._work_done * (self._work - self._work_done)
+        return f"about {duration(seconds)}" if seconds >= _WORTH_TELLING_SECONDS else ""
 
     def line(self, text: str) -> None:
         """A line that stays."""

@@ -66,6 +66,11 @@ class NotHereError(RemoteError, DataError):
     """A file is not on this machine, and nothing is downloaded now. That says nothing against it."""
 
 
+def is_not_here(error: BaseException | None) -> bool:
+    """Whether all there is against something is that it is not on this machine."""
+    return error is not None and (isinstance(error, NotHereError) or is_not_here(error.__cause__))
+
+
 class StoreError(MeasureError):
     """A cache entry or a result file cannot be read or written."""
 

@@ -186,3 +186,36 @@ def test_without_stderr_nothing_goes_to_stdout(monkeypatch, capsys):
     with console.RunProgress(1) as progress:
         progress.finish_cell("x")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (90, "2 min"),
+        (3_540, "59 min"),
+        (3_600, "1 h 0 min"),
+        (12_000, "3 h 20 min"),
+        (180_000, "2 d 2 h"),
+    ],
+)
+def test_durations(seconds, text):
+    assert console.duration(seconds) == text
+
+
+def test_the_time_left_of_a_run_goes_by_the_work_that_was_done(capsys, monkeypatch):
+    """Of 1,000 units 100 took 60 s and 100 were not to be had: 800 are left, which take 480 s."""
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.RunProgress(5) as progress:
+        progress.expect(7, instead_of=5, work=1_000)
+        progress.start("a", 10)
+        clock[0] = 60.0
+        progress.finish_cell("first", 100)
+        progress.finish_cell("second", 100, measured=False)
+        progress.finish_cell("third", 700)
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "[1/7] first, about 9 min left of the run"
+    assert second == "[2/7] second, about 8 min left of the run"
+    assert third == "[3/7] third"

@@ -5,8 +5,12 @@ Whole commands, as processes of their own; values are compared with open_clip's 
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import json
 import signal
+import tarfile
 import time
 
 import pytest
@@ -161,6 +165,48 @@ def test_a_second_run_fetches_nothing_and_an_offline_one_asks_nothing(hub: Hub) 
         assert {name: row["value"] for name, row in rows(hub, out).items()} == {
             name: row["value"] for name, row in rows(hub).items()
         }
+
+
+def test_a_data_set_is_measured_while_the_next_one_comes(hub: Hub) -> None:
+    """Of a repository with shards that are worth waiting for, and of a server with an address of its own."""
+    padded = datasets.webdataset(DATA, 2)
+    for shard in ("test/0.tar", "test/1.tar"):
+        with tarfile.open(fileobj=io.BytesIO(padded[shard])) as file:
+            first = file.getnames()[0].partition(".")[0]
+        padded[shard] = datasets.tar([(f"{first}.padding", bytes(512 * 3_000))])[: 512 * 3_001] + padded[shard]
+    hub.repository("org/first", padded, kind="dataset")
+    hub.plain = {f"/last/{path}": content for path, content in datasets.webdataset(OTHER, 2).items()}
+    words = [*with_models(hub, "org/a", "org/b"), "-d", f"wds:{hub.cdn}/last"]
+    words += ["-d", "wds:https://huggingface.co/datasets/org/first/tree/main", "-d", local_data(hub)]
+    seen: list[set[tuple[str, str]]] = []
+
+    def look() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                lines = map(json.loads, (hub.folder / "out/ledger.jsonl").read_text().splitlines())
+                if found := {(row["model"], row["dataset"]) for line in lines for row in line.get("rows", ())}:
+                    seen.append(found)
+                    return
+            time.sleep(0.1)
+
+    hub.fault(faults.then(look), r"last/test/1\.tar")
+    done = hub.run("run", *words, "-o", "out", HF_HUB_DOWNLOAD_TIMEOUT="60", CLIPEVAL_TIMEOUT="60")
+    assert done.returncode == 0, done.stderr
+    assert seen == [{("hf-hub:org/a", "digits")}]
+    table = csv.DictReader((hub.folder / "out/results.csv").read_text().splitlines())
+    assert {(row["model"], row["dataset"]): float(row["value"]) for row in table if row["metric"] == "acc1"} == {
+        (f"hf-hub:org/{name}", data): truth(seed, data == "last")
+        for seed, name in enumerate("ab")
+        for data in ("last", "first", "digits")
+    }
+    assert "[6/6]" in done.stderr
+    assert len(hub.seen(r"last/test/\d\.tar")) == 2
+    hub.heal()
+    again = hub.run("run", *words, "-o", "out")
+    assert again.returncode == 0
+    assert "/6]" not in again.stderr
+    assert hub.seen(WEIGHTS, method="GET") == []
 
 
 def test_two_runs_at_once_fetch_a_file_once(hub: Hub) -> None:

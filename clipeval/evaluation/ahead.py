@@ -1,32 +1,29 @@
-"""The weights of the next checkpoint come while another one is measured."""
+"""Files that are needed next come while something else is done."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from clipeval.errors import ClipevalError
 from clipeval.evaluation.failures import attempt
 
-if TYPE_CHECKING:
-    from clipeval.models.opened import Opened
-
 
 class Ahead:
-    """Fetches the weights of one checkpoint in a thread that no end of the process waits for."""
+    """Calls ``fetch`` in a thread that no end of the process waits for."""
 
-    def __init__(self, checkpoint: Opened) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, fetch: Callable[[], object]) -> None:
+        self._fetch = fetch
         self._error: ClipevalError | None = None
-        self._thread = threading.Thread(target=self._fetch, daemon=True)
+        self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Until they are here. Raises ModelError where they are not to be had."""
+        """Until it has ended. Raises the ClipevalError that it ended in."""
         self._thread.join()
         if self._error is not None:
             raise self._error
 
-    def _fetch(self) -> None:
-        found = attempt(lambda: self._checkpoint.paths)
+    def _work(self) -> None:
+        found = attempt(self._fetch)
         self._error = found if isinstance(found, ClipevalError) else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from clipeval.evaluation.cell import Cell
+from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.plan import Plan
 from clipeval.models import ModelInfo, zoo
 from clipeval.results.ledger import Ledger
@@ -21,6 +22,25 @@ def planned(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
     speeds = _speeds(ledger)
     infos = {cell.model.name: _info(cell, plan) for cell in plan.cells}
     return [_planned(cell, plan, infos[cell.model.name], speeds) for cell in plan.cells]
+
+
+def work(cells: Sequence[Cell], plan: Plan) -> dict[Cell, float]:
+    """What each cell will encode, in images times the GMACs of its checkpoint's image tower: the first one that reads a
+    split encodes it. Where GMACs are not known of all, in images."""
+    gmacs = {cell.model.name: plan.info(cell.model).gmacs_image for cell in cells}
+    if any(math.isnan(value) for value in gmacs.values()):
+        gmacs = dict.fromkeys(gmacs, 1.0)
+    seen: set[tuple[str, str, str]] = set()
+    splits = plan.splits()
+    found = dict.fromkeys(cells, 0.0)
+    for cell in cells:
+        for split in (cell.entry.split, *training_splits(cell)):
+            key = cell.model.name, cell.dataset, split
+            if key not in seen and (opened := splits.get(key[1:])) is not None:
+                scored = min(len(opened), cell.limit or len(opened)) if split == cell.entry.split else len(opened)
+                found[cell] += scored * gmacs[cell.model.name]
+            seen.add(key)
+    return found
 
 
 def _info(cell: Cell, plan: Plan) -> ModelInfo:
@@ -48,7 +68,7 @@ def _speeds(ledger: Ledger) -> dict[Circumstances, float]:
 
 
 def _planned(cell: Cell, plan: Plan, info: ModelInfo, speeds: dict[Circumstances, float]) -> dict[str, Any]:
-    dataset, options = plan.datasets.get(cell.dataset), plan.request.options
+    dataset, options = plan.dataset(cell.dataset), plan.request.options
     whole = cell.entry.n if dataset is None else len(dataset)
     images = None if whole is None else min(whole, cell.limit or whole)
     is_here = cell.model.name in plan.checkpoints and plan.checkpoints[cell.model.name].is_here

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from clipeval.console import RunProgress
 from clipeval.datasets.base import Dataset
 from clipeval.errors import ClipevalError, ModelError
+from clipeval.evaluation import cost
 from clipeval.evaluation.cell import Cell
 from clipeval.evaluation.failures import as_clipeval_errors
-from clipeval.evaluation.plan import Plan
+from clipeval.evaluation.plan import Plan, to_do
 from clipeval.evaluation.rows import failed_row, metric_rows
 from clipeval.evaluation.workbench import Measured
 from clipeval.results import samples
@@ -28,22 +30,24 @@ class Journal:
         self._said: set[str] = set()
         self._interim = Interim(plan.request.options.out, ledger)
         self._left: Counter[str] = Counter()
+        self._work: dict[Cell, float] = {}
 
-    def open(self) -> list[Cell]:
-        """Record the suites, what is known of the checkpoints, and every cell that cannot or need not be tried; the
-        cells to measure, in order. Raises StoreError."""
+    def open(self, cells: Sequence[Cell], instead_of: int = 0) -> list[Cell]:
+        """Record the suites, what is known of the checkpoints, and those of ``cells`` that cannot or need not be tried;
+        those to measure, in order. They come ``instead_of`` so many that were expected. Raises StoreError."""
+        ready = [cell for cell in cells if cell.state == "to do"]
+        work = cost.work(ready, self._plan)
+        self._work |= work
+        self._progress.expect(len(to_do(cells)), instead_of, sum(work.values()))
         for suite in self._plan.suites:
             self._ledger.add_suite(suite.to_json())
         for info in self._plan.infos():
             self._ledger.add_checkpoint(asdict(info))
-        ready = []
-        for cell in self._plan.to_do():
-            if cell.state == "to do":
-                ready.append(cell)
-            elif cell.state == "skipped":
+        for cell in to_do(cells):
+            if cell.state == "skipped":
                 self._add_row(cell, cell.reason, "skipped")
                 self._progress.finish_cell(f"{cell.label}: skipped: {cell.reason}")
-            else:
+            elif cell.state != "to do":
                 self.fail(cell, cell.bug or ModelError(cell.reason))
         self._left.update(cell.model.name for cell in ready)
         return ready
@@ -67,13 +71,15 @@ class Journal:
         for row in rows:
             if row["status"] == "failed":
                 self.failures.append((cell, ModelError(str(row["error"]))))
-        self._progress.finish_cell(f"{cell.label}: {shown} ({measured.timing['seconds']:.1f} s)")
+        line = f"{cell.label}: {shown} ({measured.timing['seconds']:.1f} s)"
+        self._progress.finish_cell(line, self._work.pop(cell, 0.0))
         self._ended(cell)
 
     def fail(self, cell: Cell, error: ClipevalError) -> None:
         """A cell could not be measured. Raises StoreError."""
         self.failures.append((cell, error))
-        self._progress.finish_cell(f"{cell.label}: FAILED")  # why is said once, at the end
+        # why is said once, at the end
+        self._progress.finish_cell(f"{cell.label}: FAILED", self._work.pop(cell, 0.0), measured=False)
         if not self._is_only_absent(cell):
             self._add_row(cell, str(error), "failed")
         self._ended(cell)
@@ -85,7 +91,7 @@ class Journal:
             self._left[name] -= 1
         if self._left.get(name) == 0:
             del self._left[name]
-            if self._left:  # at the end of the run the tables are written anyway
+            if self._left or self._plan.coming:  # at the end of the run the tables are written anyway
                 self._interim.update()
 
     def _say_once(self, line: str) -> None:
@@ -100,5 +106,5 @@ class Journal:
         return standing is not None and not standing.failed
 
     def _add_row(self, cell: Cell, reason: str, status: Status) -> None:
-        info, dataset = self._plan.info(cell.model), self._plan.datasets.get(cell.dataset)
+        info, dataset = self._plan.info(cell.model), self._plan.dataset(cell.dataset)
         self._ledger.add_cell(cell.id, [failed_row(cell, info, dataset, reason, status, self._plan.remarks(cell))])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipeval import datasets, models
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError
+from clipeval.errors import ClipevalError, ModelError, UsageError, is_not_here
 from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.history import History
@@ -18,7 +18,8 @@ from clipeval.evaluation.shelf import Shelf
 from clipeval.evaluation.words import require_metrics, require_tasks
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
-from clipeval.remote import copies, hub
+from clipeval.remote import copies, hub, later
+from clipeval.remote.later import Later
 from clipeval.results import suites
 from clipeval.results.ledger import Ledger
 from clipeval.results.schema import COLUMNS, misfit
@@ -28,34 +29,116 @@ if TYPE_CHECKING:
     from clipeval.models.opened import Opened
 
 
-@dataclass(frozen=True)
 class Plan:
-    """All cells of a run in the order of execution, and the objects they refer to."""
+    """All cells of a run in the order of execution, and the objects they refer to.
 
-    request: Request
-    cells: tuple[Cell, ...]
-    checkpoints: dict[str, Opened]
-    """Those that can be read, by name."""
-    datasets: dict[str, Dataset]
-    splits: dict[tuple[str, str], Dataset]
-    """The splits that are trained on, by data set and split."""
-    suites: tuple[suites.SuiteRequest, ...]
-    notes: tuple[str, ...] = ()
-    """What a person should know of it, each a line."""
-    split_remarks: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
-    """Sentences on what was read, by data set and split."""
+    Data sets whose files are not on this machine yet are ``coming``: their cells are here once they have ``arrived``.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        ledger: Ledger,
+        specs: Sequence[ModelSpec],
+        selection: datasets.Selection,
+        tasks: Sequence[TaskSpec],
+        *,
+        dry: bool,
+    ) -> None:
+        self.request = request
+        self._specs, self._tasks, self._dry = specs, tasks, dry
+        options = request.options
+        self._found = {spec.name: attempt(_identified, spec, options.offline or dry) for spec in specs}
+        self.checkpoints = {name: found for name, found in self._found.items() if not isinstance(found, ClipevalError)}
+        """Those that can be read, by name."""
+        self._shelf = Shelf(selection.datasets, options.offline or dry or not self.checkpoints)
+        self._suites = selection.suites
+        self._history = History(ledger, self._found, self._shelf)
+        self._cells: dict[str, list[Cell]] = {}
+        """By data set, those of every checkpoint."""
+        self.coming: dict[str, list[Later]] = {}
+        """The files that are to be fetched, by data set."""
+        self.expected = 0
+        """The cells that ``coming`` data sets will bring, as far as it can be known."""
+        self._told: set[str] = set()
+        for name in selection.datasets:
+            with later.noting(not self._shelf.offline) as missing:
+                asked = self._asked(name)
+            if not self._shelf.offline and any(is_not_here(error) for _, error in asked):
+                self.coming[name] = missing
+                self.expected += len(asked) * len(specs)
+            else:
+                self._cells[name] = self._of_checkpoints(asked)
+
+    def arrived(self, name: str) -> list[Cell]:
+        """Open a data set that was ``coming``, whose files are here now, or are fetched now; its cells."""
+        del self.coming[name]
+        self._shelf.forget_errors(name)
+        asked = self._asked(name)
+        self.expected -= len(asked) * len(self._specs)
+        self._cells[name] = self._of_checkpoints(asked)
+        return self._cells[name]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All that are known: checkpoint by checkpoint, in the order in which both were asked for."""
+        places = {name: place for place, name in enumerate(self._shelf.entries)}
+        of_sets = [cell for name in sorted(self._cells, key=places.__getitem__) for cell in self._cells[name]]
+        order = {spec.name: place for place, spec in enumerate(self._specs)}
+        return tuple(sorted(of_sets, key=lambda cell: order[cell.model.name]))
+
+    def dataset(self, name: str) -> Dataset | None:
+        """A data set that is here and can be read: the split that is scored."""
+        found = self._shelf.open(name) if name in self._cells else None
+        return found if isinstance(found, Dataset) else None
+
+    def splits(self) -> dict[tuple[str, str], Dataset]:
+        """All that are open, by data set and split: those that are scored and those that are trained on."""
+        return self._shelf.opened()
+
+    @property
+    def suites(self) -> list[suites.SuiteRequest]:
+        """The averages that are asked for."""
+        tasks = {cell.task for cells in self._cells.values() for cell in cells}
+        return list(_averages(self.request.config, self._suites, tasks))
+
+    def summary(self) -> str:
+        """How much there is to do and to fetch, a line."""
+        models, sets = len(self._specs), len(self._shelf.entries)
+        done = sum(cell.state == "done" for cell in self.cells)
+        coming = f"; {len(self.coming)} data sets are fetched meanwhile{self._size()}" if self.coming else ""
+        return (
+            f"checkpoints: {models}, data sets: {sets}, cells: {len(self.cells) + self.expected}, done: {done}{coming}"
+        )
+
+    def _size(self) -> str:
+        sizes = [file.size for files in self.coming.values() for file in files]
+        known = sum(size for size in sizes if size is not None)
+        return f", {'more than ' if None in sizes else ''}{known / 1e9:.1f} GB" if known else ""
+
+    def news(self) -> list[str]:
+        """What a person should know of it and was not told yet, each a line."""
+        of_splits = [f"{name}: {line}" for name, split in self.splits() for line in self._shelf.remarks(name, split)]
+        of_checkpoints = [
+            f"{name}: {sentence}" for name, found in self.checkpoints.items() for sentence in found.remarks
+        ]
+        missing = [f"missing: {cell.reason}" for cell in self.cells if cell.state == "missing"]
+        lines = dict.fromkeys([*missing, *self._history.notes(), *of_splits, *of_checkpoints])
+        new = [line for line in lines if line not in self._told]
+        self._told.update(new)
+        return new
 
     def remarks(self, cell: Cell) -> list[str]:
         """Sentences on the checkpoint and the splits of a cell, for its rows. They decide nothing."""
         opened = self.checkpoints.get(cell.model.name)
         found = [*opened.remarks] if opened else []
         for split in (cell.entry.split, *training_splits(cell)):
-            found += self.split_remarks.get((cell.dataset, split), ())
+            found += self._shelf.remarks(cell.dataset, split)
         return found
 
     def infos(self) -> list[ModelInfo]:
         """What is known of each checkpoint."""
-        return [self.info(model) for model in {cell.model.name: cell.model for cell in self.cells}.values()]
+        return [self.info(spec) for spec in self._specs]
 
     def info(self, model: ModelSpec) -> ModelInfo:
         """The facts of a checkpoint; of one that cannot be read only what its spec says."""
@@ -63,16 +146,30 @@ class Plan:
             return found.info
         return ModelInfo(model.name, model.arch, model.pretrained)
 
-    def to_do(self) -> list[Cell]:
-        """The cells a run will measure, including those that will be tried although something is missing."""
-        return [cell for cell in self.cells if cell.state != "done"]
+    def _asked(self, name: str) -> list[tuple[Cell, ClipevalError | None]]:
+        return list(_on_data_set(name, self._specs[0], self._shelf, self._tasks, self.request))
+
+    def _of_checkpoints(self, asked: list[tuple[Cell, ClipevalError | None]]) -> list[Cell]:
+        options = self.request.options
+        cells = [
+            _of_checkpoint(*found, spec, self._found[spec.name], dry=self._dry, offline=options.offline)
+            for spec in self._specs
+            for found in asked
+        ]
+        return [self._history.compared(cell, options.rerun) for cell in cells]
+
+
+def to_do(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells a run will measure, including those that will be tried although something is missing."""
+    return [cell for cell in cells if cell.state != "done"]
 
 
 def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
-    """Resolve every word, open every data set, identify every checkpoint, and compare with the ledger.
+    """Resolve every word, identify every checkpoint, open every data set that is here, and compare with the ledger.
 
-    A ``dry`` build downloads nothing; what is not on this machine gets the state ``missing``. Raises UsageError for
-    words that name nothing.
+    Large files are not fetched: the weights of a checkpoint come when it is measured, data sets are ``coming``. A
+    ``dry`` build asks nobody; what is not on this machine gets the state ``missing``. Raises UsageError for words that
+    name nothing.
     """
     config, options = request.config, request.options
     specs = models.resolve(request.models, config, allow_python=options.allow_python)
@@ -86,34 +183,9 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
         )
     if not selection.datasets:
         raise UsageError("no data set given: name one with -d, for example: -d digits (all: clipeval list datasets)")
-    offline = options.offline or dry
     hub.begin()
     copies.begin()
-    checkpoints = {spec.name: attempt(_identified, spec, offline) for spec in specs}
-    in_vain = all(isinstance(found, ClipevalError) for found in checkpoints.values())
-    shelf = Shelf(selection.datasets, offline or in_vain)
-    asked = [found for name in selection.datasets for found in _on_data_set(name, specs[0], shelf, tasks, request)]
-    cells = [
-        _of_checkpoint(*found, spec, checkpoints[spec.name], dry=dry, offline=options.offline)
-        for spec in specs
-        for found in asked
-    ]
-    history = History(ledger, checkpoints, shelf)
-    cells = [history.compared(cell, options.rerun) for cell in cells]
-    opened = {name: found for name, found in checkpoints.items() if not isinstance(found, ClipevalError)}
-    remarks = shelf.remarks()
-    of_splits = [f"{name}: {sentence}" for (name, _), sentences in remarks.items() for sentence in sentences]
-    of_checkpoints = [f"{name}: {sentence}" for name, found in opened.items() for sentence in found.remarks]
-    return Plan(
-        request,
-        tuple(cells),
-        opened,
-        {name: found for name in selection.datasets if isinstance(found := shelf.open(name), Dataset)},
-        shelf.trained_on(),
-        tuple(_averages(config, selection.suites, {cell.task for cell in cells})),
-        (*history.notes(), *of_splits, *of_checkpoints),
-        remarks,
-    )
+    return Plan(request, ledger, specs, selection, tasks, dry=dry)
 
 
 def _averages(config: Config, names: Sequence[str], tasks: Collection[TaskSpec]) -> Iterator[suites.SuiteRequest]:
@@ -133,7 +205,7 @@ def _identified(spec: ModelSpec, offline: bool) -> Opened:
 
 
 def _on_data_set(
-    name: str, anyone: ModelSpec, shelf: Shelf, tasks: list[TaskSpec], request: Request
+    name: str, anyone: ModelSpec, shelf: Shelf, tasks: Sequence[TaskSpec], request: Request
 ) -> Iterator[tuple[Cell, ClipevalError | None]]:
     """The cells of a data set, which are the same for ``anyone``, with what of it they read, and why it cannot be."""
     opened, entry, options = shelf.open(name), shelf.entries[name], request.options
@@ -208,20 +280,15 @@ def _of_checkpoint(
     if cell.state == "skipped" or not errors:
         return cell
     cell = _absent(cell, errors if dry else errors[:1], dry)
-    fetchable = dry and not offline and cell.state == "missing" and all(map(_is_not_here, errors))
+    fetchable = dry and not offline and cell.state == "missing" and all(map(is_not_here, errors))
     return replace(cell, to_download=fetchable)
 
 
 def _absent(cell: Cell, errors: list[ClipevalError], dry: bool) -> Cell:
     bug = next((error for error in errors if isinstance(error, InternalError)), None)
     reason = " ".join(str(error) for error in errors)
-    absent = dry or all(map(_is_not_here, errors))
+    absent = dry or all(map(is_not_here, errors))
     return replace(cell, state="missing" if absent and not bug else "failed", reason=reason, bug=bug)
-
-
-def _is_not_here(error: BaseException | None) -> bool:
-    """Whether all there is against it is that it is not on this machine."""
-    return error is not None and (isinstance(error, NotHereError) or _is_not_here(error.__cause__))
 
 
 _NEED_WORDS = {"prompts": "class names", "cues": "cues with candidate images", "train": "training split"}

@@ -129,7 +129,9 @@ class RayExecutor:
         """
         import ray
 
-        scored = {cell.dataset: scored_samples(self._plan.datasets[cell.dataset], cell.limit) for cell in cells}
+        splits = self._plan.splits()
+        opened = {cell: splits[cell.dataset, cell.entry.split] for cell in cells}
+        scored = {cell.dataset: scored_samples(dataset, cell.limit) for cell, dataset in opened.items()}
         sizes = {dataset: len(samples) for dataset, samples in scored.items()}
         schedule = Schedule(cells, sizes, self._options.batch_size)
         for _ in range(min(self._workers, schedule.widest)):

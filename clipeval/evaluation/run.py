@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +14,24 @@ from clipeval import embeddings
 from clipeval.console import RunProgress, say
 from clipeval.errors import EXIT_BUG, EXIT_NOT_MEASURED, EXIT_OK, ClipevalError
 from clipeval.evaluation import plan as planning
+from clipeval.evaluation.ahead import Ahead
 from clipeval.evaluation.cell import Cell
 from clipeval.evaluation.cost import planned
 from clipeval.evaluation.failures import log
 from clipeval.evaluation.journal import Journal
-from clipeval.evaluation.plan import Plan
+from clipeval.evaluation.plan import Plan, to_do
 from clipeval.evaluation.request import Options, Request
 from clipeval.paths import cache_dir, expand
+from clipeval.remote import later
 from clipeval.results import table
 from clipeval.results.ledger import Ledger, Row, exclusive
+from clipeval.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_LISTED = 5
+_FILES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
     options = request.options
     table.refuse_foreign(options.out)
     with exclusive(options.out):
+        told = (lambda line: None) if quiet else say
+        told(f"clipeval {__version__}: looking at what is here and what is done")
         ledger = Ledger(options.out)
         if ledger.damaged_lines and not quiet:
             say(
@@ -109,15 +117,16 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
                 "what it held is measured again."
             )
         plan = planning.build(request, ledger)
-        left = embeddings.earlier(cache_dir()) if plan.to_do() else None
-        for line in filter(None, [*missing_offline(plan), *plan.notes, left]):
+        left = embeddings.earlier(cache_dir()) if to_do(plan.cells) or plan.coming else None
+        told(plan.summary())
+        for line in filter(None, [*plan.news(), left]):
             say(line)
         failures: list[tuple[Cell, ClipevalError]] = []
         try:
-            with RunProgress(len(plan.to_do()), quiet) as progress:
+            with RunProgress(plan.expected, quiet) as progress:
                 journal = Journal(plan, ledger, progress)
                 failures = journal.failures
-                _measure(journal.open(), plan, journal, progress)
+                _measure(plan, journal, progress)
         finally:
             rows = table.current_rows(ledger)
             table.write(options.out, rows, ledger.digest)
@@ -130,26 +139,43 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:_MOST_LISTED])) + more
 
 
-def missing_offline(plan: Plan) -> list[str]:
-    """What an offline run does not find on this machine: data sets, checkpoints, splits to train on. Each once."""
-    return list(dict.fromkeys(f"missing: {cell.reason}" for cell in plan.cells if cell.state == "missing"))
-
-
-def _measure(cells: list[Cell], plan: Plan, journal: Journal, progress: RunProgress) -> None:
+def _measure(plan: Plan, journal: Journal, progress: RunProgress) -> None:
     options = plan.request.options
-    if not cells:
-        return
+    cells, arriving = journal.open(plan.cells), _arriving(plan, journal, progress)
     if options.executor == "ray":
         from clipeval.evaluation.ray import RayExecutor, cluster
 
-        with cluster(options.ray_address):
-            RayExecutor(plan, journal).execute(cells)
-    else:
+        if cells := [*cells, *(cell for found in arriving for cell in found)]:
+            with cluster(options.ray_address):
+                RayExecutor(plan, journal).execute(cells)
+    elif cells or plan.coming:
         from clipeval.evaluation import local
         from clipeval.evaluation.workbench import Workbench
 
-        scored = {(name, dataset.split): dataset for name, dataset in plan.datasets.items()}
-        local.execute(cells, Workbench(options, progress, scored | plan.splits, plan.checkpoints), journal)
+        local.execute(cells, arriving, Workbench(options, progress, plan.splits, plan.checkpoints), journal)
+
+
+def _arriving(plan: Plan, journal: Journal, progress: RunProgress) -> Iterator[list[Cell]]:
+    """The cells to measure of each data set that is coming, in order. The files of the first one begin to come at once,
+    those of another while the one before it is measured."""
+    names = deque(plan.coming)
+
+    def fetched() -> Ahead | None:
+        files = plan.coming[names[0]] if names else []
+        return Ahead(lambda: later.each([file.fetch for file in files], _FILES_AT_ONCE)) if names else None
+
+    def each(ahead: Ahead | None) -> Iterator[list[Cell]]:
+        while ahead is not None:
+            with suppress(ClipevalError):  # opening it meets the same error, and says whose it is
+                ahead.wait()
+            name, guessed = names.popleft(), plan.expected
+            ahead = fetched()
+            cells = plan.arrived(name)
+            for line in plan.news():
+                progress.line(line)
+            yield journal.open(cells, guessed - plan.expected)
+
+    return each(fetched())
 
 
 def dry_run(request: Request) -> tuple[list[dict[str, Any]], list[tuple[Cell, ClipevalError]]]:

@@ -18,15 +18,22 @@ class Shelf:
 
     def __init__(self, entries: dict[str, DatasetEntry], offline: bool) -> None:
         self.entries = entries
-        self._offline = offline
+        self.offline = offline
         self._splits: dict[tuple[str, str], Dataset | ClipevalError] = {}
+        self._remarks: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def open(self, name: str, split: str | None = None) -> Dataset | ClipevalError:
         """A split, by default the one that is scored."""
         key = name, split or self.entries[name].split
         if key not in self._splits:
-            self._splits[key] = attempt(datasets.open_dataset, name, self.entries[name], split, offline=self._offline)
+            self._splits[key] = attempt(datasets.open_dataset, name, self.entries[name], split, offline=self.offline)
         return self._splits[key]
+
+    def forget_errors(self, name: str) -> None:
+        """Splits of a data set that could not be opened may be opened now."""
+        wrong = [key for key, found in self._splits.items() if key[0] == name and isinstance(found, ClipevalError)]
+        for key in wrong:
+            del self._splits[key]
 
     def identity(self, name: str, trained: Sequence[str]) -> DatasetIdentity | ClipevalError:
         """What is read of a data set: the split that is scored, and those that are ``trained`` on."""
@@ -40,29 +47,22 @@ class Shelf:
             require_same_classes(scored, split)
         return dataset_identity(scored, training)
 
-    def remarks(self) -> dict[tuple[str, str], tuple[str, ...]]:
-        """Sentences on every opened split: those of a split that is trained on name it, and count the scored images
+    def remarks(self, name: str, split: str) -> tuple[str, ...]:
+        """Sentences on a split, where it is open: those of one that is trained on name it, and count the scored images
         that are in it."""
-        found = {}
-        for (name, split), dataset in self._splits.items():
-            if not isinstance(dataset, Dataset):
-                continue
-            if split == self.entries[name].split:
-                found[name, split] = dataset.remarks
-            else:
+        key = name, split
+        if key not in self._remarks and isinstance(dataset := self._splits.get(key), Dataset):
+            self._remarks[key] = dataset.remarks
+            if split != self.entries[name].split:
                 scored = self.open(name)
                 both = shared_images(scored, dataset) if isinstance(scored, Dataset) else None
                 said = [f"split '{split}': {sentence}" for sentence in dataset.remarks]
-                found[name, split] = (*said, *([both] if both else []))
-        return found
+                self._remarks[key] = (*said, *([both] if both else []))
+        return self._remarks.get(key, ())
 
-    def trained_on(self) -> dict[tuple[str, str], Dataset]:
-        """The opened splits that are not scored."""
-        return {
-            (name, split): found
-            for (name, split), found in self._splits.items()
-            if isinstance(found, Dataset) and split != self.entries[name].split
-        }
+    def opened(self) -> dict[tuple[str, str], Dataset]:
+        """The splits that are open, by data set and name."""
+        return {key: found for key, found in self._splits.items() if isinstance(found, Dataset)}
 
 
 def require_same_classes(scored: Dataset, trained: Dataset) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,12 +58,12 @@ class Workbench:
         self,
         options: Options,
         progress: RunProgress,
-        opened: Mapping[tuple[str, str], Dataset] | None = None,
+        opened: Callable[[], Mapping[tuple[str, str], Dataset]] | None = None,
         checkpoints: Mapping[str, Opened] | None = None,
         threads: int | None = None,
     ) -> None:
-        """``opened`` are splits that are open already, by data set and name, ``checkpoints`` those by name; the others
-        are opened when first needed.
+        """``opened`` gives the splits that are open already, by data set and name, ``checkpoints`` are those by name;
+        others are opened when first needed.
 
         ``threads`` is the number of cores to use, None: all of the machine.
         """
@@ -71,7 +71,8 @@ class Workbench:
         self._options = options
         self._progress = progress
         self._settings = LoaderSettings(options.batch_size, options.decoders, options.fresh)
-        self._splits = dict(opened or {})
+        self._opened = opened or (lambda: {})
+        self._splits: dict[tuple[str, str], Dataset] = {}
         self._checkpoints = dict(checkpoints or {})
         self._scored: dict[str, Dataset] = {}
         self._encoder: Encoder | None = None
@@ -115,7 +116,7 @@ class Workbench:
     def fetch_ahead(self, cell: Cell) -> None:
         """Begin to fetch the weights of a cell's checkpoint."""
         if (opened := self._checkpoints.get(cell.model.name)) and opened.snapshot:
-            self._ahead[cell.model.name] = Ahead(opened)
+            self._ahead[cell.model.name] = Ahead(lambda: opened.paths)
 
     def wait_for_weights(self, cell: Cell) -> None:
         """Until the weights that were fetched ahead are here. Raises ModelError where they are not to be had."""
@@ -233,6 +234,8 @@ class Workbench:
 
     def _open(self, cell: Cell, split: str) -> Dataset:
         key = cell.dataset, split
+        if key not in self._splits and (found := self._opened().get(key)):
+            self._splits[key] = found
         if key not in self._splits:
             offline = self._options.offline
             self._splits[key] = datasets.open_dataset(cell.dataset, cell.entry, split, offline=offline)

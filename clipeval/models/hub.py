@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from clipeval.errors import ModelError, RemoteError
 from clipeval.remote import hub
 from clipeval.remote.hub import Repository, Snapshot
+from clipeval.remote.libraries import kept_offline
 
 
 def snapshot(
@@ -36,12 +37,11 @@ def as_model_errors(wanted_by: str) -> Iterator[None]:
 def closed() -> Iterator[None]:
     """Inside, transformers fetches nothing from the hub by itself, and asks nobody whether to run code of a repository:
     the answer is no."""
-    from huggingface_hub import constants
     from transformers import dynamic_module_utils as remote_code
 
-    before = constants.HF_HUB_OFFLINE, remote_code.TIME_OUT_REMOTE_CODE
-    constants.HF_HUB_OFFLINE, remote_code.TIME_OUT_REMOTE_CODE = True, 0
+    before, remote_code.TIME_OUT_REMOTE_CODE = remote_code.TIME_OUT_REMOTE_CODE, 0
     try:
-        yield
+        with kept_offline():
+            yield
     finally:
-        constants.HF_HUB_OFFLINE, remote_code.TIME_OUT_REMOTE_CODE = before
+        remote_code.TIME_OUT_REMOTE_CODE = before

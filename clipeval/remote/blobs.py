@@ -10,6 +10,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from clipeval.console import say
 from clipeval.errors import RemoteError
 from clipeval.files import sync_folder
 from clipeval.paths import cache_dir
+from clipeval.remote import later
 from clipeval.remote.client import Announced, ask, has_another_size, is_temporary, status_of, storage
 from clipeval.remote.origin import endpoint, headers_for, may_have_token, tried
 
@@ -52,6 +54,7 @@ def fetch(announced: Announced, place: Path, what: str) -> Path:
         if blob.exists() and _digest(blob, announced.etag) not in (announced.etag, ""):
             blob.unlink()
         if not blob.exists():
+            later.require_now(what, announced.size, partial(fetch, announced, place, what))
             if announced.size is None or announced.size >= _TOLD_BYTES:
                 size = "of unknown size" if announced.size is None else f"{announced.size / 1e6:,.0f} MB"
                 say(f"fetching {what} ({size})")

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from clipeval.console import say
 from clipeval.errors import DataError, NotHereError, StoreError, UsageError
 from clipeval.files import write_atomically, write_json
 from clipeval.paths import cache_dir
+from clipeval.remote import later
 from clipeval.remote.origin import is_offline, on_hub, public
 from clipeval.remote.transfer import Version, from_server
 
@@ -82,6 +84,8 @@ def fetch(url: str, *, offline: bool, optional: bool = False, quiet: bool = Fals
         why = "HF_HUB_OFFLINE" if _must_not_be_asked(url) else "--offline or --plan"
         raise NotHereError(f"{public(url)} is {damaged} and nothing is downloaded now ({why}).")
     known = copy is not None or (optional and _is_known_to_be_absent(target))
+    if not offline and copy is None and not optional and not _path(url).endswith(".txt"):
+        later.require_now(public(url), None, partial(fetch, url, offline=False))
     if not offline and not known and host in _unreachable:
         raise DataError(f"{public(url)}: not asked for, as the server was away before: {_unreachable[host]}")
     if not offline and not (known and (url in _checked or host in _away)):
@@ -96,6 +100,8 @@ def fetch(url: str, *, offline: bool, optional: bool = False, quiet: bool = Fals
             write_json(_origin(target), _ABSENT)
             _checked.add(url)
             return None
+        except NotHereError:
+            raise
         except DataError as error:
             if not known:
                 cause = error.__cause__  # no answer at all, as against one that breaks off
@@ -176,6 +182,7 @@ def _refresh_once(url: str, target: Path, copy: Version | None, optional: bool, 
                     f"sizes only, so a change may be missed. To fetch anew, delete {target.parent}."
                 )
             return
+        later.require_now(public(url), version.size, partial(fetch, url, offline=False, optional=optional, quiet=quiet))
         if not quiet:
             say(f"downloading {public(url)}{'' if copy is None else ': it changed on the server'}")
 

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from clipeval.console import say
 from clipeval.errors import UsageError
+from clipeval.remote.libraries import despite
 from clipeval.version import __version__
 
 T = TypeVar("T")
@@ -106,7 +107,7 @@ def tried(call: Callable[[], T], is_temporary: Callable[[Exception], bool]) -> T
     """``call()``, up to five times while it raises what ``is_temporary``."""
     for wait in WAITS:
         try:
-            return call()
+            return despite(call)
         except Exception as error:
             if not is_temporary(error):
                 raise
@@ -114,4 +115,4 @@ def tried(call: Callable[[], T], is_temporary: Callable[[Exception], bool]) -> T
             if seconds >= _TOLD_WAIT:
                 say(f"the server asks to wait {seconds:g} s")
             time.sleep(seconds)
-    return call()
+    return despite(call)

@@ -31,6 +31,7 @@ from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import load_prompts
 from clipeval.errors import DataError, NotHereError, UsageError, foreign, suggest
 from clipeval.paths import cache_dir, expand
+from clipeval.remote import later
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -174,6 +175,8 @@ def _check_name(native: str, split: str) -> None:
 
 
 def _build(name: str, native: str, split: str, language: str, root: Path, offline: bool) -> Any:
+    if later.is_noting():  # it says nothing of what it would fetch
+        raise NotHereError(f"{name}: CLIP_benchmark is asked for it when it is needed.")
     if offline and not root.is_dir():
         raise NotHereError(f"{name}: there is no {root}, and nothing is downloaded now (--offline or --plan).")
     task = "zeroshot_classification" if native in CLASSIFICATION else "zeroshot_retrieval"

@@ -3,11 +3,11 @@ fetches those of the hub, and Parquet is read where it lies."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from clipeval.datasets.images import SUFFIXES
 from clipeval.errors import DataError, RemoteError, UsageError, few, first_line, foreign
 from clipeval.paths import cache_dir, expand
 from clipeval.regular import read_regular
-from clipeval.remote import hub
+from clipeval.remote import hub, later
 from clipeval.remote.hub import Repository, Snapshot
+from clipeval.remote.libraries import kept_offline
 from clipeval.yaml_file import parse_yaml
 
 _KINDS = ("parquet", "imagefolder", "arrow", "webdataset", "json", "csv", "text")
@@ -106,7 +107,8 @@ def _of_hub(name: str, reference: str, split: str, entry: DatasetEntry, offline:
         for path in described:
             snapshot.file(path)
         layout = _layout_of(name, reference, snapshot, paths, described, match["config"])
-        files = [snapshot.file(path.as_posix()) for path in layout.files_of(name, f"hf:{reference}", split)]
+        wanted = layout.files_of(name, f"hf:{reference}", split)
+        files = later.each(partial(snapshot.file, path.as_posix()) for path in wanted)
     except RemoteError as error:
         raise DataError(f"{name}: hf:{reference}: {error}") from error
     rows = _rows(name, layout, split, files)
@@ -139,7 +141,7 @@ def _layout(name: str, where: str, folder: Path, config: str | None) -> _Layout:
     _require_own_files(name, folder)
     # the library and those below raise errors of a dozen kinds
     unclear = f"{name}: {where}: cannot tell its splits: "
-    with foreign(lambda error: DataError(f"{unclear}{first_line(error):.500}")), offline_hub():
+    with foreign(lambda error: DataError(f"{unclear}{first_line(error):.500}")), kept_offline(datasets.config):
         configs = datasets.get_dataset_config_names(str(folder))
         several = config is None and len(configs) > 1 and "default" not in configs
         if several and datasets.get_dataset_default_config_name(str(folder)) is None:
@@ -168,7 +170,7 @@ def _rows(name: str, layout: _Layout, split: str, files: Sequence[Path]) -> Any:
         reason = error.__cause__ or error  # datasets says of its own error only that there is one
         return DataError(f"{name}: cannot load the split '{split}': {first_line(reason):.500}.")
 
-    with foreign(told), offline_hub():
+    with foreign(told), kept_offline(datasets.config):
         builder = datasets.load_dataset_builder(
             layout.kind,
             data_files={split: [str(file) for file in files]},
@@ -198,23 +200,6 @@ def _class_folders(layout: _Layout) -> dict[str, Any]:
         return {"drop_labels": True}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
     return {"drop_labels": False, "features": features}
-
-
-@contextlib.contextmanager
-def offline_hub() -> Iterator[None]:
-    """Inside, the hub's libraries answer from their cache only. They read the environment variable once, at import."""
-    import datasets
-    import huggingface_hub.constants as hub
-
-    switches: tuple[Any, ...] = (datasets.config, hub)
-    before = [switch.HF_HUB_OFFLINE for switch in switches]
-    try:
-        for switch in switches:
-            switch.HF_HUB_OFFLINE = True
-        yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.HF_HUB_OFFLINE = value
 
 
 def _cache(name: str, files: Sequence[Path]) -> str:

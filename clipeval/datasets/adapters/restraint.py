@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clipeval.datasets.adapters.hf_source import offline_hub
 from clipeval.errors import DataError, NotHereError
+from clipeval.remote.libraries import kept_offline
 
 
 @contextlib.contextmanager
 def restrained(name: str, root: Path, offline: bool) -> Iterator[None]:
     """Inside, CLIP_benchmark runs no shell command and, offline, asks no web server."""
+    import datasets
     import requests
     from clip_benchmark.datasets import (
         builder,
@@ -41,7 +42,7 @@ def restrained(name: str, root: Path, offline: bool) -> Iterator[None]:
     for module, attribute, stand_in in replaced:
         setattr(module, attribute, stand_in)
     try:
-        with offline_hub() if offline else contextlib.nullcontext():
+        with kept_offline(datasets.config) if offline else contextlib.nullcontext():
             yield
     finally:
         for module, attribute, original in originals:

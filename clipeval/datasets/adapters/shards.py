@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from clipeval.config import DatasetEntry
@@ -16,6 +16,7 @@ from clipeval.datasets.lines import read_lines
 from clipeval.datasets.selection import refuse_commands
 from clipeval.errors import DataError, NotHereError, UsageError, few
 from clipeval.paths import with_home
+from clipeval.remote import later
 from clipeval.remote.copies import is_remote
 from clipeval.remote.door import fetch, of_hub, snapshot_of
 from clipeval.remote.hub import Snapshot
@@ -60,11 +61,8 @@ def find_shards(name: str, reference: str, split: str, entry: DatasetEntry, offl
         raise DataError(f"{name}: {root}/dataset_type.txt: expected multilabel or retrieval, found '{kind}'.")
     if not listed:
         urls = _shards_of_split(name, root, split, offline, source)
-    if any(map(is_remote, urls)):
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            paths = list(pool.map(lambda url: _local(name, url, offline, source), urls))
-    else:
-        paths = [_local(name, url, offline, source) for url in urls]
+    at_once = _AT_ONCE if any(map(is_remote, urls)) else 1
+    paths = later.each([partial(_local, name, url, offline, source) for url in urls], at_once)
     found = Shards(paths, _stems(urls), kind, classes, templates)
     return replace(found, revision=source.commit, remarks=source.remarks) if source else found
 
