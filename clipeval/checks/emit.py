@@ -23,6 +23,8 @@ MOST_ANNOTATIONS = 10
 """GitHub shows no more of a kind per step."""
 SUMMARY_BYTES = 1_000_000
 """GitHub refuses a job summary beyond 1 MiB."""
+_MOST_LISTED = 1_000
+"""Cells of a table for people; of more those that pass are counted."""
 _WIDTH = 200
 _COLOURS = {FAIL: "bold red", NOT_COMPARABLE: "yellow", CANNOT_TELL: "yellow", PASS: "green"}
 _MARKDOWN = set("\\`*_{}[]<>()#+-!|~&@:.\"'")
@@ -122,13 +124,12 @@ def require_format(name: str) -> None:
 def write(result: CheckResult, name: str, output: Path | None) -> None:
     """Print a result, or write it to ``output`` and say one line. GitHub's annotations are always printed, its table
     goes to ``output`` or else to the job summary. Raises StoreError."""
-    document = FORMATS[name](result)
     if name == "github":
         show_command(github(result))
         if output is None:
-            _append_to_summary(document)
+            _append_to_summary(markdown(result))
     if output is not None:
-        write_text(output, document)
+        write_text(output, FORMATS[name](result))
         say(result.summary)
     elif name == "text":
         _print(result, out())
@@ -136,7 +137,7 @@ def write(result: CheckResult, name: str, output: Path | None) -> None:
         show_json(result.to_dict())
         say(result.summary)
     elif name == "junit":
-        print(document, end="")  # noqa: T201 every name in it is printable
+        print(junit(result), end="")  # noqa: T201 every name in it is printable
         say(result.summary)
 
 
@@ -169,12 +170,17 @@ def _print(result: CheckResult, console: Any) -> None:
     for column in ("baseline", "current", "change"):
         shown.add_column(column, justify="right", no_wrap=True)
     shown.add_column("why", overflow="fold")
-    for cell in result.cells:
+    listed = result.cells
+    notes = [*result.notes]
+    if len(listed) > _MOST_LISTED:
+        listed = [cell for cell in listed if cell.verdict != PASS]
+        notes.append(f"{len(result.cells) - len(listed):,} cells that pass are not listed: --format json has them")
+    for cell in listed:
         verdict, who, *others = _columns(cell)
         shown.add_row(Text(verdict, style=_COLOURS[cell.verdict]), *([who] if len(names) > 1 else []), *others)
-    if result.cells:
+    if listed:
         console.print(shown)
-    for line in [*result.notes, result.summary]:
+    for line in [*notes, result.summary]:
         console.print(line, soft_wrap=True)
 
 

@@ -61,6 +61,17 @@ def test_one_checkpoint_is_named_once():
     assert " ".join(lines[2].split()) == "verdict data set · task · metric baseline current change why"
 
 
+def test_of_very_many_cells_those_that_pass_are_counted():
+    many = [cell("pass", dataset=f"d{number}") for number in range(1_000)]
+    assert "d999" in emit.text(result(*many))
+    said = emit.text(result(cell("fail", dataset="worse"), cell("cannot-tell", dataset="odd"), *many))
+    assert "worse" in said
+    assert "odd" in said
+    assert "d999" not in said
+    assert "1,000 cells that pass are not listed" in said
+    assert "1 fail, 1 cannot-tell, 1000 pass (1002 cells" in said
+
+
 def test_summary_never_calls_cannot_tell_a_pass():
     assert result(cell("cannot-tell")).summary.startswith("check NOT DECIDED: 1 cannot-tell (")
     assert result(cell("pass")).summary.startswith("check passed: 1 pass (")
