@@ -53,13 +53,9 @@ def report(
     _refuse_foreign(out)
     rows = table.read(given, config)
     leaderboards = boards(rows, config)
-    texts = {
-        "index.html": _page(rows, leaderboards, config),
-        "report.md": exports.markdown(leaderboards, noticed.noticed(rows)),
-        "model-index.yaml": exports.model_index(rows),
-    }
-    for name, text in texts.items():
-        write_text(out / name, text)
+    write_text(out / "index.html", _page(rows, leaderboards, config))
+    write_text(out / "report.md", exports.markdown(leaderboards, noticed.noticed(rows)))
+    write_atomically(out / "model-index.yaml", partial(exports.write_model_index, rows))
     write_atomically(out / "results.csv", partial(write_csv, rows.drop(columns=list(table.HELPERS))))
     return out / FILES[0]
 
