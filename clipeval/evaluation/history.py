@@ -40,7 +40,8 @@ class History:
         if self._outdated:
             yield (
                 f"{self._outdated} cells are measured again, from the cache where it has them: an earlier clipeval "
-                "recorded them without the training data or the configuration beside the weights, or they have changed."
+                "recorded them without the training data or the configuration beside the weights or computed fp32 with "
+                "TF32 on a GPU, or they have changed."
             )
 
     def _earlier_id(self, cell: Cell, record: Record) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,28 +83,21 @@ def test_other_errors_are_not_tried_again():
 
 def test_what_a_refused_attempt_held_is_free_before_the_next():
     """The traceback of the error would keep its tensors alive."""
-    alive = []
+    alive, seen = [], []
 
-    class Witness:
-        def __init__(self):
-            alive.append(self)
-
-        def __del__(self):
-            alive_now.discard(id(self))
-
-    alive_now: set[int] = set()
-    seen = []
+    class Held:
+        pass
 
     def encode(rows):
-        seen.append(len(alive_now))
-        held = object.__new__(Witness)
-        alive_now.add(id(held))
+        seen.append([held() for held in alive])
+        activations = Held()
+        alive.append(weakref.ref(activations))
         if len(rows) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return torch.zeros(len(rows), 2)
 
     list(batches.encoded(Small(0), "images", [("", Batch(np.arange(2)))], encode))
-    assert seen == [0, 0, 0]
+    assert seen == [[], [None], [None, None]]
 
 
 def test_texts_of_a_batch_fill_its_tokens():
@@ -153,3 +147,38 @@ def test_automatic_sizes():
     assert batches.images_at_once(Small(1)) == 64
     sizes = [batches.power_of_two(fitting) for fitting in (0.3, 1, 2.9, 64, 127.9, 255, 256, 1e9)]
     assert sizes == [1, 1, 2, 64, 64, 128, 256, 256]
+
+
+@pytest.mark.parametrize(
+    ("free", "per_image", "expected"),
+    [(80e9, 10e6, 256), (2.57e9, 10e6, 128), (2.55e9, 10e6, 64), (1e6, 10e6, 1), (80e9, 0, 256)],
+)
+def test_half_of_the_free_memory_of_a_gpu_is_filled(monkeypatch, free, per_image, expected):
+    """The stand-in takes ``per_image`` bytes, and the first time 500 MB of its own. 30 MB are kept without use."""
+    state = {"base": 1e9, "peak": 1e9, "first": 5e8}
+
+    class OnGpu(Small):
+        device = "cuda:1"
+
+        def pixels(self, image):
+            return np.zeros((4, 4, 3), np.uint8)
+
+        def encode_images(self, rows):
+            state["peak"] = max(state["peak"], state["base"] + state.pop("first", 0) + per_image * len(rows))
+
+    def reset(device):
+        state["peak"] = state["base"]
+
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: state["base"])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: state["base"] + 30e6)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: state["peak"])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free - 30e6, 80e9))
+    assert batches.images_at_once(OnGpu(1)) == expected
+
+
+def test_without_room_for_a_few_images_a_few_are_tried(monkeypatch):
+    small = Small(0)
+    small.device, small.pixels = "cuda", lambda image: np.zeros((4, 4, 3), np.uint8)
+    small.encode_images = small.encode
+    assert batches.images_at_once(small) == 8

@@ -68,6 +68,7 @@ class TransformersEncoder:
         self.pixel_settings = checkpoint.images.pixel_settings
         self.context_length = library.text_length(checkpoint.pieces, checkpoint.kind)
         self._images, self._kind = checkpoint.images, checkpoint.kind
+        self._scaled = checkpoint.images.scaling(device)
         self._tokenizer = checkpoint.pieces.tokenizer
         self._text = checkpoint.pieces.config.text_config
         self._model, self._dtype = model, precisions.weights_dtype(precision)
@@ -82,7 +83,7 @@ class TransformersEncoder:
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """``[n, *record_shape]`` uint8 -> ``[n, embed_dim]`` float32 on the device."""
         with self._computing():
-            inputs = self._images.inputs(stream.sent(pixels, self.device))
+            inputs = self._images.inputs(stream.sent(pixels, self.device), self._scaled)
             inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
             embeddings = library.feature(self._code(self._model.get_image_features)(**inputs)).float()
         if embeddings.shape[1] != self.embed_dim:
