@@ -51,8 +51,6 @@ def check_device(device: str, precision: str) -> None:
     """Raises UsageError for a device or precision that this machine cannot do."""
     import torch
 
-    if precision not in precisions.PRECISIONS:
-        raise UsageError(precisions.refusal(precision, device))
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
@@ -60,7 +58,7 @@ def check_device(device: str, precision: str) -> None:
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device '{device}': torch finds {torch.cuda.device_count()} CUDA devices here. Use another.")
     if refusal := precisions.refusal(precision, device):
-        raise UsageError(refusal)
+        raise UsageError(f"precision {precision} {refusal}")
 
 
 def _has_nvidia_driver() -> bool:

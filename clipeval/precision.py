@@ -24,18 +24,18 @@ _AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def refusal(precision: str, device: str) -> str:
-    """Why ``device`` cannot compute in a precision, and what to do; empty where it can."""
+    """Why ``device`` cannot compute in a precision, and what to do, to be put behind its name; empty where it can."""
     if precision not in PRECISIONS:
-        return f"precision '{precision}': expected one of {', '.join(PRECISIONS)}."
+        return f"is none of {', '.join(PRECISIONS)}."
     if precision not in NEED_GPU:
         return ""
     if not device.startswith("cuda"):
-        return f"precision '{precision}' needs a CUDA device, not '{device}'. Use fp32 or bf16."
+        return f"needs a CUDA GPU, and the device is {device}. Use fp32 or bf16."
     import torch
 
-    found = torch.cuda.get_device_capability(device)
-    if precision == "tf32" and torch.version.hip is None and found < _TENSOR_CORES_OF_TF32:
-        return f"precision 'tf32': '{device}' has no tensor cores for it. Use fp32 or fp16."
+    capability = torch.cuda.get_device_capability(device)
+    if precision == "tf32" and torch.version.hip is None and capability < _TENSOR_CORES_OF_TF32:
+        return f"needs tensor cores that {device} does not have. Use fp32 or fp16."
     return ""
 
 

@@ -155,7 +155,7 @@ def test_only_a_gpu_has_some(tmp_path):
 def test_tensor_cores_are_asked_for(monkeypatch):
     capability = (7, 5)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert "no tensor cores" in precision.refusal("tf32", "cuda:1")
+    assert "needs tensor cores" in precision.refusal("tf32", "cuda:1")
     assert precision.refusal("fp16", "cuda:1") == ""
     capability = (8, 0)
     assert precision.refusal("tf32", "cuda:1") == ""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from clipeval import machine
+from clipeval import precision as precisions
 from clipeval.config import Config
 from clipeval.embeddings import room
 from clipeval.errors import UsageError
 from clipeval.models.compiling import require_compiler
-from clipeval.precision import NEED_GPU, PRECISIONS
 from clipeval.remote.origin import is_offline
 
 RERUN_CHOICES = ("missing", "always", "never")
@@ -74,8 +74,8 @@ class Options:
             raise UsageError(f"--workers {self.workers}: expected at least 0.")
         if self.shots is not None and any(k is not None and not 1 <= k < _TOO_LARGE for k in self.shots):
             raise UsageError("--shots: expected numbers of images per class of at least 1, or 'full'.")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision {self.precision}: choose {', '.join(PRECISIONS)}.")
+        if self.precision not in precisions.PRECISIONS:
+            raise UsageError(f"--precision {self.precision}: choose {', '.join(precisions.PRECISIONS)}.")
         if self.rerun not in RERUN_CHOICES:
             raise UsageError(f"--rerun {self.rerun}: choose {', '.join(RERUN_CHOICES)}.")
         if self.executor not in EXECUTORS:
@@ -88,8 +88,8 @@ class Options:
         self._fill("offline", self.offline or is_offline())
         if self.executor == "local":
             self._fill("device", machine.resolve_device(self.device))
-            if self.precision in NEED_GPU and self.device == "cpu":
-                raise UsageError(f"--precision {self.precision} needs a GPU, and the device is cpu. Use fp32 or bf16.")
+            if refusal := precisions.refusal(self.precision, self.device):
+                raise UsageError(f"--precision {self.precision} {refusal}")
             if self.compile:
                 require_compiler(self.device)
             self._fill("workers", machine.default_workers() if self.workers is None else self.workers)
