@@ -8,6 +8,7 @@ precision of its own: it is part of every key and cell id.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ FULL = ("fp32", "tf32")
 """Those of 32 bits."""
 NEED_GPU = ("tf32", "fp16")
 _TENSOR_CORES_OF_TF32 = (8, 0)
+_turn = threading.RLock()
 _AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -72,8 +74,9 @@ def computing(precision: str, device: str) -> Iterator[None]:
 
 @contextmanager
 def exactness(name: str) -> Iterator[None]:
-    """Inside, 32-bit convolutions and matrix products are ``ieee`` or ``tf32``. oneDNN on the CPU is IEEE's always."""
-    with ExitStack() as undo:
+    """Inside, 32-bit convolutions and matrix products are ``ieee`` or ``tf32``. oneDNN on the CPU is IEEE's always.
+    The settings are the process's, so threads take turns."""
+    with _turn, ExitStack() as undo:
         for holder, setting, wanted in _settings(name):
             before = getattr(holder, setting)
             if before != wanted:

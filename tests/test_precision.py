@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +91,25 @@ def test_a_run_computes_exactly_and_leaves_nothing_behind(tmp_path, monkeypatch,
     assert settings() == the_callers[0]
     assert (torch.get_num_threads(), torch.is_grad_enabled()) == (threads, grad)
     assert not torch.is_autocast_enabled("cpu")
+
+
+def test_threads_do_not_take_each_others_settings_away():
+    """The first to leave would restore what the second needs; and what the second found would be kept for ever."""
+    before, wrong = settings(), []
+
+    def work(name: str) -> None:
+        for _ in range(300):
+            with precision.exactness(name), precision.exactness(name):
+                if settings()["conv"] != name:
+                    wrong.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("ieee", "tf32", "ieee")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert settings() == before
 
 
 def loaded(word: str, name: str, device: str = "cpu") -> Any:
