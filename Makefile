@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench gpu clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -27,6 +27,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+gpu: setup
+	$(BIN)/python -m bench gpu
 
 clean:
 	rm -rf $(VENV) .bench-venv demo

@@ -24,18 +24,19 @@ NAMES = (
     "train",
 )
 LONG = ("fuzz", "kills", "architectures")
-"""Of an hour or so, and with options of their own: run only where they are named."""
+"""Of an hour or so: run only where they are named."""
+WITH_OPTIONS = (*LONG, "gpu")
 
 
 def main() -> None:
     """Run benchmarks in turn; each is a module of this package with a ``main`` function."""
     words = sys.argv[1:]
-    if words and words[0] in LONG:
+    if words and words[0] in WITH_OPTIONS:
         names, options = words[:1], words[1:]
     else:
         parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
         parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
-        parser.epilog = f"Or one of {', '.join(LONG)}, which take options (--help)."
+        parser.epilog = f"Or one of {', '.join(WITH_OPTIONS)}, which take options (--help)."
         names, options = parser.parse_args().names or NAMES, []
         if unknown := [name for name in names if name not in NAMES]:
             parser.error(f"no benchmark '{unknown[0]}'; there are {', '.join(NAMES + LONG)}")

@@ -1,102 +1,108 @@
-"""On an NVIDIA GPU: ViT-B-32 and ViT-L-14 over 10,000 JPEGs in bf16 and fp16, images/s end to end for both tools, and
-the share of time the GPU waits."""
+"""On an NVIDIA GPU, in under ten minutes: what evaluator, probe and trainer do there, against CLIP_benchmark and the CPU.
+
+``python -m bench gpu`` needs such a machine with PyTorch. Every section is a process of its own, so that one broken path
+hides no other; what is broken is a line at the end, and exit code 1. ``--device cpu --small`` runs the same sections on
+a few images anywhere, to see that they run.
+"""
 
 from __future__ import annotations
 
-import os
+import argparse
+import json
+import re
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-import numpy as np
+from bench.measure import machine
 
-from bench import peer
-from bench.data import jpeg, write_split
-from bench.measure import timed
+SECTIONS = {
+    "evaluator ViT-B-32": "Evaluator, ViT-B-32",
+    "evaluator ViT-L-14": "Evaluator, ViT-L-14",
+    "memory": "A batch that finds no memory",
+    "compile": "--compile",
+    "probe": "Linear probe",
+    "trainer": "Trainer",
+}
+"""Words for ``bench.gpu_sections`` and the title of what they measure."""
+LIMIT, BUDGET = 240, 570
+"""Seconds of a section, and of all."""
+ANSWER = "RESULT "
+FOLDER = Path("results/gpu")
 
-IMAGES, CLASSES, BATCH = 10_000, 100, 256
-DISTINCT = 1_000
-"""JPEGs drawn; each is used ten times, which costs a decoder the same as a new one."""
 
-
-def main() -> None:
-    """Print one line per architecture and precision; says so and does nothing where there is no GPU."""
+def main(*words: str) -> None:
+    """Print a table per section; ends in 1 where one is broken, says so and does nothing where there is no GPU."""
+    parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--small", action="store_true", help="a toy model and a few images")
+    parser.add_argument("-o", dest="out", nargs="?", const=FOLDER, type=Path, help=f"write to FOLDER ({FOLDER})")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all")
+    options = parser.parse_args(words)
+    if unknown := [name for name in options.sections if name not in SECTIONS]:
+        parser.error(f"no section '{unknown[0]}'; there are {', '.join(SECTIONS)}")
     import torch
 
-    if not torch.cuda.is_available():
+    if options.device == "cuda" and not torch.cuda.is_available():
         print("no GPU that PyTorch can use on this machine: not measured")
         return
-    workers = min(os.cpu_count() or 1, 16)
-    print(f"{torch.cuda.get_device_name()}, {os.cpu_count()} cores, {workers} decoding processes, batch {BATCH}")
+    card = torch.cuda.get_device_name() if options.device == "cuda" else machine()
+    head = f"{card}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}, {time.strftime('%Y-%m-%d')}"
+    print(head)
+    found, problems, begun = {}, [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        _write(root, shards=workers)
-        for arch in ("ViT-B-32", "ViT-L-14"):
-            checkpoint = _checkpoint(root, arch)
-            for precision in ("bf16", "fp16"):
-                bare = _bare_speed(arch, checkpoint, precision)
-                ours = IMAGES / _ours(root, arch, checkpoint, precision, workers)
-                theirs = IMAGES / _peer(root, arch, checkpoint, precision, workers)
-                print(
-                    f"{arch} {precision}: clipeval {ours:6.0f} images/s, GPU waits {1 - ours / bare:4.0%}; "
-                    f"CLIP_benchmark {theirs:6.0f} images/s, GPU waits {1 - theirs / bare:4.0%}; ratio {ours / theirs:.2f}"
-                )
+        for name in options.sections or SECTIONS:
+            limit = min(LIMIT, BUDGET - (time.monotonic() - begun))
+            rows, broken = _run(name, folder, options.device, options.small, max(1, round(limit)))
+            found[name] = rows
+            problems += [f"{name}: {problem}" for problem in broken]
+            print(f"\n{SECTIONS[name]}\n\n{markdown(rows)}", flush=True)
+    for problem in problems:
+        print(f"BROKEN: {problem}")
+    if options.out:
+        _write(options.out / re.sub(r"[^\w.-]+", "-", card), head, found, problems)
+    if problems:
+        sys.exit(1)
 
 
-def _ours(root: Path, arch: str, checkpoint: Path, precision: str, workers: int) -> float:
-    with tempfile.TemporaryDirectory() as cache:
-        command = [sys.executable, "-m", "clipeval", "run", "-m", f"{arch},{checkpoint}", "-o", f"{cache}/out"]
-        command += ["-d", f"wds:{root}/wds_classes", "-t", "classification", "--precision", precision, "--offline"]
-        command += ["--batch-size", str(BATCH), "--workers", str(workers), "--device", "cuda"]
-        return timed(command, CLIPEVAL_CACHE=cache).seconds
+def _run(name: str, folder: str, device: str, small: bool, limit: int) -> tuple[list[dict], list[str]]:
+    """The rows of a section, and what is broken in it."""
+    size = "small" if small else "full"
+    command = ["timeout", "--kill-after=5", str(limit), sys.executable, "-m", "bench.gpu_sections"]  # with its children
+    command += [*name.split(), "--", folder, device, size]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode in (124, 137):
+        return [], [f"not done after {limit} s"]
+    answers = [line for line in done.stdout.splitlines() if line.startswith(ANSWER)]
+    if done.returncode or not answers:
+        return [], [f"ended in {done.returncode}: {' | '.join(done.stdout.strip().splitlines()[-3:])}"]
+    answer = json.loads(answers[-1].removeprefix(ANSWER))
+    return answer["rows"], answer["problems"]
 
 
-def _peer(root: Path, arch: str, checkpoint: Path, precision: str, workers: int) -> float:
-    """CLIP_benchmark always uses autocast's default type on a GPU, fp16; bf16 is made the default for its process."""
-    code = "import torch, sys\n"
-    if precision == "bf16":
-        code += "torch.set_autocast_dtype('cuda', torch.bfloat16)\n"
-    code += "from clip_benchmark.cli import main\nmain()"
-    command = [peer.python(), "-W", "ignore", "-c", code, "eval", "--model", arch, "--pretrained", str(checkpoint)]
-    command += ["--batch_size", str(BATCH), "--num_workers", str(workers), "--dataset", "wds/classes"]
-    command += ["--dataset_root", str(root / "wds_{dataset_cleaned}"), "--output", str(root / "peer.json")]
-    return timed(command).seconds
+def markdown(rows: list[dict]) -> str:
+    """A table with the columns of all rows."""
+    if not rows:
+        return "nothing measured"
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _bare_speed(arch: str, checkpoint: Path, precision: str) -> float:
-    """Images per second of the image tower on pixels that are already on the GPU."""
-    import torch
-
-    from clipeval import config, models
-
-    [spec] = models.resolve([f"{arch},{checkpoint}"], config.load())
-    encoder = models.load(spec, device="cuda", precision=precision, offline=True)
-    pixels = torch.zeros(BATCH, *encoder.preprocessing.size, 3, dtype=torch.uint8, device="cuda")
-    for _ in range(3):
-        encoder.encode_images(pixels)
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    for _ in range(10):
-        encoder.encode_images(pixels)
-    end.record()
-    torch.cuda.synchronize()
-    return 10 * BATCH / (start.elapsed_time(end) / 1000)
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "–" if value is None else str(value).replace("|", "/")
 
 
-def _checkpoint(root: Path, arch: str) -> Path:
-    import open_clip
-    import torch
-
-    path = root / f"{arch}.pt"
-    if not path.exists():
-        torch.save({"state_dict": open_clip.create_model(arch).state_dict()}, path)
-    return path
-
-
-def _write(root: Path, shards: int) -> None:
-    rng = np.random.default_rng(0)
-    jpegs = [jpeg(rng) for _ in range(DISTINCT)]
-    samples = [{"jpg": jpegs[i % DISTINCT], "cls": str(i % CLASSES).encode()} for i in range(IMAGES)]
-    write_split(root / "wds_classes" / "test", samples, shards)
-    (root / "wds_classes" / "classnames.txt").write_text("\n".join(f"class {c}" for c in range(CLASSES)))
-    (root / "wds_classes" / "zeroshot_classification_templates.txt").write_text("a photo of {c}.")
+def _write(path: Path, head: str, found: dict[str, list[dict]], problems: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [f"# {head}", *(f"## {SECTIONS[name]}\n\n{markdown(rows)}" for name, rows in found.items())]
+    parts += ["## Broken\n\n" + "\n".join(f"- {problem}" for problem in problems)] if problems else []
+    # a card's name may hold dots
+    path.with_name(f"{path.name}.md").write_text("\n\n".join(parts) + "\n")
+    document = {"machine": head, "sections": found, "broken": problems}
+    path.with_name(f"{path.name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    print(f"{path}.md and .json written")

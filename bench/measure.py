@@ -33,7 +33,8 @@ def timed(command: Sequence[str], **environment: str) -> Usage:
         env=os.environ | environment,
     )
     assert process.stdout
-    output = process.stdout.read()
+    with process.stdout:
+        output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

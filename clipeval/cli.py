@@ -78,9 +78,22 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="Of the encoders: fp32, bf16 or fp16. Scores are always fp32.")
+        str,
+        typer.Option(
+            help="Of the encoders: fp32 (IEEE's), tf32, bf16, bf16-weights (of weights too) or fp16. Scores are "
+            "always fp32."
+        ),
     ] = "fp32",
-    batch_size: Annotated[int, typer.Option(help="Images or texts per forward pass.")] = 64,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            help="Images per forward pass, and texts of as many tokens: a number, or auto: 64, and up to 256 by the "
+            "memory of a GPU. Halved where it does not fit."
+        ),
+    ] = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile make code of each checkpoint: minutes, then faster.")
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -124,7 +137,7 @@ def run(
     from clipeval.evaluation import show
     from clipeval.evaluation.here import leave_removed_folder
     from clipeval.evaluation.interrupt import interruptible
-    from clipeval.evaluation.request import Options, Request
+    from clipeval.evaluation.request import Options, Request, batch
 
     leave_removed_folder(out)
     if offline:
@@ -136,7 +149,8 @@ def run(
         shots=words.shots(shots),
         device=device,
         precision=precision,
-        batch_size=batch_size,
+        **batch(batch_size),
+        compile=compile,
         workers=workers,
         executor=executor,
         ray_address=ray_address,

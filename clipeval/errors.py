@@ -75,8 +75,15 @@ class StoreError(MeasureError):
     """A cache entry or a result file cannot be read or written."""
 
 
-_NO_MEMORY = ("can't allocate memory", "out of memory")
-"""What torch says in a RuntimeError."""
+_NO_MEMORY = ("can't allocate memory", "out of memory", "alloc_failed")
+"""What torch and NVIDIA's libraries say in a RuntimeError."""
+
+
+def is_no_memory(error: BaseException) -> bool:
+    """Whether an exception says that the machine or the device has no memory left."""
+    if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+        return True
+    return not isinstance(error, ClipevalError) and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 @contextmanager
@@ -88,7 +95,7 @@ def foreign(told: Callable[[Exception], ClipevalError]) -> Iterator[None]:
     except (ClipevalError, MemoryError):
         raise
     except Exception as error:
-        if isinstance(error.__cause__, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+        if is_no_memory(error):
             raise MemoryError(first_line(error)) from error
         raise told(error) from error
 

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from clipeval import precision as precisions
 from clipeval.errors import UsageError, suggest
-
-if TYPE_CHECKING:
-    import torch
-
-PRECISIONS = ("fp32", "bf16", "fp16")
 
 _ONE_THREAD_BELOW_GMACS = 0.05
 """Image towers smaller than this run fastest on one intra-op thread: see bench/threads.py."""
@@ -56,16 +51,14 @@ def check_device(device: str, precision: str) -> None:
     """Raises UsageError for a device or precision that this machine cannot do."""
     import torch
 
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}.")
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"device '{device}': expected cpu, cuda or cuda:N.") from error
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device '{device}': torch finds {torch.cuda.device_count()} CUDA devices here. Use another.")
-    if precision == "fp16" and wanted.type != "cuda":
-        raise UsageError(f"precision 'fp16' needs a CUDA device, not '{device}'. Use bf16 or fp32.")
+    if refusal := precisions.refusal(precision, device):
+        raise UsageError(f"precision {precision} {refusal}")
 
 
 def _has_nvidia_driver() -> bool:
@@ -80,10 +73,3 @@ def set_threads(gmacs_image: float, most: int | None = None) -> None:
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if gmacs_image < _ONE_THREAD_BELOW_GMACS else (most or cores()))
-
-
-def autocast_dtype(precision: str) -> torch.dtype | None:
-    """What ``torch.autocast`` computes in at one of ``PRECISIONS``; None for fp32, which needs none."""
-    import torch
-
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

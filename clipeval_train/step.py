@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from clipeval.errors import UsageError
-from clipeval.machine import autocast_dtype
 from clipeval.models.library import trimmable_tower
+from clipeval.precision import autocast_dtype
 from clipeval_train.distributed import World
 from clipeval_train.loss import TILE, contrastive
 

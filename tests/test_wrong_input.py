@@ -68,6 +68,9 @@ def statuses(out):
         (["--rerun", "sometimes"], "--rerun sometimes"),
         (["--executor", "slurm"], "--executor slurm"),
         (["--batch-size", "0"], "--batch-size 0"),
+        (["--batch-size", "many"], "--batch-size many: expected a number of images, or auto"),
+        (["--device", "cpu", "--precision", "tf32"], "--precision tf32 needs a CUDA GPU"),
+        (["--device", "cpu", "--precision", "fp16"], "--precision fp16 needs a CUDA GPU"),
     ],
 )
 def test_usage_errors(run, words, message):

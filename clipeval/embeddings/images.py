@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipeval.datasets.base import Dataset
-from clipeval.embeddings import entries, pixels
+from clipeval.embeddings import batches, entries, pixels
+from clipeval.embeddings.batches import Batch
 from clipeval.embeddings.bucket import BucketRecords, store_url
 from clipeval.embeddings.pixels import LoaderSettings
 from clipeval.embeddings.records import RecordFile
@@ -16,8 +17,6 @@ from clipeval.errors import ModelError
 
 if TYPE_CHECKING:
     from clipeval.models.base import Encoder
-
-T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Called with the number of items just finished and how many of them came from the store."""
@@ -55,9 +54,9 @@ def embed(
         return embeddings
     done = 0
     try:
-        with pixels.loaded(dataset, encoder, indices[missing], settings) as batches:
-            for chosen, encoded in one_behind((chosen, encoder.encode_images(batch)) for chosen, batch, _ in batches):
-                vectors = encoded.cpu().numpy()
+        with pixels.loaded(dataset, encoder, indices[missing], settings) as loaded:
+            given = ((chosen, Batch(images)) for chosen, images, _ in loaded)
+            for chosen, vectors in batches.encoded(encoder, "images", given, encoder.encode_images):
                 _require_finite(dataset, chosen, vectors)
                 store.write(chosen, vectors)
                 embeddings[missing[done : done + len(chosen)]] = vectors
@@ -66,15 +65,6 @@ def embed(
     finally:
         store.flush()
     return embeddings
-
-
-def one_behind(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each handed out after the next was made: a device works on a batch while the last is stored."""
-    previous: list[T] = []
-    for item in items:
-        yield from previous
-        previous = [item]
-    yield from previous
 
 
 def _require_finite(dataset: Dataset, indices: np.ndarray, embeddings: np.ndarray) -> None:

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval.embeddings import entries
+from clipeval.embeddings import batches, entries
+from clipeval.embeddings.batches import Batch
 from clipeval.embeddings.bucket import Bucket, store_url
-from clipeval.embeddings.images import Progress, one_behind
+from clipeval.embeddings.images import Progress
 from clipeval.embeddings.records import split_records, with_checksum
 from clipeval.errors import ModelError
 
 if TYPE_CHECKING:
-    import torch
-
     from clipeval.models.base import Encoder
 
 _DIGEST_BYTES = 32
@@ -82,24 +81,31 @@ class TextStore:
 
 
 def embed(encoder: Encoder, store: TextStore, texts: Iterable[str], batch_size: int, progress: Progress) -> None:
-    """Encode the texts that ``store`` lacks: full batches, sorted by length."""
+    """Encode the texts that ``store`` lacks, sorted by length, in batches of as many tokens as ``batch_size`` texts of
+    77."""
     missing = store.missing(texts)
     if not missing:
         return
     tokenized = encoder.tokenized(missing)
-    order = np.argsort(tokenized.lengths, kind="stable")
-
-    def encoded() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            yield chosen, tokenized.encode(chosen)
-
+    given = ((batch.rows, batch) for batch in by_length(tokenized.lengths, batch_size * batches.TOKENS))
     try:
-        for chosen, embeddings in one_behind(encoded()):
-            store.add([missing[row] for row in chosen], embeddings.cpu().numpy())
+        for chosen, embeddings in batches.encoded(encoder, "tokens", given, tokenized.encode):
+            store.add([missing[row] for row in chosen], embeddings)
             progress(len(chosen), 0)
     finally:
         store.flush()
+
+
+def by_length(lengths: np.ndarray, budget: int) -> Iterator[Batch]:
+    """Rows of texts of ``lengths`` ``[n]`` in ascending order, so many together that none of them padded to the longest
+    makes more than ``budget``; one at least."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    for stop in range(1, len(order) + 1):
+        longest = int(lengths[order[stop - 1]])
+        if stop == len(order) or (stop + 1 - start) * int(lengths[order[stop]]) > budget:
+            yield Batch(order[start:stop], longest)
+            start = stop
 
 
 def _digest(text: str) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from clipeval.console import say
-from clipeval.errors import ClipevalError, ModelError, StoreError, UsageError, first_line
+from clipeval.errors import ClipevalError, ModelError, StoreError, UsageError, first_line, is_no_memory
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def as_clipeval_errors() -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error)
-        if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        if is_no_memory(error):
             first = (text or "MemoryError").splitlines()[0]
             raise OutOfMemory(f"the device ran out of memory: {first} Use a smaller --batch-size.") from error
         if text.startswith(_LOADER_CRASHED):

@@ -40,7 +40,8 @@ class History:
         if self._outdated:
             yield (
                 f"{self._outdated} cells are measured again, from the cache where it has them: an earlier clipeval "
-                "recorded them without the training data or the configuration beside the weights, or they have changed."
+                "recorded them without the training data or the configuration beside the weights or computed fp32 with "
+                "TF32 on a GPU, or they have changed."
             )
 
     def _earlier_id(self, cell: Cell, record: Record) -> str | None:
@@ -55,6 +56,8 @@ class History:
             or not isinstance(dataset, Dataset)
         ):
             return None
+        if cell.precision == "fp32" and str(record.rows[0].get("device")).startswith("cuda"):
+            return None  # its convolutions were TF32
         info, prompts = checkpoint.info, dataset.prompts
         if record.rows[0].get("arch", info.arch) != info.arch:
             return None

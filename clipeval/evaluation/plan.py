@@ -173,6 +173,7 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     """
     config, options = request.config, request.options
     specs = models.resolve(request.models, config, allow_python=options.allow_python)
+    specs = [replace(spec, compiled=options.compile) for spec in specs]
     selection = datasets.resolve(request.datasets or config.own_datasets, config).with_prompts(request.prompts)
     tasks = list(dict.fromkeys(named(word) for word in request.tasks))
     require_tasks(config)

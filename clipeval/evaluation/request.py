@@ -9,15 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from clipeval import machine
+from clipeval import precision as precisions
 from clipeval.config import Config
 from clipeval.embeddings import room
 from clipeval.errors import UsageError
+from clipeval.models.compiling import require_compiler
 from clipeval.remote.origin import is_offline
 
-PRECISIONS = ("fp32", "bf16", "fp16")
 RERUN_CHOICES = ("missing", "always", "never")
 EXECUTORS = ("local", "ray")
 _TOO_LARGE = 2**32
+
+
+def batch(word: int | str) -> dict[str, Any]:
+    """``Options`` of a batch size: a number, or ``auto``. Raises UsageError for another word."""
+    if word == "auto":
+        return {"batch_auto": True}
+    try:
+        return {"batch_size": int(word)}
+    except ValueError:
+        raise UsageError(f"--batch-size {word}: expected a number of images, or auto.") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +44,11 @@ class Options:
     device: str = "auto"
     precision: str = "fp32"
     batch_size: int = 64
+    """Images per forward pass, of texts as many tokens; slices of images are multiples of it."""
+    batch_auto: bool = False
+    """Whether ``batch_size`` is what a CPU takes, and a GPU what it has room for."""
+    compile: bool = False
+    """Whether torch.compile makes code of the towers."""
     workers: int | None = None
     """Image decoding processes; of a Ray run the workers, 0 for as many as the cluster has GPUs or cores."""
     rerun: str = "missing"
@@ -58,8 +74,8 @@ class Options:
             raise UsageError(f"--workers {self.workers}: expected at least 0.")
         if self.shots is not None and any(k is not None and not 1 <= k < _TOO_LARGE for k in self.shots):
             raise UsageError("--shots: expected numbers of images per class of at least 1, or 'full'.")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision {self.precision}: choose fp32, bf16 or fp16.")
+        if self.precision not in precisions.PRECISIONS:
+            raise UsageError(f"--precision {self.precision}: choose {', '.join(precisions.PRECISIONS)}.")
         if self.rerun not in RERUN_CHOICES:
             raise UsageError(f"--rerun {self.rerun}: choose {', '.join(RERUN_CHOICES)}.")
         if self.executor not in EXECUTORS:
@@ -72,8 +88,10 @@ class Options:
         self._fill("offline", self.offline or is_offline())
         if self.executor == "local":
             self._fill("device", machine.resolve_device(self.device))
-            if self.precision == "fp16" and self.device == "cpu":
-                raise UsageError("--precision fp16 needs a GPU, and the device is cpu. Use bf16 or fp32.")
+            if refusal := precisions.refusal(self.precision, self.device):
+                raise UsageError(f"--precision {self.precision} {refusal}")
+            if self.compile:
+                require_compiler(self.device)
             self._fill("workers", machine.default_workers() if self.workers is None else self.workers)
         elif self.device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"--device {self.device}: Ray chooses the GPU of each worker. Give cuda, cpu or auto.")

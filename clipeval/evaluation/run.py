@@ -20,7 +20,7 @@ from clipeval.evaluation.cost import planned
 from clipeval.evaluation.failures import log
 from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.plan import Plan, to_do
-from clipeval.evaluation.request import Options, Request
+from clipeval.evaluation.request import Options, Request, batch
 from clipeval.paths import cache_dir, expand
 from clipeval.remote import later
 from clipeval.results import table
@@ -61,7 +61,8 @@ def run(
     shots: Sequence[int | None] | None = None,
     device: str = "auto",
     precision: str = "fp32",
-    batch_size: int = 64,
+    batch_size: int | str = "auto",
+    compile: bool = False,
     workers: int | None = None,
     executor: str = "local",
     ray_address: str | None = None,
@@ -85,7 +86,8 @@ def run(
         shots=shots,
         device=device,
         precision=precision,
-        batch_size=batch_size,
+        **batch(batch_size),
+        compile=compile,
         workers=workers,
         executor=executor,
         ray_address=ray_address,

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from clipeval import datasets, machine, models
 from clipeval.console import RunProgress
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.subset import Subset, evenly_spaced
-from clipeval.embeddings import images, texts
+from clipeval.embeddings import batches, images, texts
 from clipeval.embeddings.images import LoaderSettings
 from clipeval.embeddings.inputs import EmbeddedInputs
 from clipeval.errors import ClipevalError, DataError, ModelError
@@ -111,7 +111,7 @@ class Workbench:
         with as_clipeval_errors():
             if missing := self._store.missing(wanted):
                 self._progress.start(f"{label} · texts", len(missing))
-                texts.embed(self._encoder, self._store, missing, self._options.batch_size, self._advance)
+                texts.embed(self._encoder, self._store, missing, self._settings.batch_size, self._advance)
 
     def fetch_ahead(self, cell: Cell) -> None:
         """Begin to fetch the weights of a cell's checkpoint."""
@@ -211,6 +211,8 @@ class Workbench:
             self._encoder, self._held = encoder, cell.model.name
             if encoder.device == "cpu":
                 machine.set_threads(encoder.info.gmacs_image, self._threads)
+            if settings.batch_auto:
+                self._settings = replace(self._settings, batch_size=batches.images_at_once(encoder))
         return self._encoder
 
     def _texts_of(self, encoder: Encoder) -> texts.TextStore:

@@ -16,7 +16,7 @@ from typing import Any
 from clipeval import digest
 from clipeval.errors import AbsentError, ModelError, RemoteError
 from clipeval.identity import CheckpointIdentity
-from clipeval.models import description, hub, layout, library, profile, rules, tokenizer, weights, zoo
+from clipeval.models import compiling, description, hub, layout, library, profile, rules, tokenizer, weights, zoo
 from clipeval.models.base import ModelInfo, Preprocessing
 from clipeval.models.description import Description
 from clipeval.models.opened import Opened, with_overrides
@@ -55,7 +55,7 @@ class Checkpoint(Opened):
             model=digest.of_value([described.model_cfg, described.tower]),
             preprocessing=digest.of_value(asdict(self.preprocessing)),
             tokenizer=self.tokenizer.digest,
-            encoder=f"clipeval {_ENCODER_VERSION}, open_clip {library.VERSION}",
+            encoder=compiling.version(f"clipeval {_ENCODER_VERSION}, open_clip {library.VERSION}", self.spec.compiled),
         )
 
     @cached_property

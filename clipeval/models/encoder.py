@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval import machine
+from clipeval import precision as precisions
 from clipeval.errors import ModelError, first_line, foreign
 from clipeval.identity import CheckpointIdentity
+from clipeval.models import stream
 from clipeval.models.base import ModelInfo, Preprocessing, Tokenized
+from clipeval.models.compiling import Compiler
 from clipeval.models.text_tower import CausalTextTower
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class OpenClipEncoder:
     """An open_clip model; ``base.Encoder`` says what its attributes and methods mean.
 
     ``model`` is in inference mode on ``device``; ``text_tower`` is given where texts may be trimmed; ``vocab_size`` is
-    how many tokens the model has, where that is known.
+    how many tokens the model has, where that is known; ``compiled`` whether torch.compile makes code of the towers.
     """
 
     remarks: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ class OpenClipEncoder:
         device: str,
         precision: str,
         vocab_size: int | None = None,
+        compiled: bool = False,
     ) -> None:
         import torch
 
@@ -77,6 +80,8 @@ class OpenClipEncoder:
         self._text_tower = text_tower
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
+        self._dtype = precisions.weights_dtype(precision)
+        self._code = Compiler(info.model, compiled)
         # On the device, as a division by a Python number may become a multiplication there, and round differently.
         numbers = torch.tensor([[255.0] * 3, preprocessing.mean, preprocessing.std], device=device)
         self._white, self._mean, self._std = numbers.view(3, 3, 1, 1).unbind()
@@ -141,24 +146,16 @@ class OpenClipEncoder:
         """``[n, H, W, 3]`` uint8 -> ``[n, embed_dim]`` float32 on the device."""
         import torch
 
-        with torch.inference_mode(), self._autocast():
-            images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        with precisions.computing(self.precision, self.device):
+            images = stream.sent(pixels, self.device).permute(0, 3, 1, 2)
             images = images.to(torch.float32, memory_format=torch.contiguous_format)
             images = images.div_(self._white).sub_(self._mean).div_(self._std)  # as ToTensor and Normalize do
-            return self._model.encode_image(images).float()
+            return self._code(self._model.encode_image)(images.to(self._dtype)).float()
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """``[n, L]`` int64 -> ``[n, embed_dim]`` float32 on the device; L < context_length where trimmable."""
-        import torch
-
-        with torch.inference_mode(), self._autocast():
-            tokens = tokens.to(self.device, non_blocking=True)
+        with precisions.computing(self.precision, self.device):
+            tokens = stream.sent(tokens, self.device)
             if self._text_tower is not None and tokens.shape[1] < self.context_length:
-                return self._text_tower.encode(tokens).float()
-            return self._model.encode_text(tokens).float()
-
-    def _autocast(self) -> torch.autocast:
-        import torch
-
-        dtype = machine.autocast_dtype(self.precision)
-        return torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None)
+                return self._code(self._text_tower.encode, axes=2)(tokens).float()
+            return self._code(self._model.encode_text)(tokens).float()

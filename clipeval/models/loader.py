@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from clipeval import precision as precisions
 from clipeval.errors import ModelError, first_line, foreign
 from clipeval.models import assembly, library, specs, weights
 from clipeval.models.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ _SOME = 10_000_000
 def load(checkpoint: Checkpoint, *, device: str, precision: str) -> OpenClipEncoder:
     """Load a checkpoint for inference on ``device`` (``cpu``, ``cuda``, ``cuda:1``).
 
-    ``precision`` is ``fp32``, or ``bf16``/``fp16`` by autocast with fp32 weights. Raises ModelError when the weights
+    ``precision`` is one of ``clipeval.precision``. Raises ModelError when the weights
     are unsafe, broken, of another shape than the architecture, trained with another activation than it computes,
     or no longer those that were opened; MemoryError where there is no room. A weights file does not tell its
     activation; it is compared where it is on record: for tags, for files that have the digest a tag's weights were
@@ -41,7 +42,7 @@ def load(checkpoint: Checkpoint, *, device: str, precision: str) -> OpenClipEnco
     if library.image_size(model) != checkpoint.preprocessing.size:
         raise ModelError(f"{checkpoint.spec.name}: its model takes images of another size than its configuration says.")
     with foreign(lambda e: ModelError(f"{checkpoint.spec.name}: cannot be moved to '{device}': {first_line(e):.300}")):
-        model = model.to(device)
+        model = model.to(device, precisions.weights_dtype(precision))
     return OpenClipEncoder(
         model=model.eval().requires_grad_(False),
         text_tower=library.trimmable_tower(model),
@@ -54,6 +55,7 @@ def load(checkpoint: Checkpoint, *, device: str, precision: str) -> OpenClipEnco
         device=device,
         precision=precision,
         vocab_size=_vocabulary(checkpoint),
+        compiled=checkpoint.spec.compiled,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,6 +19,7 @@ from clipeval.models import functions
 from clipeval.models.base import ModelInfo, Tokenized
 from clipeval.models.opened import Opened, with_overrides
 from clipeval.models.spec import ModelSpec
+from clipeval.precision import FULL, exactness
 
 if TYPE_CHECKING:
     import torch
@@ -157,7 +158,7 @@ def opened(spec: ModelSpec, *, offline: bool) -> OwnCheckpoint:
 
 
 def load(checkpoint: OwnCheckpoint, *, device: str, precision: str) -> OwnEncoder:
-    """The encoder itself. It knows its own device and precision. Raises ModelError."""
+    """The encoder itself. It knows its own device and precision, within ``exactness``. Raises ModelError."""
     kept = [own for spec, own in _kept if spec == checkpoint.spec]
     _kept.clear()
     own = kept[0] if kept else _made(checkpoint.spec)
@@ -175,11 +176,17 @@ def _made(spec: ModelSpec) -> Own:
         return Own(spec, call(), whose)
 
 
+def _left_to_itself(precision: str, compiled: bool) -> Iterator[str]:
+    if precision not in FULL:
+        yield f"it is a function, which chooses its own precision: {precision} is what was asked for"
+    if compiled:
+        yield "it is a function, which compiles its own model or does not: --compile does nothing"
+
+
 class OwnEncoder:
     """``base.Encoder`` around an encoder of somebody else. It gets and gives arrays."""
 
     context_length = 0
-    remarks: tuple[str, ...] = ()
 
     def __init__(self, own: Own, checkpoint: OwnCheckpoint, device: str, precision: str) -> None:
         self._own = own
@@ -187,6 +194,7 @@ class OwnEncoder:
         self.embed_dim, self.record_shape = own.embed_dim, own.record_shape
         self.pixel_settings = {"encoder": own.text, "function": own.spec.pretrained, "shape": list(own.record_shape)}
         self.device, self.precision = device, precision
+        self.remarks = tuple(_left_to_itself(precision, own.spec.compiled))
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """``[*record_shape]`` uint8. Raises ModelError for anything else that its function gives."""
@@ -217,7 +225,8 @@ class OwnEncoder:
     def _embeddings(self, name: str, given: Any, count: int) -> torch.Tensor:
         import torch
 
-        with self._own.told(f"in `{name}`"), torch.inference_mode():
+        exact = exactness("tf32" if self.precision == "tf32" else "ieee")
+        with self._own.told(f"in `{name}`"), exact, torch.inference_mode():
             found = torch.as_tensor(self._own.function(name)(given)).detach().to("cpu", torch.float32)
         if found.shape != (count, self.embed_dim):
             raise ModelError(

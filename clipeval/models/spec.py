@@ -18,6 +18,7 @@ class ModelSpec:
     function of ``python``. ``path`` is the local file or folder, if any.
     ``overrides`` are facts from the configuration that win over what clipeval finds out. ``forced`` is what it says of
     the model's input (keys of ``PreprocessEntry``, ``image_size``, ``context_length``), which decides values.
+    ``compiled`` says that torch.compile makes code of its towers.
     ``commit`` is that of the hub's repository once it has been looked up. ``guess`` says by what a folder was told to
     be of this kind.
     """
@@ -29,5 +30,6 @@ class ModelSpec:
     path: str = ""
     overrides: tuple[tuple[str, Any], ...] = ()
     forced: tuple[tuple[str, Any], ...] = ()
+    compiled: bool = False
     commit: str = ""
     guess: str = field(default="", compare=False)

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clipeval.errors import MeasureError
-from clipeval.machine import autocast_dtype
 from clipeval.models.encoder import OpenClipEncoder
+from clipeval.precision import autocast_dtype
 from clipeval.tasks.base import TaskResult
 from clipeval_train import optim
 from clipeval_train.distributed import World

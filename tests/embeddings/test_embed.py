@@ -19,7 +19,6 @@ from helpers import image_folder, tiny_checkpoint
 from clipeval import config, datasets, identity, models
 from clipeval.datasets.subset import Subset
 from clipeval.embeddings import images, texts
-from clipeval.embeddings.images import one_behind
 from clipeval.embeddings.inputs import EmbeddedInputs
 from clipeval.embeddings.pixels import LoaderSettings, pixel_file
 from clipeval.errors import DataError, ModelError, StoreError
@@ -286,16 +285,3 @@ def test_texts_outlive_a_cache_deleted_under_the_run(encoder, cache):
     store.add(["b"], vector)
     assert store.get(["a", "b"]).shape == (2, encoder.embed_dim)
     assert text_store(encoder).missing(["a", "b"]) == ["a"]
-
-
-def test_one_behind_keeps_order_and_stays_one_ahead():
-    made = []
-
-    def items():
-        for i in range(4):
-            made.append(i)
-            yield i
-
-    seen = [(item, len(made)) for item in one_behind(items())]
-    assert seen == [(0, 2), (1, 3), (2, 4), (3, 4)]
-    assert list(one_behind(iter([]))) == []

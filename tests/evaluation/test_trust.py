@@ -509,6 +509,22 @@ def as_version_one(zoo: Path, facts=("source", "samples_seen")) -> None:
     )
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_an_earlier_version_called_fp32_on_a_gpu_is_measured_again(zoo, run, monkeypatch, precision):
+    """Its convolutions were TF32; bf16 is what it was."""
+    put(zoo, "a")
+    run("--precision", precision)
+    as_version_one(zoo)
+    path = zoo / "out/ledger.jsonl"
+    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    measured = []
+    real = Workbench.measure
+    monkeypatch.setattr(Workbench, "measure", lambda bench, cell: measured.append(cell.precision) or real(bench, cell))
+    _, _, err = run("--precision", precision)
+    assert measured == ["fp32"] * (precision == "fp32")
+    assert ("computed fp32 with TF32 on a GPU" in err) == (precision == "fp32")
+
+
 def test_an_earlier_ledger_is_read_and_kept_where_it_says_enough(zoo, run, monkeypatch):
     put(zoo, "a")
     _, before, _ = run("-t", "probe", "--shots", "full")

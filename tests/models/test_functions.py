@@ -252,3 +252,28 @@ def test_a_package_brings_a_kind_of_models(package: str, tmp_path: Path) -> None
     assert "of toy-models 1.2 cannot be imported" in refusal("gone:x")
     assert "what of it? Write toy:REFERENCE" in refusal("toy:")
     assert "Did you mean 'toy" in refusal("tyo:5") or "is neither a model" in refusal("tyo:5")
+
+
+def test_fp32_is_exact_in_functions_too_and_the_rest_is_theirs(module: Callable[..., str], tmp_path: Path) -> None:
+    name = module(
+        """
+        seen = []
+
+        class Watching(Encoder):
+            def encode_images(self, pixels):
+                seen.append((torch.backends.cudnn.conv.fp32_precision, torch.is_autocast_enabled("cpu")))
+                return super().encode_images(pixels)
+
+        def watch():
+            return Watching()
+        """
+    )
+    for precision in ("fp32", "bf16"):
+        told: dict[str, Any] = {"precision": precision, "compile": precision == "bf16", "limit": 5}
+        table = clipeval.run(f"python:{name}:watch", "digits", "classification", out=tmp_path / precision, **told)
+        assert set(table.status) == {"limited"}
+        remarks = json.loads(table.notes.iloc[0]).get("remarks", []) if isinstance(table.notes.iloc[0], str) else []
+        found = [sentence for sentence in remarks if "is a function" in sentence]
+        assert len(found) == (0 if precision == "fp32" else 2), remarks
+    assert sys.modules[name].seen == [("ieee", False)] * 2
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32", "as torch begins"

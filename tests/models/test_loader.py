@@ -581,8 +581,9 @@ def test_a_vocabulary_smaller_than_the_tokenizer_s(tmp_path: Path) -> None:
 
 def test_devices_and_precisions_that_cannot_be(tmp_path: Path) -> None:
     spec = save_trained(tmp_path / "w.pt")
-    assert "expected one of fp32, bf16, fp16" in refused(spec, UsageError, precision="int8")
-    assert "'fp16' needs a CUDA device" in refused(spec, UsageError, precision="fp16")
+    assert "int8 is none of fp32, tf32, bf16, bf16-weights, fp16" in refused(spec, UsageError, precision="int8")
+    for name in ("fp16", "tf32"):
+        assert f"precision {name} needs a CUDA GPU, and the device is cpu" in refused(spec, UsageError, precision=name)
     assert "expected cpu, cuda or cuda:N" in refused(spec, UsageError, device="gpu")
     if not torch.cuda.is_available():
         assert "torch finds 0 CUDA devices here" in refused(spec, UsageError, device="cuda")

@@ -158,7 +158,7 @@ def test_grids_of_images_that_keep_their_shape(size: tuple[int, int], grid: tupl
     images = images_of(tf.Siglip2ImageProcessor(), KINDS["siglip2"], "x")
     record = images.pixels(Image.new("RGB", size, (255, 0, 51)))
     assert record.shape == images.record_shape == (256 * 768 + 4,)
-    inputs = images.inputs(torch.from_numpy(record)[None])
+    inputs = images.inputs(torch.from_numpy(record)[None], images.scaling("cpu"))
     n = grid[0] * grid[1]
     assert inputs["spatial_shapes"].tolist() == [list(grid)]
     assert inputs["pixel_attention_mask"].tolist() == [[1] * n + [0] * (256 - n)]

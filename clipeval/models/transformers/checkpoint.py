@@ -10,7 +10,7 @@ from typing import Any
 from clipeval import digest
 from clipeval.errors import ModelError
 from clipeval.identity import CheckpointIdentity
-from clipeval.models import bounds, hub, profile, rules, small_files, tokenizer, weights, zoo
+from clipeval.models import bounds, compiling, hub, profile, rules, small_files, tokenizer, weights, zoo
 from clipeval.models.base import ModelInfo
 from clipeval.models.opened import Opened, with_overrides
 from clipeval.models.places import repository_of
@@ -84,7 +84,9 @@ class TransformersCheckpoint(Opened):
             model=digest.of_value({key: value for key, value in left.items() if not key.startswith("_")}),
             preprocessing=digest.of_value(self.images.settings),
             tokenizer=digest.of_value([made_by, {k: v for k, v in of_tokens.items() if k != CONFIG}]),
-            encoder=f"clipeval {_ENCODER_VERSION}, transformers {library.VERSION}",
+            encoder=compiling.version(
+                f"clipeval {_ENCODER_VERSION}, transformers {library.VERSION}", self.spec.compiled
+            ),
         )
 
     @cached_property

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from clipeval import machine
+from clipeval import precision as precisions
 from clipeval.errors import ModelError, first_line, foreign
-from clipeval.models import assembly, weights
+from clipeval.models import assembly, stream, weights
 from clipeval.models.base import Tokenized
+from clipeval.models.compiling import Compiler
 from clipeval.models.transformers import library
 from clipeval.models.transformers.checkpoint import TransformersCheckpoint
 
@@ -20,7 +21,8 @@ _NO_TOKEN = -1
 
 
 def load(checkpoint: TransformersCheckpoint, *, device: str, precision: str) -> TransformersEncoder:
-    """Load a checkpoint for inference on ``device``, with weights in fp32 whatever they are stored in.
+    """Load a checkpoint for inference on ``device``, with weights in fp32 whatever they are stored in, which
+    ``bf16-weights`` then rounds.
 
     Raises ModelError when the weights are unsafe, broken, not those of the model in config.json, or no longer those
     that were opened; MemoryError where there is no room.
@@ -38,7 +40,7 @@ def load(checkpoint: TransformersCheckpoint, *, device: str, precision: str) -> 
     del tensors
     checkpoint.require_unchanged()
     with foreign(lambda e: ModelError(f"{checkpoint.spec.name}: cannot be moved to '{device}': {first_line(e):.300}")):
-        model = model.to(device)
+        model = model.to(device, precisions.weights_dtype(precision))
     return TransformersEncoder(checkpoint, model, unused, device, precision)
 
 
@@ -66,9 +68,11 @@ class TransformersEncoder:
         self.pixel_settings = checkpoint.images.pixel_settings
         self.context_length = library.text_length(checkpoint.pieces, checkpoint.kind)
         self._images, self._kind = checkpoint.images, checkpoint.kind
+        self._scaled = checkpoint.images.scaling(device)
         self._tokenizer = checkpoint.pieces.tokenizer
         self._text = checkpoint.pieces.config.text_config
-        self._model = model
+        self._model, self._dtype = model, precisions.weights_dtype(precision)
+        self._code = Compiler(self.info.model, checkpoint.spec.compiled)
         self.embed_dim = len(self.encode_tokens(self.tokenize(["a"]))[0])
 
     @property
@@ -79,8 +83,9 @@ class TransformersEncoder:
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """``[n, *record_shape]`` uint8 -> ``[n, embed_dim]`` float32 on the device."""
         with self._computing():
-            inputs = self._images.inputs(pixels.to(self.device, non_blocking=True))
-            embeddings = library.feature(self._model.get_image_features(**inputs)).float()
+            inputs = self._images.inputs(stream.sent(pixels, self.device), self._scaled)
+            inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
+            embeddings = library.feature(self._code(self._model.get_image_features)(**inputs)).float()
         if embeddings.shape[1] != self.embed_dim:
             raise ModelError(
                 f"{self.info.model}: its images have {embeddings.shape[1]} numbers, its texts {self.embed_dim}: they "
@@ -112,14 +117,15 @@ class TransformersEncoder:
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """``[n, L]`` int64 as of ``tokenize`` -> ``[n, embed_dim]`` float32 on the device."""
         with self._computing():
-            tokens = tokens.to(self.device, non_blocking=True)
+            tokens = stream.sent(tokens, self.device)
+            encode = self._code(self._model.get_text_features, axes=2)
             if self._kind.whole:
-                return library.feature(self._model.get_text_features(input_ids=tokens)).float()
+                return library.feature(encode(input_ids=tokens)).float()
             seen = tokens != _NO_TOKEN
             # position ids of RoBERTa tell pads by the number that the configuration gives them
             tokens = tokens.masked_fill(~seen, self._text.pad_token_id if self._kind.offset else self._pad)
             mask = {"attention_mask": seen.long()}
-            return library.feature(self._model.get_text_features(input_ids=tokens, **mask)).float()
+            return library.feature(encode(input_ids=tokens, **mask)).float()
 
     def are_cut(self, texts: list[str]) -> np.ndarray:
         """``[n]`` bool: which texts have more tokens than the context holds."""
@@ -139,12 +145,9 @@ class TransformersEncoder:
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
-        dtype = machine.autocast_dtype(self.precision)
-        kind = torch.device(self.device).type
         # its configuration may describe what does not fit together
         with (
             foreign(lambda error: ModelError(f"{self.info.model}: its model fails: {first_line(error):.300}")),
-            torch.inference_mode(),
-            torch.autocast(kind, dtype=dtype, enabled=dtype is not None),
+            precisions.computing(self.precision, self.device),
         ):
             yield

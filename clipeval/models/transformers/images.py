@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _SCALED_LATER = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 _ODD_SIZES = ((40, 30), (30, 50))
 _GRID = np.dtype("<u2")
+Scaling = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Images(ABC):
@@ -53,8 +55,8 @@ class Images(ABC):
         """``[*record_shape]`` uint8 of an RGB image."""
 
     @abstractmethod
-    def inputs(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the model takes, of pixels ``[n, *record_shape]`` uint8, on their device."""
+    def inputs(self, pixels: torch.Tensor, scaled: Scaling) -> dict[str, torch.Tensor]:
+        """What the model takes, of pixels ``[n, *record_shape]`` uint8, on their device, ``scaled`` by ``scaling``."""
 
     @abstractmethod
     def blank(self) -> dict[str, torch.Tensor]:
@@ -70,15 +72,23 @@ class Images(ABC):
             raise ModelError(f"{self._wanted_by}: its image processor makes {found} of 8-bit pixels, and not those.")
         return made
 
-    def _scaled(self, values: torch.Tensor) -> torch.Tensor:
-        """Pixels whose last axis is the channel, as the processor scales them, float32."""
-        said, values = self._processor, values.to(torch.float32)
-        if said.do_rescale:
-            values = values * said.rescale_factor
-        if said.do_normalize:
-            mean, std = (torch.tensor(part, device=values.device) for part in (said.image_mean, said.image_std))
-            values = (values - mean) / std
-        return values
+    def scaling(self, device: str) -> Scaling:
+        """From pixels on ``device`` whose last axis is the channel to values as the processor scales them, float32. Its
+        numbers are there already: to bring them for each batch would wait for all batches before it."""
+        said = self._processor
+        named = (said.image_mean, said.image_std) if said.do_normalize else ()
+        mean_and_std = [torch.tensor(part, device=device) for part in named]
+
+        def scaled(values: torch.Tensor) -> torch.Tensor:
+            values = values.to(torch.float32)
+            if said.do_rescale:
+                values = values * said.rescale_factor
+            if mean_and_std:
+                mean, std = mean_and_std
+                values = (values - mean) / std
+            return values
+
+        return scaled
 
 
 class WholeImages(Images):
@@ -107,9 +117,9 @@ class WholeImages(Images):
         made = self._made(stripes.shortened(image, self.record_shape[0]))["pixel_values"][0]
         return np.ascontiguousarray(made.transpose(1, 2, 0))
 
-    def inputs(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def inputs(self, pixels: torch.Tensor, scaled: Scaling) -> dict[str, torch.Tensor]:
         """``[n, 3, H, W]`` float32."""
-        return {"pixel_values": self._scaled(pixels).permute(0, 3, 1, 2).contiguous()}
+        return {"pixel_values": scaled(pixels).permute(0, 3, 1, 2).contiguous()}
 
     def blank(self) -> dict[str, torch.Tensor]:
         """``[1, 3, H, W]`` of zeros."""
@@ -137,7 +147,7 @@ class PatchedImages(Images):
         grid = made["spatial_shapes"][0].astype(_GRID).view(np.uint8)
         return np.concatenate([made["pixel_values"][0].ravel(), grid])
 
-    def inputs(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def inputs(self, pixels: torch.Tensor, scaled: Scaling) -> dict[str, torch.Tensor]:
         """``[n, P, q * q * 3]`` float32 with zeros behind each image's own patches, which a mask tells, and the grids,
         which position embeddings are resampled to."""
         n = len(pixels)
@@ -145,7 +155,7 @@ class PatchedImages(Images):
         low, high = pixels[:, -4:].view(n, 2, 2).to(torch.int64).unbind(-1)
         grids = low + 256 * high
         own = torch.arange(self._patches, device=pixels.device) < grids.prod(1, keepdim=True)
-        values = self._scaled(pixels[:, :-4].reshape(n, self._patches, -1, 3)).reshape(n, self._patches, -1)
+        values = scaled(pixels[:, :-4].reshape(n, self._patches, -1, 3)).reshape(n, self._patches, -1)
         return {
             "pixel_values": values * own[..., None],
             "pixel_attention_mask": own.to(torch.int32),
