@@ -58,8 +58,8 @@ class EmbeddedInputs:
         self.remarks: list[str] = []
         self._all_images: np.ndarray | None = None
         self._splits: dict[str, EmbeddedInputs | None] = {}
-        if settings.fresh:  # before a task that trains reads from the stores by itself
-            images.freshen(encoder, dataset.whole if isinstance(dataset, Subset) else dataset, settings.fresh)
+        # before a task that trains reads from the stores by itself
+        images.freshen(encoder, dataset.whole if isinstance(dataset, Subset) else dataset, settings)
 
     def with_parameters(self, shots: int | None, seed: int, protocol: str) -> EmbeddedInputs:
         """The same inputs for a cell with these parameters."""

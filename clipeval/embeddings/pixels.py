@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -40,45 +39,40 @@ class LoaderSettings:
     batch_size: int = 64
     workers: int = 0
     fresh: str | None = None
+    keeps: Collection[str] | None = None
+    """The splits whose pixels are kept on the disk; None: of all."""
+
+    def keep(self, dataset: Dataset) -> bool:
+        """Whether the pixels of a data set are kept."""
+        return self.keeps is None or dataset.split in self.keeps
 
 
-def pixel_file(dataset: Dataset, encoder: Encoder, fresh: str | None = None) -> RecordFile:
-    """The cache file of ``dataset`` under ``encoder``'s resize and crop. Raises StoreError."""
+def pixel_file(dataset: Dataset, encoder: Encoder, fresh: str | None = None, *, keeps: bool = True) -> RecordFile:
+    """The cache file of ``dataset`` under ``encoder``'s resize and crop; where nothing ``keeps`` it, its folder is not
+    made. Raises StoreError."""
     key = identity.pixel_key(encoder.pixel_settings)
     key |= {"dataset": dataset.fingerprint, "n": len(dataset)}
-    size = math.prod(encoder.record_shape)
-    return RecordFile(entries.folder("pixels", key, fresh) / "pixels.rec", len(dataset), size)
-
-
-def cached(fingerprint: str, n: int) -> list[tuple[RecordFile, tuple[int, int]]]:
-    """The cached pixels of a data set under any resize and crop, each with its height and width, largest first."""
-    found = []
-    for record in sorted((paths.cache_dir() / entries.shelf("pixels")).glob("*/*/key.json")):
-        try:
-            key = json.loads(record.read_text("utf-8"))
-            height, width = key["preprocessing"]["size"]
-            same = key["dataset"] == fingerprint and key["n"] == n
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # an entry that cannot be read is one the cache does not have
-        if same:
-            found.append((RecordFile(record.with_name("pixels.rec"), n, height * width * 3), (height, width)))
-    return sorted(found, key=lambda item: -item[1][0])
+    entry = paths.cache_dir() / entries.address("pixels", key)
+    if keeps or entry.exists():
+        entry = entries.folder("pixels", key, fresh)
+    return RecordFile(entry / "pixels.rec", len(dataset), math.prod(encoder.record_shape))
 
 
 class PixelBatches:
     """Batches of pixels for a list of indices: a map-style set of batches for torch's DataLoader.
 
-    A batch is read from the cache where it is there and decoded, then cached, where it is not. An image that cannot be
-    decoded leaves nothing of its batch in the cache. A cache that has no room, or takes nothing, is no fault: pixels
-    only save time.
+    A batch is read from the cache where it is there, and decoded where it is not; whether it is kept then is a setting.
+    An image that cannot be decoded leaves nothing of its batch in the cache. A cache that has no room, or takes
+    nothing, is no fault: pixels only save time.
     """
 
     def __init__(self, dataset: Dataset, encoder: Encoder, indices: np.ndarray, settings: LoaderSettings) -> None:
         self._dataset = dataset
         self._to_pixels = encoder.pixels
-        self._file = pixel_file(dataset, encoder, settings.fresh)
+        keeps = settings.keep(dataset)
+        self._file = pixel_file(dataset, encoder, settings.fresh, keeps=keeps)
         self._shape = encoder.record_shape
-        self._keeps = room.make(self._file.path.parent, len(dataset) * self._file.row_bytes)
+        self._keeps = keeps and room.make(self._file.path.parent, len(dataset) * self._file.row_bytes)
         size = settings.batch_size
         self._batches = [indices[start : start + size] for start in range(0, len(indices), size)]
 

@@ -13,6 +13,7 @@ from clipeval.errors import ClipevalError, ModelError, NotHereError, UsageError
 from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.history import History
+from clipeval.evaluation.keeping import Keeping
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
 from clipeval.evaluation.words import require_metrics, require_tasks
@@ -40,6 +41,7 @@ class Plan:
     splits: dict[tuple[str, str], Dataset]
     """The splits that are trained on, by data set and split."""
     suites: tuple[suites.SuiteRequest, ...]
+    keeping: Keeping
     notes: tuple[str, ...] = ()
     """What a person should know of it, each a line."""
     split_remarks: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
@@ -101,6 +103,9 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
     history = History(ledger, checkpoints, shelf)
     cells = [history.compared(cell, options.rerun) for cell in cells]
     opened = {name: found for name, found in checkpoints.items() if not isinstance(found, ClipevalError)}
+    ahead = ("to do", "missing") if dry else ("to do",)
+    keeping = Keeping([cell for cell in cells if cell.state in ahead], opened, shelf)
+    cells = [replace(cell, keeps=keeping.splits(cell)) for cell in cells]
     remarks = shelf.remarks()
     of_splits = [f"{name}: {sentence}" for (name, _), sentences in remarks.items() for sentence in sentences]
     of_checkpoints = [f"{name}: {sentence}" for name, found in opened.items() for sentence in found.remarks]
@@ -111,6 +116,7 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
         {name: found for name in selection.datasets if isinstance(found := shelf.open(name), Dataset)},
         shelf.trained_on(),
         tuple(_averages(config, selection.suites, {cell.task for cell in cells})),
+        keeping,
         (*history.notes(), *of_splits, *of_checkpoints),
         remarks,
     )

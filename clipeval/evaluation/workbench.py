@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +156,8 @@ class Workbench:
             dataset, indices = self.scored(cell), np.arange(start, stop)
             if isinstance(dataset, Subset):
                 indices, dataset = dataset.indices[indices], dataset.whole
-            images.embed(self._load(cell), dataset, indices, self._settings, lambda done, stored: None)
+            settings = replace(self._settings, keeps=cell.keeps)
+            images.embed(self._load(cell), dataset, indices, settings, lambda done, stored: None)
 
     def measure(self, cell: Cell) -> Measured:
         """The cell's metrics and outcomes. Its texts must be in the store (``take``). Raises ClipevalError."""
@@ -226,7 +227,8 @@ class Workbench:
                 split = names[kind]
                 return None if split is None else self._open(cell, split)
 
-            shared = self._settings, self._advance, self._start, self._say
+            settings = replace(self._settings, keeps=cell.keeps)
+            shared = settings, self._advance, self._start, self._say
             inputs = EmbeddedInputs(encoder, self.scored(cell), store, open_split, *shared)
             self._inputs = cell.dataset, inputs
         return self._inputs[1]

@@ -16,7 +16,7 @@ from clipeval.errors import ModelError, few, first_line
 from clipeval.extensions import at_work
 from clipeval.identity import CheckpointIdentity
 from clipeval.models import functions
-from clipeval.models.base import ModelInfo, Tokenized
+from clipeval.models.base import ModelInfo, PixelRecords, Tokenized
 from clipeval.models.opened import Opened, with_overrides
 from clipeval.models.spec import ModelSpec
 
@@ -133,6 +133,13 @@ class OwnCheckpoint(Opened):
         )
 
     @cached_property
+    def pixels(self) -> PixelRecords:
+        """What its function makes of an image, which is its own affair."""
+        shape = self.own.record_shape
+        settings = {"encoder": self.own.text, "function": self.spec.pretrained, "shape": list(shape)}
+        return PixelRecords(shape, settings)
+
+    @cached_property
     def info(self) -> ModelInfo:
         """What it says of itself; ``spec.overrides`` win."""
         with self.own.told("to give its facts"):
@@ -152,6 +159,7 @@ def opened(spec: ModelSpec, *, offline: bool) -> OwnCheckpoint:
     _kept[:] = [(spec, found.own)]
     assert found.identity
     assert found.info
+    assert found.pixels
     vars(found).pop("own")  # many may be planned, and one is held at a time
     return found
 
@@ -185,7 +193,7 @@ class OwnEncoder:
         self._own = own
         self.info, self.identity = checkpoint.info, checkpoint.identity
         self.embed_dim, self.record_shape = own.embed_dim, own.record_shape
-        self.pixel_settings = {"encoder": own.text, "function": own.spec.pretrained, "shape": list(own.record_shape)}
+        self.pixel_settings = checkpoint.pixels.settings
         self.device, self.precision = device, precision
 
     def pixels(self, image: Image.Image) -> np.ndarray:
