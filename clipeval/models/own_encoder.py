@@ -207,6 +207,9 @@ class OwnEncoder:
             )
         return found
 
+    def __getstate__(self) -> Any:
+        raise TypeError("what a function returned is not copied: processes are forked with it")
+
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """``[n, *record_shape]`` uint8 -> ``[n, embed_dim]`` float32."""
         return self._embeddings("encode_images", pixels.cpu().numpy(), len(pixels))
