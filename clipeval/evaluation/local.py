@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from clipeval.errors import ClipevalError
 from clipeval.evaluation.cell import Cell
 from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.journal import Journal
-from clipeval.evaluation.workbench import Workbench
+from clipeval.evaluation.scoring import Scoring, may_be_beside
+from clipeval.evaluation.workbench import Measured, Workbench
 
 
 def execute(cells: list[Cell], bench: Workbench, journal: Journal) -> None:
@@ -31,11 +33,37 @@ def _measure(same_model: list[Cell], bench: Workbench, journal: Journal, then: C
         return
     if then is not None:  # not before: while a model is made, the hub's client is told that it is offline
         bench.fetch_ahead(then)
-    for cell in same_model:
+    scoring: Scoring | None = None
+    for (_, beside), group in itertools.groupby(same_model, key=lambda cell: (cell.dataset, may_be_beside(cell))):
+        alike = list(group)
+        look()
+        ready = bench.ready(alike) if beside and bench.is_free_to_score else None
+        _finish(scoring, bench, journal)
+        scoring = Scoring(alike, bench, ready) if ready else None
+        if ready is None:
+            _one_by_one(alike, bench, journal)
+    _finish(scoring, bench, journal)
+
+
+def _one_by_one(cells: Sequence[Cell], bench: Workbench, journal: Journal) -> None:
+    for cell in cells:
         look()
         try:
-            measured = bench.measure(cell)
+            measured: Measured | ClipevalError = bench.measure(cell)
         except ClipevalError as error:
-            journal.fail(cell, error)
-        else:
-            journal.finish(cell, bench.scored(cell), measured)
+            measured = error
+        _record(cell, measured, bench, journal)
+
+
+def _finish(scoring: Scoring | None, bench: Workbench, journal: Journal) -> None:
+    """Wait for the cells that are scored in a thread; this one alone writes what became of them."""
+    for cell, measured in scoring.results() if scoring else ():
+        look()
+        _record(cell, measured, bench, journal)
+
+
+def _record(cell: Cell, measured: Measured | ClipevalError, bench: Workbench, journal: Journal) -> None:
+    if isinstance(measured, ClipevalError):
+        journal.fail(cell, measured)
+    else:
+        journal.finish(cell, bench.scored(cell), measured)

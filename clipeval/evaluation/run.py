@@ -149,7 +149,11 @@ def _measure(cells: list[Cell], plan: Plan, journal: Journal, progress: RunProgr
         from clipeval.evaluation.workbench import Workbench
 
         scored = {(name, dataset.split): dataset for name, dataset in plan.datasets.items()}
-        local.execute(cells, Workbench(options, progress, scored | plan.splits, plan.checkpoints), journal)
+        bench = Workbench(options, progress, scored | plan.splits, plan.checkpoints)
+        try:
+            local.execute(cells, bench, journal)
+        finally:
+            bench.close()
 
 
 def dry_run(request: Request) -> tuple[list[dict[str, Any]], list[tuple[Cell, ClipevalError]]]:
