@@ -16,6 +16,7 @@ NAMES = (
         "fit",
         "end_to_end",
         "input",
+        "feed",
         "loss",
         "gpu",
         "scale",

@@ -31,11 +31,12 @@ def embedding_file(encoder: Encoder, dataset: Dataset, fresh: str | None = None)
     return RecordFile(entries.folder("images", key, fresh) / "embeddings.rec", len(dataset), row_bytes)
 
 
-def freshen(encoder: Encoder, dataset: Dataset, fresh: str) -> None:
-    """Empty what the stores hold of ``dataset``'s images under ``encoder``, unless the run of this token has done so
-    already. Raises UsageError or StoreError."""
-    embedding_file(encoder, dataset, fresh)
-    pixels.pixel_file(dataset, encoder, fresh)
+def freshen(encoder: Encoder, dataset: Dataset, settings: LoaderSettings) -> None:
+    """Empty what the stores hold of ``dataset``'s images under ``encoder`` from before a run that takes nothing from
+    there, unless it has done so already. Raises UsageError or StoreError."""
+    if settings.fresh:
+        embedding_file(encoder, dataset, settings.fresh)
+        pixels.pixel_file(dataset, encoder, settings.fresh, keeps=settings.keep(dataset))
 
 
 def embed(

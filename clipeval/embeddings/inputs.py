@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,8 @@ class EmbeddedInputs:
     """``clipeval.tasks.base.Inputs`` on top of the stores.
 
     ``open_split`` opens another split of the same data set, or returns None; ``dataset`` may be a Subset. ``start`` is
-    told of every split before its images are embedded, with their number, ``say`` what a task has to tell. ``remarks``
-    holds sentences on what was seen.
+    told of every split before its images are embedded, with their number, ``say`` what a task has to tell. Embedding
+    waits for its ``turn`` where several threads have inputs. ``remarks`` holds sentences on what was seen.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class EmbeddedInputs:
         progress: Progress,
         start: Callable[[str, int], None] = lambda split, images: None,
         say: Callable[[str], None] = lambda sentence: None,
+        turn: AbstractContextManager[object] | None = None,
     ) -> None:
         self.dataset = dataset
         self.asked: list[str] = []
@@ -55,11 +57,12 @@ class EmbeddedInputs:
         self._progress = progress
         self._start = start
         self.say = say
+        self._turn = turn or nullcontext()
         self.remarks: list[str] = []
         self._all_images: np.ndarray | None = None
         self._splits: dict[str, EmbeddedInputs | None] = {}
-        if settings.fresh:  # before a task that trains reads from the stores by itself
-            images.freshen(encoder, dataset.whole if isinstance(dataset, Subset) else dataset, settings.fresh)
+        # before a task that trains reads from the stores by itself
+        images.freshen(encoder, dataset.whole if isinstance(dataset, Subset) else dataset, settings)
 
     def with_parameters(self, shots: int | None, seed: int, protocol: str) -> EmbeddedInputs:
         """The same inputs for a cell with these parameters."""
@@ -92,18 +95,20 @@ class EmbeddedInputs:
 
     def _embed(self, indices: np.ndarray) -> np.ndarray:
         dataset = self.dataset
-        self._start(dataset.split, len(indices))
-        if isinstance(dataset, Subset):
-            indices, dataset = dataset.indices[indices], dataset.whole
-        return images.embed(self.encoder, dataset, indices, self._settings, self._progress)
+        with self._turn:
+            self._start(dataset.split, len(indices))
+            if isinstance(dataset, Subset):
+                indices, dataset = dataset.indices[indices], dataset.whole
+            return images.embed(self.encoder, dataset, indices, self._settings, self._progress)
 
     def texts(self, texts: list[str]) -> np.ndarray:
         """Embeddings ``[len(texts), D]``, those that are not stored made now. Raises ModelError for a text whose
         embedding is not finite."""
         self.asked += texts
         if missing := self._text_store.missing(texts):
-            self._start("texts", len(missing))
-            embed(self.encoder, self._text_store, missing, self._settings.batch_size, self._progress)
+            with self._turn:
+                self._start("texts", len(missing))
+                embed(self.encoder, self._text_store, missing, self._settings.batch_size, self._progress)
         embeddings = self._text_store.get(texts)
         self._remark_equal(embeddings, "texts", len(set(texts)))
         return embeddings
@@ -112,7 +117,15 @@ class EmbeddedInputs:
         """The ``train`` or ``val`` split; None when the data set has none by that name. Raises DataError."""
         if kind not in self._splits:
             dataset = self._open_split(kind)
-            shared = self._text_store, self._open_split, self._settings, self._progress, self._start, self.say
+            shared = (
+                self._text_store,
+                self._open_split,
+                self._settings,
+                self._progress,
+                self._start,
+                self.say,
+                self._turn,
+            )
             self._splits[kind] = None if dataset is None else EmbeddedInputs(self.encoder, dataset, *shared)
         return self._splits[kind]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from clipeval import identity, paths
 from clipeval.console import say
 from clipeval.datasets.base import Dataset
 from clipeval.embeddings import entries, room
+from clipeval.embeddings.decoders import Decoders, Decoding, Piece
 from clipeval.embeddings.records import RecordFile
-from clipeval.errors import ClipevalError, StoreError
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
     Batch = tuple[np.ndarray, torch.Tensor, int]
 
-_SMALL_SET_BATCHES = 4
-"""Below this many batches, starting decoder processes takes longer than decoding."""
+T = TypeVar("T")
+
+_FEW_IMAGES = 64
+"""Below this many, starting decoder processes takes longer than decoding."""
+_READERS = 4
+"""Threads that read cached pixels: what they do is done outside of Python's lock."""
 
 
 @dataclass(frozen=True)
@@ -40,72 +44,25 @@ class LoaderSettings:
     batch_size: int = 64
     workers: int = 0
     fresh: str | None = None
+    keeps: Collection[str] | None = None
+    """The splits whose pixels are kept on the disk; None: of all."""
+    decoders: Decoders | None = None
+    """Processes that decode, and are kept for other data sets; None: ``workers`` own ones for each."""
+
+    def keep(self, dataset: Dataset) -> bool:
+        """Whether the pixels of a data set are kept."""
+        return self.keeps is None or dataset.split in self.keeps
 
 
-def pixel_file(dataset: Dataset, encoder: Encoder, fresh: str | None = None) -> RecordFile:
-    """The cache file of ``dataset`` under ``encoder``'s resize and crop. Raises StoreError."""
+def pixel_file(dataset: Dataset, encoder: Encoder, fresh: str | None = None, *, keeps: bool = True) -> RecordFile:
+    """The cache file of ``dataset`` under ``encoder``'s resize and crop; where nothing ``keeps`` it, its folder is not
+    made. Raises StoreError."""
     key = identity.pixel_key(encoder.pixel_settings)
     key |= {"dataset": dataset.fingerprint, "n": len(dataset)}
-    size = math.prod(encoder.record_shape)
-    return RecordFile(entries.folder("pixels", key, fresh) / "pixels.rec", len(dataset), size)
-
-
-def cached(fingerprint: str, n: int) -> list[tuple[RecordFile, tuple[int, int]]]:
-    """The cached pixels of a data set under any resize and crop, each with its height and width, largest first."""
-    found = []
-    for record in sorted((paths.cache_dir() / entries.shelf("pixels")).glob("*/*/key.json")):
-        try:
-            key = json.loads(record.read_text("utf-8"))
-            height, width = key["preprocessing"]["size"]
-            same = key["dataset"] == fingerprint and key["n"] == n
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # an entry that cannot be read is one the cache does not have
-        if same:
-            found.append((RecordFile(record.with_name("pixels.rec"), n, height * width * 3), (height, width)))
-    return sorted(found, key=lambda item: -item[1][0])
-
-
-class PixelBatches:
-    """Batches of pixels for a list of indices: a map-style set of batches for torch's DataLoader.
-
-    A batch is read from the cache where it is there and decoded, then cached, where it is not. An image that cannot be
-    decoded leaves nothing of its batch in the cache. A cache that has no room, or takes nothing, is no fault: pixels
-    only save time.
-    """
-
-    def __init__(self, dataset: Dataset, encoder: Encoder, indices: np.ndarray, settings: LoaderSettings) -> None:
-        self._dataset = dataset
-        self._to_pixels = encoder.pixels
-        self._file = pixel_file(dataset, encoder, settings.fresh)
-        self._shape = encoder.record_shape
-        self._keeps = room.make(self._file.path.parent, len(dataset) * self._file.row_bytes)
-        size = settings.batch_size
-        self._batches = [indices[start : start + size] for start in range(0, len(indices), size)]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, int, str] | ClipevalError:
-        """(indices ``[b]``, pixels ``[b, *record_shape]`` uint8, images decoded, why they were not kept); an error is
-        returned, not raised, so that it crosses process borders unchanged."""
-        try:
-            return self._read(self._batches[number])
-        except ClipevalError as error:
-            return error
-
-    def _read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, str]:
-        rows, valid = self._file.read(indices)
-        pixels = rows.reshape(len(indices), *self._shape)
-        missing = np.flatnonzero(~valid)
-        for row in missing:
-            pixels[row] = self._to_pixels(self._dataset.image(int(indices[row])))
-        problem = ""
-        if len(missing) and self._keeps:
-            try:
-                self._file.write(indices[missing], pixels[missing])
-            except StoreError as error:
-                self._keeps, problem = False, str(error)
-        return indices, pixels, len(missing), problem
+    entry = paths.cache_dir() / entries.address("pixels", key)
+    if keeps or entry.exists():
+        entry = entries.folder("pixels", key, fresh)
+    return RecordFile(entry / "pixels.rec", len(dataset), math.prod(encoder.record_shape))
 
 
 @contextmanager
@@ -114,47 +71,114 @@ def loaded(
 ) -> Iterator[Iterator[Batch]]:
     """Batches (indices ``[b]``, pixels ``[b, *record_shape]`` uint8, images decoded) of ``dataset``'s images, in order.
 
-    Decoder processes have ended when the context is left, however it is left. Iterating raises the first error met.
+    What the cache has is read by threads; the rest is decoded by the processes of ``settings.decoders``, by own ones
+    where there are none, or here where it is little. Iterating raises the first error met. No process is left where the
+    context ends by an interrupt, and no thread however it ends.
     """
-    import torch
-
-    batches = PixelBatches(dataset, encoder, indices, settings)
-    workers = min(settings.workers, len(batches)) if len(batches) >= _SMALL_SET_BATCHES else 0
-    with warnings.catch_warnings():
-        # More processes than cores are the caller's choice: decoding may wait for a network.
-        warnings.filterwarnings("ignore", "This DataLoader will create")
-        loader: Any = torch.utils.data.DataLoader(
-            cast(Any, batches),
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=cast(Any, _as_tensor),
-            pin_memory=encoder.device.startswith("cuda"),
-        )
-        items = iter(loader)
+    decoders = settings.decoders or Decoders(settings.workers)
+    reading = _Reading(dataset, encoder, indices, settings, decoders)
     try:
-        yield _or_raise(items)
+        yield reading.batches()
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            decoders.close()
+        raise
     finally:
-        if workers:
-            # torch does it when nothing refers to the iterator any more; the traceback of an interrupt does.
-            items._shutdown_workers()
+        reading.end()
+        if decoders is not settings.decoders:
+            decoders.close()
 
 
-def _or_raise(items: Iterable[tuple[np.ndarray, torch.Tensor, int, str] | ClipevalError]) -> Iterator[Batch]:
-    told = False
+@dataclass(eq=False)
+class _Batch:
+    """A batch whose pixels are in ``pixels`` but for its rows ``missing``, which ``pieces`` of others may bring."""
+
+    indices: np.ndarray
+    pixels: np.ndarray
+    missing: np.ndarray
+    tensor: torch.Tensor
+    pieces: list[Piece] = field(default_factory=list)
+
+
+class _Reading:
+    """One pass over images of a data set."""
+
+    def __init__(
+        self, dataset: Dataset, encoder: Encoder, indices: np.ndarray, settings: LoaderSettings, decoders: Decoders
+    ) -> None:
+        keeps = settings.keep(dataset)
+        self._file = pixel_file(dataset, encoder, settings.fresh, keeps=keeps)
+        keeps = keeps and room.make(self._file.path.parent, len(dataset) * self._file.row_bytes)
+        self._shape = encoder.record_shape
+        self._job = Decoding(dataset, encoder.pixels, self._shape, self._file if keeps else None)
+        self._is_cached = self._file.path.exists()
+        self._indices, self._size = indices, settings.batch_size
+        self._pinned = encoder.device.startswith("cuda")
+        self._threads = ThreadPoolExecutor(_READERS)
+        self._decoders = decoders
+        self._elsewhere = decoders.workers > 0 and (len(indices) >= _FEW_IMAGES or decoders.knows(dataset))
+        self._begun = self._told = False
+
+    def batches(self) -> Iterator[Batch]:
+        """In order; raises the first error met."""
+        starts = range(0, len(self._indices), self._size)
+        chosen = (self._indices[start : start + self._size] for start in starts)
+        found: Iterator[_Batch] = map(self._blank, chosen)
+        if self._is_cached:
+            asked = _ahead((self._threads.submit(self._read, part) for part in chosen), _READERS)
+            found = (future.result() for future in asked)
+        depth = math.ceil(self._decoders.most_images(self._shape) / self._size) if self._elsewhere else 0
+        for batch in _ahead(map(self._asked_for, found), depth):
+            yield self._whole(batch)
+
+    def end(self) -> None:
+        """Nothing more will be asked for."""
+        self._threads.shutdown(cancel_futures=True)
+        if self._begun:
+            self._decoders.end(self._job)
+
+    def _read(self, indices: np.ndarray) -> _Batch:
+        """What the cache has of a batch. For a thread."""
+        import torch
+
+        rows, valid = self._file.read(indices)
+        tensor = torch.from_numpy(rows.reshape(len(indices), *self._shape))
+        tensor = tensor.pin_memory() if self._pinned else tensor
+        return _Batch(indices, tensor.numpy(), np.flatnonzero(~valid), tensor)
+
+    def _blank(self, indices: np.ndarray) -> _Batch:
+        import torch
+
+        tensor = torch.empty((len(indices), *self._shape), dtype=torch.uint8, pin_memory=self._pinned)
+        return _Batch(indices, tensor.numpy(), np.arange(len(indices)), tensor)
+
+    def _asked_for(self, batch: _Batch) -> _Batch:
+        """The batch, its missing images given to the processes, where those decode."""
+        if len(batch.missing) and self._elsewhere:
+            if not self._begun:
+                self._decoders.begin(self._job)
+                self._begun = True
+            wanted = batch.indices[batch.missing]
+            batch.pieces = self._decoders.pieces(self._job, wanted, batch.pixels, batch.missing)
+        return batch
+
+    def _whole(self, batch: _Batch) -> Batch:
+        problems = [self._decoders.wait(piece) for piece in batch.pieces]
+        if len(batch.missing) and not batch.pieces:
+            decoded = np.empty((len(batch.missing), *self._shape), np.uint8)
+            problems = [self._job(batch.indices[batch.missing], decoded)]
+            batch.pixels[batch.missing] = decoded
+        if any(problems) and not self._told:
+            self._told = True
+            say(f"pixels are not kept, so another checkpoint decodes them again: {next(filter(None, problems))}")
+        return batch.indices, batch.tensor, len(batch.missing)
+
+
+def _ahead(items: Iterable[T], count: int) -> Iterator[T]:
+    """The same items, each made ``count`` items before it is handed out."""
+    made: deque[T] = deque()
     for item in items:
-        if isinstance(item, ClipevalError):
-            raise item
-        *batch, problem = item
-        if problem and not told:
-            say(f"pixels are not kept, so another checkpoint decodes them again: {problem}")
-            told = True
-        yield cast("Batch", tuple(batch))
-
-
-def _as_tensor(item: tuple[np.ndarray, np.ndarray, int, str] | ClipevalError) -> object:
-    import torch
-
-    if isinstance(item, ClipevalError):
-        return item
-    indices, pixels, *rest = item
-    return indices, torch.from_numpy(pixels), *rest
+        made.append(item)
+        if len(made) > count:
+            yield made.popleft()
+    yield from made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ class Cell:
     reason: str = ""
     to_download: bool = False
     """Whether it is ``missing`` only because a plan fetches nothing: the run itself may."""
+    keeps: tuple[str, ...] = field(default=(), compare=False)
+    """The splits of its data set whose pixels are kept when its checkpoint reads them (``keeping``)."""
     bug: InternalError | None = None
     """Why it is ``failed``, where that is nobody's mistake but ours."""
 

@@ -6,22 +6,23 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from clipeval import models
 from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.plan import Plan
-from clipeval.models import ModelInfo, zoo
+from clipeval.models import zoo
 from clipeval.results.ledger import Ledger
 
 
 def planned(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
     """One record per cell: what it is, its state, and what it costs.
 
-    Bytes are those of its checkpoint's weights that are to come (``weights_bytes``, 0 where they are here) and those of
-    its images in the cache of pixels (``pixels_bytes``), which cells of one data set and preprocessing share. What is
-    not known is None.
+    Bytes are those of its checkpoint's weights that are to come (``weights_bytes``, 0 where they are here) and those
+    that the run keeps of its images' pixels (``pixels_bytes``, see ``keeping``), which cells of one data set and
+    preprocessing share. What is not known is None.
     """
     speeds = _speeds(ledger)
-    infos = {cell.model.name: _info(cell, plan) for cell in plan.cells}
-    return [_planned(cell, plan, infos[cell.model.name], speeds) for cell in plan.cells]
+    weights = {cell.model.name: _weights_bytes(cell, plan) for cell in plan.cells}
+    return [_planned(cell, plan, weights[cell.model.name], speeds) for cell in plan.cells]
 
 
 def work(cells: Sequence[Cell], plan: Plan) -> dict[Cell, float]:
@@ -43,16 +44,6 @@ def work(cells: Sequence[Cell], plan: Plan) -> dict[Cell, float]:
     return found
 
 
-def _info(cell: Cell, plan: Plan) -> ModelInfo:
-    """The facts of its checkpoint; of one that is not here what the shipped tables let expect."""
-    known = plan.info(cell.model)
-    if cell.model.name in plan.checkpoints or cell.model.kind not in ("tag", "hub", "hf"):
-        return known
-    from clipeval.models.checkpoint import expected
-
-    return expected(cell.model)
-
-
 Circumstances = tuple[str | None, str | None, str | None]
 
 
@@ -67,11 +58,18 @@ def _speeds(ledger: Ledger) -> dict[Circumstances, float]:
     return found
 
 
-def _planned(cell: Cell, plan: Plan, info: ModelInfo, speeds: dict[Circumstances, float]) -> dict[str, Any]:
+def _weights_bytes(cell: Cell, plan: Plan) -> int | None:
+    found = plan.checkpoints.get(cell.model.name)
+    if found is not None and found.is_here:
+        return 0
+    size = zoo.weights_bytes(found.info if found else models.expected(cell.model))
+    return None if math.isnan(size) else round(size)
+
+
+def _planned(cell: Cell, plan: Plan, weights_bytes: int | None, speeds: dict[Circumstances, float]) -> dict[str, Any]:
     dataset, options = plan.dataset(cell.dataset), plan.request.options
     whole = cell.entry.n if dataset is None else len(dataset)
     images = None if whole is None else min(whole, cell.limit or whole)
-    is_here = cell.model.name in plan.checkpoints and plan.checkpoints[cell.model.name].is_here
     speed = speeds.get((cell.model.arch, options.device, options.precision))
     seconds = images / speed if cell.state == "to do" and images and speed else None
     return {
@@ -85,12 +83,8 @@ def _planned(cell: Cell, plan: Plan, info: ModelInfo, speeds: dict[Circumstances
         "images": images,
         "estimated_seconds": 0.0 if cell.state == "done" else seconds,
         "to_download": cell.to_download,
-        "weights_bytes": 0 if is_here else _count(zoo.weights_bytes(info)),
-        "pixels_bytes": None if images is None else _count(3.0 * images * info.image_size**2),
+        "weights_bytes": weights_bytes,
+        "pixels_bytes": plan.pixels_bytes(cell),
         "reason": cell.reason,
         "cell": cell.id,
     }
-
-
-def _count(value: float) -> int | None:
-    return None if math.isnan(value) else round(value)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 
 from clipeval.errors import ClipevalError
 from clipeval.evaluation.cell import Cell
+from clipeval.evaluation.failures import OutOfMemory
 from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.journal import Journal
-from clipeval.evaluation.workbench import Workbench
+from clipeval.evaluation.scoring import Scoring, may_be_beside
+from clipeval.evaluation.workbench import Measured, Workbench
 
 
 def execute(cells: list[Cell], arriving: Iterable[list[Cell]], bench: Workbench, journal: Journal) -> None:
@@ -48,14 +51,44 @@ def _measure(same_model: list[Cell], bench: Workbench, journal: Journal, then: C
         for cell in same_model:
             journal.fail(cell, error)
         return False
-    if then is not None:  # not before: while a model is made, the hub's client is told that it is offline
+    if then is not None:  # so that its weights do not compete with those of this one
         bench.fetch_ahead(then)
-    for cell in same_model:
+    scoring: Scoring | None = None
+    for (_, beside), group in itertools.groupby(same_model, key=lambda cell: (cell.dataset, may_be_beside(cell))):
+        alike = list(group)
         look()
-        try:
-            measured = bench.measure(cell)
-        except ClipevalError as error:
-            journal.fail(cell, error)
-        else:
-            journal.finish(cell, bench.scored(cell), measured)
+        ready = bench.ready(alike) if beside and bench.is_free_to_score else None
+        _finish(scoring, bench, journal)
+        scoring = Scoring(alike, bench, ready) if ready else None
+        if ready is None:
+            _one_by_one(alike, bench, journal)
+    _finish(scoring, bench, journal)
     return True
+
+
+def _one_by_one(cells: Sequence[Cell], bench: Workbench, journal: Journal) -> None:
+    for cell in cells:
+        look()
+        _record(cell, _measured(cell, bench), bench, journal)
+
+
+def _measured(cell: Cell, bench: Workbench) -> Measured | ClipevalError:
+    try:
+        return bench.measure(cell)
+    except ClipevalError as error:
+        return error
+
+
+def _finish(scoring: Scoring | None, bench: Workbench, journal: Journal) -> None:
+    """Wait for the cells that are scored in a thread; this one alone writes what became of them. What has found no room
+    beside the encoding is done again without it."""
+    for cell, measured in scoring.results() if scoring else ():
+        look()
+        _record(cell, _measured(cell, bench) if isinstance(measured, OutOfMemory) else measured, bench, journal)
+
+
+def _record(cell: Cell, measured: Measured | ClipevalError, bench: Workbench, journal: Journal) -> None:
+    if isinstance(measured, ClipevalError):
+        journal.fail(cell, measured)
+    else:
+        journal.finish(cell, bench.scored(cell), measured)

@@ -13,6 +13,7 @@ from clipeval.errors import ClipevalError, ModelError, UsageError, is_not_here
 from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.history import History
+from clipeval.evaluation.keeping import Keeping
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
 from clipeval.evaluation.words import require_metrics, require_tasks
@@ -56,6 +57,7 @@ class Plan:
         self._history = History(ledger, self._found, self._shelf)
         self._cells: dict[str, list[Cell]] = {}
         """By data set, those of every checkpoint."""
+        self._keeping: dict[str, Keeping] = {}
         self.coming: dict[str, list[Later]] = {}
         """The files that are to be fetched, by data set."""
         self.expected = 0
@@ -68,7 +70,7 @@ class Plan:
                 self.coming[name] = missing
                 self.expected += len(asked) * len(specs)
             else:
-                self._cells[name] = self._of_checkpoints(asked)
+                self._cells[name] = self._of_checkpoints(name, asked)
 
     def arrived(self, name: str) -> list[Cell]:
         """Open a data set that was ``coming``, whose files are here now, or are fetched now; its cells."""
@@ -76,7 +78,7 @@ class Plan:
         self._shelf.forget_errors(name)
         asked = self._asked(name)
         self.expected -= len(asked) * len(self._specs)
-        self._cells[name] = self._of_checkpoints(asked)
+        self._cells[name] = self._of_checkpoints(name, asked)
         return self._cells[name]
 
     @property
@@ -95,6 +97,10 @@ class Plan:
     def splits(self) -> dict[tuple[str, str], Dataset]:
         """All that are open, by data set and split: those that are scored and those that are trained on."""
         return self._shelf.opened()
+
+    def pixels_bytes(self, cell: Cell) -> int | None:
+        """What the pixels that a cell reads will take in the cache, None where that is not known."""
+        return self._keeping[cell.dataset].bytes(cell)
 
     @property
     def suites(self) -> list[suites.SuiteRequest]:
@@ -149,14 +155,18 @@ class Plan:
     def _asked(self, name: str) -> list[tuple[Cell, ClipevalError | None]]:
         return list(_on_data_set(name, self._specs[0], self._shelf, self._tasks, self.request))
 
-    def _of_checkpoints(self, asked: list[tuple[Cell, ClipevalError | None]]) -> list[Cell]:
+    def _of_checkpoints(self, name: str, asked: list[tuple[Cell, ClipevalError | None]]) -> list[Cell]:
         options = self.request.options
         cells = [
             _of_checkpoint(*found, spec, self._found[spec.name], dry=self._dry, offline=options.offline)
             for spec in self._specs
             for found in asked
         ]
-        return [self._history.compared(cell, options.rerun) for cell in cells]
+        cells = [self._history.compared(cell, options.rerun) for cell in cells]
+        ahead = ("to do", "missing") if self._dry else ("to do",)
+        keeping = Keeping([cell for cell in cells if cell.state in ahead], self.checkpoints, self._shelf)
+        self._keeping[name] = keeping
+        return [replace(cell, keeps=keeping.splits(cell)) for cell in cells]
 
 
 def to_do(cells: Sequence[Cell]) -> list[Cell]:

@@ -154,7 +154,11 @@ def _measure(plan: Plan, journal: Journal, progress: RunProgress) -> None:
         from clipeval.evaluation import local
         from clipeval.evaluation.workbench import Workbench
 
-        local.execute(cells, arriving, Workbench(options, progress, plan.splits, plan.checkpoints), journal)
+        bench = Workbench(options, progress, plan.splits, plan.checkpoints)
+        try:
+            local.execute(cells, arriving, bench, journal)
+        finally:
+            bench.close()
 
 
 def _arriving(plan: Plan, journal: Journal, progress: RunProgress) -> Iterator[list[Cell]]:

@@ -140,7 +140,7 @@ def _state(cell: dict[str, Any]) -> str:
 
 
 def _bytes(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What is to come over the network, each checkpoint once, and what the cache of pixels takes at most."""
+    """What is to come over the network, each checkpoint once, and what the run keeps of pixels."""
     coming = {cell["model"]: cell["weights_bytes"] for cell in cells if cell["to_download"]}
     sizes = [size for size in coming.values() if size != 0]
     if sizes:
@@ -148,7 +148,11 @@ def _bytes(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
         unknown = f"; of {len(sizes) - len(known)} more it is not known" if len(known) < len(sizes) else ""
         yield f"to download: about {sum(known) / 1e9:.1f} GB of weights for {len(known)} checkpoints{unknown}; and data"
     ahead = [cell for cell in cells if cell["state"] == "to do" or cell["to_download"]]
-    pixels = {(cell["dataset"], cell["split"], cell["pixels_bytes"]) for cell in ahead if cell["pixels_bytes"]}
+    of_checkpoint: dict[tuple[str, ...], int] = {}
+    for cell in ahead:  # a task that trains reads one split more
+        key = cell["dataset"], cell["split"], cell["model"]
+        of_checkpoint[key] = max(of_checkpoint.get(key, 0), cell["pixels_bytes"] or 0)
+    pixels = {(dataset, split, size) for (dataset, split, _), size in of_checkpoint.items() if size}
     if pixels:
         free = disk_usage(next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())).free
         most = sum(size for *_, size in pixels) / 1e9

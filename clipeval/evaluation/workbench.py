@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from clipeval.console import RunProgress
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.subset import Subset, evenly_spaced
 from clipeval.embeddings import batches, images, texts
+from clipeval.embeddings.decoders import Decoders
 from clipeval.embeddings.images import LoaderSettings
 from clipeval.embeddings.inputs import EmbeddedInputs
 from clipeval.errors import ClipevalError, DataError, ModelError
@@ -45,6 +47,17 @@ class Measured:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass
+class Ready:
+    """A data set whose images are embedded, to be scored elsewhere. ``seconds`` is how long that took: of the first
+    cell that is scored."""
+
+    inputs: EmbeddedInputs
+    started: datetime
+    seconds: float
+    rate: float | None
+
+
 def scored_samples(dataset: Dataset, limit: int | None) -> Dataset:
     """The samples that a run scores: all, or ``limit`` of them spread over the data set."""
     indices = evenly_spaced(dataset, limit)
@@ -70,17 +83,25 @@ class Workbench:
         self._threads = threads or machine.cores()
         self._options = options
         self._progress = progress
-        self._settings = LoaderSettings(options.batch_size, options.decoders, options.fresh)
         self._opened = opened or (lambda: {})
         self._splits: dict[tuple[str, str], Dataset] = {}
+        self._decoders = Decoders(options.decoders, self._opened().values())
+        self._settings = LoaderSettings(options.batch_size, options.decoders, options.fresh, decoders=self._decoders)
         self._checkpoints = dict(checkpoints or {})
         self._scored: dict[str, Dataset] = {}
         self._encoder: Encoder | None = None
-        self._held = self._label = ""
+        self._held = ""
+        self._now = threading.local()
+        """``label`` is the cell that this thread is at."""
+        self._turn = threading.RLock()
         self._store: texts.TextStore | None = None
         self._inputs: tuple[str, EmbeddedInputs] | None = None
         self._textless: dict[Cell, ClipevalError] = {}
         self._ahead: dict[str, Ahead] = {}
+
+    def close(self) -> None:
+        """End the processes that decode images."""
+        self._decoders.close()
 
     def take(self, cells: Sequence[Cell]) -> None:
         """Load the checkpoint of ``cells`` and encode every text they need, so that batches are full whatever data
@@ -130,6 +151,7 @@ class Workbench:
         others = [self._checkpoints.get(other.model.name) for other in later]
         if self._options.keep_weights or opened is None or opened.file in {c.file for c in others if c}:
             return
+        self._decoders.close()
         self._encoder, self._held, self._store, self._inputs = None, "", None, None  # it maps the file
         opened.remove_fetched()
 
@@ -157,18 +179,40 @@ class Workbench:
             dataset, indices = self.scored(cell), np.arange(start, stop)
             if isinstance(dataset, Subset):
                 indices, dataset = dataset.indices[indices], dataset.whole
-            images.embed(self._load(cell), dataset, indices, self._settings, lambda done, stored: None)
+            settings = replace(self._settings, keeps=cell.keeps)
+            images.embed(self._load(cell), dataset, indices, settings, lambda done, stored: None)
 
-    def measure(self, cell: Cell) -> Measured:
-        """The cell's metrics and outcomes. Its texts must be in the store (``take``). Raises ClipevalError."""
+    @property
+    def is_free_to_score(self) -> bool:
+        """Whether the cores of this process are not what encodes images, so that they may score meanwhile."""
+        return self._encoder is not None and self._encoder.device != "cpu"
+
+    def ready(self, cells: Sequence[Cell]) -> Ready | None:
+        """Embed the images that ``cells`` of one data set will ask for; None where that fails, as they will find."""
         started, clock = datetime.now(UTC), time.monotonic()
+        self._now.label = cells[0].label
+        with suppress(ClipevalError), as_clipeval_errors():
+            inputs = self._inputs_of(cells[0])
+            inputs.images()
+            trained = inputs.split("train") if any(_trains_on_all(cell) for cell in cells) else None
+            if trained is not None:
+                trained.images()
+            return Ready(inputs, started, time.monotonic() - clock, self._progress.rate or None)
+        return None
+
+    def measure(self, cell: Cell, ready: Ready | None = None) -> Measured:
+        """The cell's metrics and outcomes. Its texts must be in the store (``take``). Where its images are ``ready``, a
+        thread may do it while another one embeds those of another data set. Raises ClipevalError."""
+        started, clock = datetime.now(UTC), time.monotonic()
+        if ready and ready.seconds:
+            started, clock, ready.seconds = ready.started, clock - ready.seconds, 0.0
+        self._now.label = cell.label
         if error := self._textless.get(cell):
             raise error
         self.require_same_data(cell)
         with as_clipeval_errors():
             encoder = self._load(cell)
-            inputs = self._inputs_of(cell)
-            self._label = cell.label
+            inputs = ready.inputs if ready else self._inputs_of(cell)
             result = load_task(cell.task).run(inputs.with_parameters(cell.shots, cell.seed, cell.protocol))
             if cell.measure.metric:
                 result = with_asked(result, cell.entry.main_metric or "", inputs)
@@ -177,7 +221,7 @@ class Workbench:
             "device": encoder.device,
             "started_at": started.isoformat(timespec="seconds"),
             "seconds": time.monotonic() - clock,
-            "images_per_second": self._progress.rate or None,
+            "images_per_second": ready.rate if ready else self._progress.rate or None,
         }
         return Measured(result, timing, tuple(remarks))
 
@@ -190,10 +234,10 @@ class Workbench:
             yield f"{cut:,} of {len(found):,} {what} were cut at {encoder.context_length} tokens, the context length"
 
     def _start(self, split: str, images: int) -> None:
-        self._progress.start(f"{self._label} · {split}", images)
+        self._progress.start(f"{self._now.label} · {split}", images)
 
     def _say(self, sentence: str) -> None:
-        self._progress.line(f"{self._label}: {sentence}")
+        self._progress.line(f"{self._now.label}: {sentence}")
 
     def _advance(self, items: int, stored: int) -> None:
         look()
@@ -201,6 +245,8 @@ class Workbench:
 
     def _load(self, cell: Cell) -> Encoder:
         if self._encoder is None or self._held != cell.model.name:
+            if self._encoder is not None and self._encoder.device == "cpu":
+                self._decoders.close()  # they would hold the weights that they were forked with
             self._encoder, self._held, self._store, self._inputs = None, "", None, None  # free it before the next
             settings = self._options
             opened = self._checkpoints.get(cell.model.name, cell.model)
@@ -229,7 +275,8 @@ class Workbench:
                 split = names[kind]
                 return None if split is None else self._open(cell, split)
 
-            shared = self._settings, self._advance, self._start, self._say
+            settings = replace(self._settings, keeps=cell.keeps)
+            shared = settings, self._advance, self._start, self._say, self._turn
             inputs = EmbeddedInputs(encoder, self.scored(cell), store, open_split, *shared)
             self._inputs = cell.dataset, inputs
         return self._inputs[1]
@@ -242,6 +289,10 @@ class Workbench:
             offline = self._options.offline
             self._splits[key] = datasets.open_dataset(cell.dataset, cell.entry, split, offline=offline)
         return self._splits[key]
+
+
+def _trains_on_all(cell: Cell) -> bool:
+    return "train" in cell.task.needs and cell.shots is None
 
 
 def _require_same_checkpoint(cell: Cell, encoder: Encoder) -> None:

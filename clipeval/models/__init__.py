@@ -29,6 +29,7 @@ __all__ = [
     "ModelSpec",
     "Preprocessing",
     "describe",
+    "expected",
     "load",
     "load_trainable",
     "locate",
@@ -55,6 +56,15 @@ def locate(spec: ModelSpec, *, offline: bool) -> Path:
 def describe(spec: ModelSpec, *, offline: bool) -> ModelInfo:
     """Facts about a checkpoint, its weights' SHA-256 among them; see ``opened.Opened.info``."""
     return open_checkpoint(spec, offline=offline).info
+
+
+def expected(spec: ModelSpec) -> ModelInfo:
+    """The facts of a checkpoint that is not here, as far as the shipped tables let expect them."""
+    if spec.kind not in ("tag", "hub", "hf"):
+        return ModelInfo(spec.name, spec.arch, spec.pretrained)
+    from clipeval.models.checkpoint import expected as of_tables
+
+    return of_tables(spec)
 
 
 def load(spec: ModelSpec | Opened, *, device: str, precision: str, offline: bool) -> Encoder:

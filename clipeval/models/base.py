@@ -76,6 +76,15 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class PixelRecords:
+    """The uint8 pixels that a model takes of an image: the shape of one record, and what decides them (see
+    ``Encoder.pixel_settings``)."""
+
+    shape: tuple[int, ...]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Tokenized:
     """Texts that are ready to be embedded: ``lengths`` ``[n]``, by which batches are sorted, and ``encode``, from rows
     ``[m]`` of them to ``[m, embed_dim]`` float32 on the model's device."""

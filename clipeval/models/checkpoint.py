@@ -17,7 +17,7 @@ from clipeval import digest
 from clipeval.errors import AbsentError, ModelError, RemoteError
 from clipeval.identity import CheckpointIdentity
 from clipeval.models import compiling, description, hub, layout, library, profile, rules, tokenizer, weights, zoo
-from clipeval.models.base import ModelInfo, Preprocessing
+from clipeval.models.base import ModelInfo, PixelRecords, Preprocessing
 from clipeval.models.description import Description
 from clipeval.models.opened import Opened, with_overrides
 from clipeval.models.places import HUB_PREFIX, TRANSFORMERS_PREFIX, repository_of
@@ -97,6 +97,11 @@ class Checkpoint(Opened):
             settings["resize_mode"],
             settings["fill_color"],
         )
+
+    @property
+    def pixels(self) -> PixelRecords:
+        """Its images after resize and crop."""
+        return PixelRecords((*self.preprocessing.size, 3), self.preprocessing.spatial_key())
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

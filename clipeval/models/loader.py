@@ -13,6 +13,7 @@ from clipeval.models import assembly, library, specs, weights
 from clipeval.models.checkpoint import Checkpoint
 from clipeval.models.encoder import OpenClipEncoder, PixelTransform
 from clipeval.models.layout import weights_in
+from clipeval.models.tokens import Remembering
 
 _SOME = 10_000_000
 """Weights that a model may have and its file may not: position embeddings, which open_clip can stretch."""
@@ -46,7 +47,7 @@ def load(checkpoint: Checkpoint, *, device: str, precision: str) -> OpenClipEnco
     return OpenClipEncoder(
         model=model.eval().requires_grad_(False),
         text_tower=library.trimmable_tower(model),
-        tokenizer=tokenizer,
+        tokenizer=Remembering(tokenizer, checkpoint.tokenizer.digest),
         pixels=PixelTransform(library.pixel_steps(checkpoint.preprocessing)),
         preprocessing=checkpoint.preprocessing,
         info=checkpoint.info,

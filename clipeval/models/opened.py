@@ -13,7 +13,7 @@ from clipeval import digest
 from clipeval.errors import ModelError
 from clipeval.identity import CheckpointIdentity
 from clipeval.models import hub
-from clipeval.models.base import ModelInfo
+from clipeval.models.base import ModelInfo, PixelRecords
 from clipeval.models.spec import ModelSpec
 from clipeval.remote import blobs
 from clipeval.remote.hub import Snapshot
@@ -41,6 +41,11 @@ class Opened(ABC):
     @abstractmethod
     def info(self) -> ModelInfo:
         """The facts; ``spec.overrides`` win."""
+
+    @property
+    @abstractmethod
+    def pixels(self) -> PixelRecords:
+        """What it sees of an image."""
 
     @property
     def remarks(self) -> tuple[str, ...]:

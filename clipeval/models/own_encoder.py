@@ -16,7 +16,7 @@ from clipeval.errors import ModelError, few, first_line
 from clipeval.extensions import at_work
 from clipeval.identity import CheckpointIdentity
 from clipeval.models import functions
-from clipeval.models.base import ModelInfo, Tokenized
+from clipeval.models.base import ModelInfo, PixelRecords, Tokenized
 from clipeval.models.opened import Opened, with_overrides
 from clipeval.models.spec import ModelSpec
 from clipeval.precision import FULL, exactness
@@ -134,6 +134,13 @@ class OwnCheckpoint(Opened):
         )
 
     @cached_property
+    def pixels(self) -> PixelRecords:
+        """What its function makes of an image, which is its own affair."""
+        shape = self.own.record_shape
+        settings = {"encoder": self.own.text, "function": self.spec.pretrained, "shape": list(shape)}
+        return PixelRecords(shape, settings)
+
+    @cached_property
     def info(self) -> ModelInfo:
         """What it says of itself; ``spec.overrides`` win."""
         with self.own.told("to give its facts"):
@@ -153,6 +160,7 @@ def opened(spec: ModelSpec, *, offline: bool) -> OwnCheckpoint:
     _kept[:] = [(spec, found.own)]
     assert found.identity
     assert found.info
+    assert found.pixels
     vars(found).pop("own")  # many may be planned, and one is held at a time
     return found
 
@@ -192,7 +200,7 @@ class OwnEncoder:
         self._own = own
         self.info, self.identity = checkpoint.info, checkpoint.identity
         self.embed_dim, self.record_shape = own.embed_dim, own.record_shape
-        self.pixel_settings = {"encoder": own.text, "function": own.spec.pretrained, "shape": list(own.record_shape)}
+        self.pixel_settings = checkpoint.pixels.settings
         self.device, self.precision = device, precision
         self.remarks = tuple(_left_to_itself(precision, own.spec.compiled))
 
@@ -206,6 +214,9 @@ class OwnEncoder:
                 f"{list(self.record_shape)} uint8."
             )
         return found
+
+    def __getstate__(self) -> Any:
+        raise TypeError("what a function returned is not copied: processes are forked with it")
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """``[n, *record_shape]`` uint8 -> ``[n, embed_dim]`` float32."""

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipeval import paths
 from clipeval.config import Config
-from clipeval.embeddings import pixels
 from clipeval.errors import ClipevalError, DataError
 from clipeval.reporting.rows import text
 from clipeval.results.columns import records
@@ -20,6 +18,7 @@ from clipeval.results.outcomes import has_outcomes, shelves_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL import Image
 
     from clipeval.datasets.base import Dataset
 
@@ -33,7 +32,7 @@ _SIDE = 112
 
 @dataclass(frozen=True)
 class Picture:
-    """One image as a data URI; ``uri`` is empty where its pixels are not in the cache."""
+    """One image as a data URI; ``uri`` is empty where it cannot be read."""
 
     id: str
     uri: str
@@ -104,17 +103,11 @@ def _queries(frame: pd.DataFrame, library: _Library) -> Iterator[Query]:
 
 
 class _Library:
-    """Captions and cached pixels of one data set. Raises DataError that says what is missing."""
+    """Captions and images of one data set. Raises DataError that says what is missing."""
 
     def __init__(self, name: str, fingerprint: str, config: Config) -> None:
         self._dataset = _open(name, fingerprint, config)
         self._index = {sample: i for i, sample in enumerate(self._dataset.ids)}
-        self._files = pixels.cached(fingerprint, len(self._dataset))
-        if not self._files:
-            raise DataError(
-                f"{name}: its pixels are not in the cache {paths.cache_dir()}. Run it again on this machine, or set "
-                "CLIPEVAL_CACHE to the cache of the run."
-            )
         self._known: dict[str, str] = {}
 
     def caption(self, image: str, number: int) -> str:
@@ -123,17 +116,16 @@ class _Library:
         return captions[self._index[image]][number]
 
     def thumbnail(self, image: str) -> str:
-        """The image as a data URI; empty where it is not in the cache."""
+        """The image as a data URI; empty where it cannot be read."""
         if image not in self._known:
             self._known[image] = self._read(self._index[image])
         return self._known[image]
 
     def _read(self, index: int) -> str:
-        for file, (height, width) in self._files:
-            rows, valid = file.read(np.array([index]))
-            if valid[0]:
-                return _data_uri(rows.reshape(height, width, 3))
-        return ""
+        try:
+            return _data_uri(self._dataset.image(index))
+        except ClipevalError:
+            return ""
 
 
 def _open(name: str, fingerprint: str, config: Config) -> Dataset:
@@ -149,13 +141,10 @@ def _open(name: str, fingerprint: str, config: Config) -> Dataset:
     return dataset
 
 
-def _data_uri(pixels: np.ndarray) -> str:
-    from PIL import Image
+def _data_uri(image: Image.Image) -> str:
+    from PIL.Image import Resampling
 
-    image = Image.fromarray(pixels)
-    small = max(image.size) <= _SIDE
-    if not small:
-        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((_SIDE, _SIDE), Resampling.LANCZOS)  # a smaller one stays as it is
     buffer = io.BytesIO()
     kind = "PNG" if max(image.size) <= 48 else "JPEG"  # JPEG's blocks blur icons
     image.save(buffer, kind, **({} if kind == "PNG" else {"quality": 82}))

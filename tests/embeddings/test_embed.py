@@ -18,7 +18,7 @@ from helpers import image_folder, tiny_checkpoint
 
 from clipeval import config, datasets, identity, models
 from clipeval.datasets.subset import Subset
-from clipeval.embeddings import images, texts
+from clipeval.embeddings import images, pixels, texts
 from clipeval.embeddings.inputs import EmbeddedInputs
 from clipeval.embeddings.pixels import LoaderSettings, pixel_file
 from clipeval.errors import DataError, ModelError, StoreError
@@ -28,6 +28,12 @@ from clipeval.errors import DataError, ModelError, StoreError
 def encoder(tmp_path):
     [spec] = models.resolve([str(tiny_checkpoint(tmp_path / "tiny.pt"))], config.load())
     return models.load(spec, device="cpu", precision="fp32", offline=True)
+
+
+@pytest.fixture(autouse=True)
+def few_images_are_many(monkeypatch):
+    """Processes decode the small sets of these tests too."""
+    monkeypatch.setattr(pixels, "_FEW_IMAGES", 1)
 
 
 @pytest.fixture
@@ -53,14 +59,14 @@ class Counter:
 
 def test_image_embeddings_are_the_models_own(encoder, dataset):
     got = images.embed(encoder, dataset, np.arange(len(dataset)), LoaderSettings(7, 2), Counter())
-    pixels = np.stack([encoder.pixels(dataset.image(i)) for i in range(len(dataset))])
-    expected = encoder.encode_images(torch.from_numpy(pixels)).numpy()
+    own = np.stack([encoder.pixels(dataset.image(i)) for i in range(len(dataset))])
+    expected = encoder.encode_images(torch.from_numpy(own)).numpy()
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
 
 
 def bare(encoder, dataset, indices):
-    pixels = np.stack([encoder.pixels(dataset.image(int(i))) for i in indices])
-    return encoder.encode_images(torch.from_numpy(pixels)).numpy()
+    own = np.stack([encoder.pixels(dataset.image(int(i))) for i in indices])
+    return encoder.encode_images(torch.from_numpy(own)).numpy()
 
 
 @pytest.mark.parametrize("wanted", [np.arange(11), np.array([9, 2, 30, 3, 8, 4, 9])])

@@ -11,7 +11,7 @@ from clipeval import digest
 from clipeval.errors import ModelError
 from clipeval.identity import CheckpointIdentity
 from clipeval.models import bounds, compiling, hub, profile, rules, small_files, tokenizer, weights, zoo
-from clipeval.models.base import ModelInfo
+from clipeval.models.base import ModelInfo, PixelRecords
 from clipeval.models.opened import Opened, with_overrides
 from clipeval.models.places import repository_of
 from clipeval.models.small_files import SmallFiles
@@ -72,6 +72,11 @@ class TransformersCheckpoint(Opened):
     def images(self) -> Images:
         """How its images are made."""
         return images_of(self.pieces.processor, self.kind, self.spec.name)
+
+    @property
+    def pixels(self) -> PixelRecords:
+        """Its images as the processor makes them."""
+        return PixelRecords(self.images.record_shape, self.images.pixel_settings)
 
     @cached_property
     def identity(self) -> CheckpointIdentity:
