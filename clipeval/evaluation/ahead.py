@@ -18,6 +18,11 @@ class Ahead:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return not self._thread.is_alive()
+
     def wait(self) -> None:
         """Until it has ended. Raises the ClipevalError that it ended in."""
         self._thread.join()

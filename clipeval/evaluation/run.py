@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from clipeval import embeddings
 from clipeval.console import RunProgress, say
 from clipeval.errors import EXIT_BUG, EXIT_NOT_MEASURED, EXIT_OK, ClipevalError
 from clipeval.evaluation import plan as planning
-from clipeval.evaluation.ahead import Ahead
+from clipeval.evaluation.arrivals import Arrivals
 from clipeval.evaluation.cell import Cell
 from clipeval.evaluation.cost import planned
 from clipeval.evaluation.failures import log
@@ -22,7 +20,6 @@ from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.plan import Plan, to_do
 from clipeval.evaluation.request import Options, Request, batch
 from clipeval.paths import cache_dir, expand
-from clipeval.remote import later
 from clipeval.results import table
 from clipeval.results.ledger import Ledger, Row, exclusive
 from clipeval.version import __version__
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_LISTED = 5
-_FILES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -143,7 +139,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def _measure(plan: Plan, journal: Journal, progress: RunProgress) -> None:
     options = plan.request.options
-    cells, arriving = journal.open(plan.cells), _arriving(plan, journal, progress)
+    cells, arriving = journal.open(plan.cells), Arrivals(plan, journal, progress)
     if options.executor == "ray":
         from clipeval.evaluation.ray import RayExecutor, cluster
 
@@ -159,29 +155,6 @@ def _measure(plan: Plan, journal: Journal, progress: RunProgress) -> None:
             local.execute(cells, arriving, bench, journal)
         finally:
             bench.close()
-
-
-def _arriving(plan: Plan, journal: Journal, progress: RunProgress) -> Iterator[list[Cell]]:
-    """The cells to measure of each data set that is coming, in order. The files of the first one begin to come at once,
-    those of another while the one before it is measured."""
-    names = deque(plan.coming)
-
-    def fetched() -> Ahead | None:
-        files = plan.coming[names[0]] if names else []
-        return Ahead(lambda: later.each([file.fetch for file in files], _FILES_AT_ONCE)) if names else None
-
-    def each(ahead: Ahead | None) -> Iterator[list[Cell]]:
-        while ahead is not None:
-            with suppress(ClipevalError):  # opening it meets the same error, and says whose it is
-                ahead.wait()
-            name, guessed = names.popleft(), plan.expected
-            ahead = fetched()
-            cells = plan.arrived(name)
-            for line in plan.news():
-                progress.line(line)
-            yield journal.open(cells, guessed - plan.expected)
-
-    return each(fetched())
 
 
 def dry_run(request: Request) -> tuple[list[dict[str, Any]], list[tuple[Cell, ClipevalError]]]:
