@@ -139,8 +139,8 @@ def evaluator(section: Section, arch: str) -> None:
     expected = _reference(section, spec, dataset, compared)
     theirs = gpu_peer.rates(section.root, arch, section.device, section.workers, section.small, images)
     for name in precision.PRECISIONS:
-        if not section.on_gpu and name in precision.NEED_GPU:
-            section.rows.append({"precision": name, "batch": "needs a CUDA GPU"})
+        if refusal := precision.refusal(name, section.device):
+            section.rows.append({"precision": name, "batch": refusal})
             continue
         with section.row(precision=name) as row:
             vectors, classes = _speeds(section, section.load(spec, name), dataset, images, row)
@@ -320,7 +320,7 @@ def _numpy(array) -> np.ndarray:
 
 def trainer(section: Section) -> None:
     """Steps per second from JPEG shards, and how often the host waits for the device in a step."""
-    batch, steps = (8, 8) if section.small else (512, 64)
+    batch, steps = (8, 8) if section.small else (256, 64)
     model = {**MODEL, "vision_cfg": MODEL["vision_cfg"] | {"image_size": 64}} if section.small else "ViT-B-32"
     shards = section.root / "pairs"
     shards.mkdir()

@@ -25,7 +25,7 @@ def test_evaluator(section):
     NAMES["evaluator"](section, "ViT-B-32")
     assert section.problems == []
     assert [row["precision"] for row in section.rows] == ["fp32", "tf32", "bf16", "bf16-weights", "fp16"]
-    measured = [row for row in section.rows if row["batch"] != "needs a CUDA GPU"]
+    measured = [row for row in section.rows if not str(row["batch"]).startswith("needs a CUDA GPU")]
     assert [row["precision"] for row in measured] == ["fp32", "bf16", "bf16-weights"]
     for row in measured:
         assert all(row[f"{what}, images/s"] > 0 for what in ("from JPEGs", "pixels read", "from cached pixels"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,15 @@ def test_a_run_computes_exactly_and_leaves_nothing_behind(tmp_path, monkeypatch,
     assert settings() == the_callers[0]
     assert (torch.get_num_threads(), torch.is_grad_enabled()) == (threads, grad)
     assert not torch.is_autocast_enabled("cpu")
+
+
+def test_older_versions_of_torch_are_told_in_their_way(monkeypatch):
+    cudnn, matmul = SimpleNamespace(allow_tf32=True), SimpleNamespace(allow_tf32=False)
+    monkeypatch.setattr(torch, "backends", SimpleNamespace(cudnn=cudnn, cuda=SimpleNamespace(matmul=matmul)))
+    for name in ("ieee", "tf32"):
+        with precision.exactness(name):
+            assert cudnn.allow_tf32 == matmul.allow_tf32 == (name == "tf32")
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (True, False)
 
 
 def test_threads_do_not_take_each_others_settings_away():

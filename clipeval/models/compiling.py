@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from clipeval.errors import ModelError, UsageError, first_line, foreign
+from clipeval.errors import ModelError, UsageError, foreign
 from clipeval.precision import exactness
 
 NAME = "compiled"
@@ -67,5 +67,6 @@ class Compiler:
 
 
 def _reason(error: Exception) -> str:
-    """Torch's reason, without how it was met."""
-    return first_line(error).removeprefix("backend='inductor' raised:").strip() or " ".join(str(error).split())
+    """Torch's reason, without its advice and without the name of what met it."""
+    said = " ".join(str(error).strip().split("\n\n")[0].split())
+    return said.removeprefix("backend='inductor' raised:").strip() or type(error).__name__

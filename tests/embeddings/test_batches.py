@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import image_folder, tiny_checkpoint
 
+import clipeval
 from clipeval import config, datasets, models
 from clipeval.embeddings import batches, images, texts
 from clipeval.embeddings.batches import Batch
@@ -182,3 +183,38 @@ def test_without_room_for_a_few_images_a_few_are_tried(monkeypatch):
     small.device, small.pixels = "cuda", lambda image: np.zeros((4, 4, 3), np.uint8)
     small.encode_images = small.encode
     assert batches.images_at_once(small) == 8
+
+
+@pytest.mark.parametrize(("asked", "largest"), [({}, 7), ({"batch_size": "auto"}, 7), ({"batch_size": 5}, 5)])
+def test_a_run_takes_what_the_device_has_room_for_unless_told(tmp_path, monkeypatch, asked, largest):
+    """Images in batches of 7, texts in batches of 7 x 77 tokens; a number that is given stands."""
+    import open_clip
+
+    from clipeval.models.text_tower import CausalTextTower
+
+    seen = {"images": [], "texts": []}
+    monkeypatch.setattr(batches, "images_at_once", lambda encoder: 7)
+
+    def spy(owner, name, kind, size):
+        function = getattr(owner, name)
+
+        def spied(self, tensor, *given, **named):
+            seen[kind] += [] if tensor.is_meta else [size(tensor)]
+            return function(self, tensor, *given, **named)
+
+        monkeypatch.setattr(owner, name, spied)
+
+    spy(open_clip.CLIP, "encode_image", "images", len)
+    spy(CausalTextTower, "encode", "texts", torch.Tensor.numel)
+    tiny_checkpoint(tmp_path / "tiny.pt")
+    image_folder(tmp_path / "colours")
+    clipeval.run(
+        str(tmp_path / "tiny.pt"),
+        f"folder:{tmp_path}/colours",
+        "classification",
+        out=tmp_path / "out",
+        workers=0,
+        **asked,
+    )
+    assert max(seen["images"]) == largest
+    assert 77 * largest / 2 < max(seen["texts"]) <= 77 * largest

@@ -82,11 +82,11 @@ def test_generated_code_is_right(tmp_path):
 
 def test_a_machine_without_a_compiler_says_so(tmp_path, monkeypatch, command):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "empty"))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
     torch._dynamo.reset()
-    code, out, err = command("clipeval", "run", "-m", "x.pt", "-d", "digits", "--device", "cpu", "--compile")
+    with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        code, out, err = command("clipeval", "run", "-m", "x.pt", "-d", "digits", "--device", "cpu", "--compile")
     assert (code, out) == (2, "")
-    assert "--compile: torch.compile does not work here for cpu: " in err
+    assert "--compile: torch.compile does not work here for cpu: InvalidCxxCompiler: " in err
     assert "no-such-compiler" in err
     assert "Leave --compile out" in err
 
