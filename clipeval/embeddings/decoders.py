@@ -18,7 +18,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -121,7 +121,8 @@ class Decoders:
         return self.workers * _PIECES * max(self._slot_bytes // int(np.prod(shape)), 1)
 
     def begin(self, job: Decoding) -> None:
-        """Make ready for a job; what is left of the last one is dropped."""
+        """Make ready for a job; what is left of the last one is dropped. Raises StoreError where no process can be
+        started."""
         self._waiting.clear()
         size = int(np.prod(job.shape))
         if size > self._slot_bytes:
@@ -138,9 +139,18 @@ class Decoders:
             self._carried.append(job)
             self._message = _sent(job, self._carried)
         if not self._hands:
+            self._start()
+
+    def _start(self) -> None:
+        try:
             self._slots = mmap.mmap(-1, self.workers * _PIECES * self._slot_bytes)
             self._free = list(range(self.workers * _PIECES))
-            self._hands = [self._forked() for _ in range(self.workers)]
+            for _ in range(self.workers):
+                self._hands.append(self._forked())
+        except OSError as error:
+            self.close()
+            reason = error.strerror or str(error)
+            raise StoreError(f"cannot start processes that decode images: {reason}. Use fewer --workers.") from error
 
     def end(self, job: Decoding) -> None:
         """A job is done or given up. Processes that were forked with it hold what it holds, and end with it."""
@@ -313,15 +323,17 @@ def _work(
     gc.freeze()  # what is shared with the parent stays so
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # its threads do not outlive a fork
+    with suppress(EOFError, OSError):  # the parent is gone
+        _serve(pipe, slots, slot_bytes, carried, parent)
+
+
+def _serve(pipe: connection.Connection, slots: mmap.mmap, slot_bytes: int, carried: list[Any], parent: int) -> None:
     job: Decoding | None = None
     while True:
         while not pipe.poll(_LOOK_SECONDS):
             if os.getppid() != parent:
                 return
-        try:
-            message, indices, slot = pipe.recv()
-        except EOFError:
-            return
+        message, indices, slot = pipe.recv()
         answer: str | Exception
         try:
             if message is not None:

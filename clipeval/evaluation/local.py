@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from clipeval.errors import ClipevalError
 from clipeval.evaluation.cell import Cell
+from clipeval.evaluation.failures import OutOfMemory
 from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.scoring import Scoring, may_be_beside
@@ -48,18 +49,22 @@ def _measure(same_model: list[Cell], bench: Workbench, journal: Journal, then: C
 def _one_by_one(cells: Sequence[Cell], bench: Workbench, journal: Journal) -> None:
     for cell in cells:
         look()
-        try:
-            measured: Measured | ClipevalError = bench.measure(cell)
-        except ClipevalError as error:
-            measured = error
-        _record(cell, measured, bench, journal)
+        _record(cell, _measured(cell, bench), bench, journal)
+
+
+def _measured(cell: Cell, bench: Workbench) -> Measured | ClipevalError:
+    try:
+        return bench.measure(cell)
+    except ClipevalError as error:
+        return error
 
 
 def _finish(scoring: Scoring | None, bench: Workbench, journal: Journal) -> None:
-    """Wait for the cells that are scored in a thread; this one alone writes what became of them."""
+    """Wait for the cells that are scored in a thread; this one alone writes what became of them. What has found no room
+    beside the encoding is done again without it."""
     for cell, measured in scoring.results() if scoring else ():
         look()
-        _record(cell, measured, bench, journal)
+        _record(cell, _measured(cell, bench) if isinstance(measured, OutOfMemory) else measured, bench, journal)
 
 
 def _record(cell: Cell, measured: Measured | ClipevalError, bench: Workbench, journal: Journal) -> None:
