@@ -18,9 +18,9 @@ from imports import ROOT
 from PIL import Image
 
 from clipeval.datasets.loaded import LoadedDataset
-from clipeval.embeddings import decoders as module
 from clipeval.embeddings import pixels
-from clipeval.embeddings.decoders import Decoders, Decoding
+from clipeval.embeddings.decoders import Decoders
+from clipeval.embeddings.decoding import Decoding, sent
 from clipeval.embeddings.pixels import LoaderSettings, loaded
 from clipeval.errors import DataError, StoreError
 
@@ -269,7 +269,7 @@ def test_what_a_function_returned_is_never_copied():
 
     encoder, dataset = OwnEncoder.__new__(OwnEncoder), made("one")
     with pytest.raises(TypeError, match="not copied"):
-        module._sent(Decoding(dataset, encoder.pixels, (1,), None), [dataset])
+        sent(Decoding(dataset, encoder.pixels, (1,), None), [dataset])
 
 
 ORPHANS = """
