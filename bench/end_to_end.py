@@ -110,14 +110,14 @@ print("RESULT", time.monotonic() - started)
 
 _DECODED = """
 import clipeval
-from clipeval.embeddings import decoders
+from clipeval.embeddings.decoding import Decoding
 count = 0
-decode = decoders.Decoding.__call__
+decode = Decoding.__call__
 def counted(self, indices, into):
     global count
     count += len(indices)
     return decode(self, indices, into)
-decoders.Decoding.__call__ = counted
+Decoding.__call__ = counted
 frame = clipeval.run("ViT-B-32,{path}", "wds:{root}/wds_classes", "classification", out="{root}/second", batch_size={batch}, workers=0)
 assert (frame.status == "ok").all(), frame.error
 print("RESULT", count)

@@ -46,7 +46,11 @@ def stamp(path: Path) -> Stamp:
 
     The change time is the one that nobody can set. Raises OSError.
     """
-    found = path.stat()
+    return stamp_of(path.stat())
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    """The stamp of a file of which this is known."""
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
@@ -62,17 +66,21 @@ def remembered(question: Any, paths: Sequence[Path], find_out: Callable[[], Any]
     What is found out about files that changed just now is not kept, as git does with its index. The memory only saves
     time: a damaged or unwritable one is the same as none. Raises OSError for a file that changes meanwhile.
     """
+    return remembered_of(question, [(os.path.abspath(path), stamp(path)) for path in paths], find_out)  # noqa: PTH100
+
+
+def remembered_of(question: Any, files: Sequence[tuple[str, Stamp]], find_out: Callable[[], Any]) -> Any:
+    """``remembered`` for files, by their absolute paths, whose stamps are known."""
     started = time.time_ns()
-    stamps = [stamp(path) for path in paths]
-    key = of_value([question, [[os.path.abspath(path), *known] for path, known in zip(paths, stamps, strict=True)]])  # noqa: PTH100
+    key = of_value([question, [[path, *known] for path, known in files]])
     place = cache_dir() / "indexes" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError):
         return _unsealed(place.read_bytes(), key)
     value = find_out()
-    for path, known in zip(paths, stamps, strict=True):
-        if stamp(path) != known:
-            raise OSError(errno.EBUSY, "it changed while it was read", str(path))
-    if all(is_settled(known, started) for known in stamps):
+    for path, known in files:
+        if stamp_of(os.stat(path)) != known:  # noqa: PTH116  of a million files
+            raise OSError(errno.EBUSY, "it changed while it was read", path)
+    if all(is_settled(known, started) for _, known in files):
         with contextlib.suppress(OSError):
             _keep(place, _sealed(value, key))
     return value

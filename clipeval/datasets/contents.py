@@ -4,9 +4,12 @@ when a data set is opened, so that it is known too when the pixels come from the
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +17,16 @@ from clipeval import digest
 from clipeval.datasets import png
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.images import BYTE_LIMIT, opened
+from clipeval.datasets.listing import Listing
 from clipeval.errors import few
 from clipeval.paths import readable
 from clipeval.regular import read_regular
 
 _FORMAT = 1
+_THREADS, _AT_A_TIME = 4, 64
+"""Threads that read files, and how many files are a piece of work."""
+_LARGE = 1 << 24
+_one_large = threading.Lock()
 _JPEG = b"\xff\xd8"
 _ALPHA, _DEEP = "a", "d"
 
@@ -44,10 +52,38 @@ def of_bytes(data: bytes) -> Content:
 def of_files(paths: Sequence[Path]) -> list[Content]:
     """The contents of image files, remembered as a whole. Raises OSError for a file that cannot be read, is no regular
     file, is larger than ``BYTE_LIMIT``, or changes meanwhile."""
-    found = digest.remembered(
-        ["images", _FORMAT], paths, lambda: [of_bytes(read_regular(path, BYTE_LIMIT)) for path in paths]
-    )
+    found = digest.remembered(["images", _FORMAT], paths, lambda: _read(list(map(str, paths))))
     return [Content(*values) for values in found]
+
+
+def of_listed(folder: str, listing: Listing) -> list[Content]:
+    """``of_files`` for the files below ``folder``, an absolute path, which have just been listed."""
+    files = [(f"{folder}/{name}", known) for name, known in listing.files]
+    found = digest.remembered_of(["images", _FORMAT], files, lambda: _read([path for path, _ in files]))
+    return [Content(*values) for values in found]
+
+
+def _read(paths: Sequence[str]) -> list[Content]:
+    """Read and hashed by several threads: both are done outside of Python's lock, and a disk may be far away."""
+
+    def one(path: str) -> Content:
+        with room_for(os.stat(path).st_size):  # noqa: PTH116  of a million files
+            return of_bytes(read_regular(Path(path), BYTE_LIMIT))
+
+    def some(start: int) -> list[Content]:
+        return [one(path) for path in paths[start : start + _AT_A_TIME]]
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        try:
+            return [content for part in threads.map(some, range(0, len(paths), _AT_A_TIME)) for content in part]
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def room_for(size: int) -> AbstractContextManager[object]:
+    """Threads that read files hold one large one at a time."""
+    return _one_large if size > _LARGE else nullcontext()
 
 
 def remarks(contents: Sequence[Content]) -> Iterator[str]:

@@ -7,18 +7,13 @@ memory that is shared, a piece of a batch at a time.
 
 from __future__ import annotations
 
-import gc
-import io
 import mmap
 import multiprocessing
 import os
-import pickle
 import signal
-import sys
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -28,7 +23,7 @@ import numpy as np
 
 from clipeval.console import say
 from clipeval.datasets.base import Dataset
-from clipeval.embeddings.records import RecordFile
+from clipeval.embeddings.decoding import SIGNALS, Decoding, pixels_in, sent, work
 from clipeval.errors import StoreError
 
 _SLOT_BYTES = 4 << 20
@@ -37,41 +32,6 @@ _PIECES = 2
 """Pieces that a process has before it, so that it need not wait for the next one."""
 _MOST_DEATHS = 3
 """Processes that may die of one piece before it is given up."""
-_LARGEST_JOB = 1 << 20
-"""Bytes that are sent to each process; what takes more is forked."""
-_LOOK_SECONDS = 5.0
-"""How often a process without work looks whether its parent still lives."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Decoding:
-    """What is to be done with the images of a data set: decode, resize and crop, and keep the pixels in ``file``, if
-    that is given. A file that takes nothing is no fault: pixels only save time."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        to_pixels: Callable[[Any], np.ndarray],
-        shape: tuple[int, ...],
-        file: RecordFile | None,
-    ) -> None:
-        self.dataset, self.shape = dataset, shape
-        self._to_pixels, self._file = to_pixels, file
-
-    def __call__(self, indices: np.ndarray, into: np.ndarray) -> str:
-        """Put the pixels of the images at ``indices`` into ``[k, *shape]`` uint8; why they were not kept, or nothing.
-
-        Raises DataError, and whatever a function of another package raises; then nothing of them is kept.
-        """
-        for row, index in enumerate(indices.tolist()):
-            into[row] = self._to_pixels(self.dataset.image(index))
-        if self._file is not None:
-            try:
-                self._file.write(indices, into)
-            except StoreError as error:
-                self._file = None
-                return str(error)
-        return ""
 
 
 @dataclass(eq=False)
@@ -110,6 +70,7 @@ class Decoders:
         self._slot_bytes = _SLOT_BYTES
         self._free: list[int] = []
         self._waiting: deque[Piece] = deque()
+        self._job: Decoding | None = None
         self._message = b""
 
     def knows(self, dataset: Dataset) -> bool:
@@ -121,8 +82,10 @@ class Decoders:
         return self.workers * _PIECES * max(self._slot_bytes // int(np.prod(shape)), 1)
 
     def begin(self, job: Decoding) -> None:
-        """Make ready for a job; what is left of the last one is dropped."""
+        """Make ready for a job; what is left of the last one is dropped. Raises StoreError where no process can be
+        started."""
         self._waiting.clear()
+        self._job = job
         size = int(np.prod(job.shape))
         if size > self._slot_bytes:
             self._slot_bytes = size
@@ -132,19 +95,29 @@ class Decoders:
             if not any(known is job.dataset for known in self._carried):
                 self._carried.append(job.dataset)
         try:
-            self._message = _sent(job, self._carried)
+            self._message = sent(job, self._carried)
         except Exception:  # a class of somebody else's may fail in any way
             self.close()
             self._carried.append(job)
-            self._message = _sent(job, self._carried)
+            self._message = sent(job, self._carried)
         if not self._hands:
+            self._start()
+
+    def _start(self) -> None:
+        try:
             self._slots = mmap.mmap(-1, self.workers * _PIECES * self._slot_bytes)
             self._free = list(range(self.workers * _PIECES))
-            self._hands = [self._forked() for _ in range(self.workers)]
+            for _ in range(self.workers):
+                self._hands.append(self._forked())
+        except OSError as error:
+            self.close()
+            reason = error.strerror or str(error)
+            raise StoreError(f"cannot start processes that decode images: {reason}. Use fewer --workers.") from error
 
     def end(self, job: Decoding) -> None:
         """A job is done or given up. Processes that were forked with it hold what it holds, and end with it."""
         self._waiting.clear()
+        self._job = None
         if self._carried and self._carried[-1] is job:
             self._carried.pop()
             self.close()
@@ -188,7 +161,7 @@ class Decoders:
         others = [hand.pipe for hand in self._hands]
         with _signals_held():
             process = multiprocessing.get_context("fork").Process(
-                target=_work,
+                target=work,
                 args=(theirs, [ours, *others], self._slots, self._slot_bytes, self._carried, os.getpid()),
                 daemon=True,
             )
@@ -197,16 +170,15 @@ class Decoders:
         return _Hand(process, ours)
 
     def _hand_out(self) -> None:
-        for hand in sorted(self._hands, key=lambda hand: len(hand.pieces)):
-            while self._waiting and self._free and len(hand.pieces) < _PIECES:
-                piece = self._waiting.popleft()
-                slot = self._free.pop()
-                told, hand.job = hand.job is piece.job, piece.job
-                hand.pieces.append((piece, slot))
-                try:
-                    hand.pipe.send((None if told else self._message, piece.indices, slot))
-                except OSError:
-                    break  # it is dead, as ``wait`` will see
+        while self._waiting and self._free:
+            hand = min(self._hands, key=lambda hand: len(hand.pieces))
+            if len(hand.pieces) == _PIECES:
+                break
+            piece, slot = self._waiting.popleft(), self._free.pop()
+            hand.pieces.append((piece, slot))
+            told, hand.job = hand.job is piece.job, piece.job
+            with suppress(OSError):  # it is dead, as ``wait`` will see
+                hand.pipe.send((None if told else self._message, piece.indices, slot))
 
     def _receive(self, hand: _Hand) -> None:
         try:
@@ -217,7 +189,7 @@ class Decoders:
         piece, slot = hand.pieces.popleft()
         self._free.append(slot)
         if not isinstance(answer, Exception):
-            piece.into[piece.rows] = _pixels(self._slots, slot, self._slot_bytes, (len(piece.rows), *piece.job.shape))
+            piece.into[piece.rows] = pixels_in(self._slots, slot, self._slot_bytes, (len(piece.rows), *piece.job.shape))
         piece.answer = answer
 
     def _replace(self, hand: _Hand) -> None:
@@ -227,11 +199,12 @@ class Decoders:
         code = hand.process.exitcode or 0
         reason = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
         self._free += [slot for _, slot in hand.pieces]
-        pieces = [piece for piece, _ in hand.pieces]
+        pieces = [piece for piece, _ in hand.pieces if piece.job is self._job]
         if pieces:
             pieces[0].deaths += 1
             if pieces[0].deaths == _MOST_DEATHS:
-                pieces.pop(0).answer = _given_up(hand.pieces[0][0], reason)
+                lost = pieces.pop(0)
+                lost.answer = _given_up(lost, reason)
         self._waiting.extendleft(reversed(pieces))
         say(f"an image decoding process died, {reason}; another takes its place")
         self._hands.remove(hand)
@@ -250,95 +223,8 @@ def _given_up(piece: Piece, reason: str) -> StoreError:
 def _signals_held() -> Iterator[None]:
     """Signals come after the block: in the middle of a fork they would be lost, and a new process is not ready for
     them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _pixels(slots: Any, slot: int, slot_bytes: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(slots, np.uint8, int(np.prod(shape)), slot * slot_bytes).reshape(shape)
-
-
-class _Sender(pickle.Pickler):
-    """Pickles what is not ``carried``, and names what is by its place."""
-
-    def __init__(self, file: io.BytesIO, carried: list[Any]) -> None:
-        super().__init__(file)
-        self._places = {id(known): place for place, known in enumerate(carried)}
-
-    def persistent_id(self, value: Any) -> int | None:
-        return self._places.get(id(value))
-
-
-class _Receiver(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, carried: list[Any]) -> None:
-        super().__init__(file)
-        self._carried = carried
-
-    def persistent_load(self, place: int) -> Any:
-        return self._carried[place]
-
-
-class _Bounded(io.BytesIO):
-    def write(self, data: Any) -> int:
-        if self.tell() + len(memoryview(data)) > _LARGEST_JOB:
-            raise ValueError("too large to be sent")
-        return super().write(data)
-
-
-def _sent(job: Decoding, carried: list[Any]) -> bytes:
-    """Raises ValueError for what is too large, and anything for what cannot be pickled."""
-    file = _Bounded()
-    _Sender(file, carried).dump(job)
-    return file.getvalue()
-
-
-def _work(
-    pipe: connection.Connection,
-    of_others: list[connection.Connection],
-    slots: mmap.mmap,
-    slot_bytes: int,
-    carried: list[Any],
-    parent: int,
-) -> None:
-    """What a process does: decode pieces until its parent closes the pipe or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent ends this process
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    for other in of_others:
-        other.close()  # else the death of the parent would not be seen
-    gc.freeze()  # what is shared with the parent stays so
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)  # its threads do not outlive a fork
-    job: Decoding | None = None
-    while True:
-        while not pipe.poll(_LOOK_SECONDS):
-            if os.getppid() != parent:
-                return
-        try:
-            message, indices, slot = pipe.recv()
-        except EOFError:
-            return
-        answer: str | Exception
-        try:
-            if message is not None:
-                job = _Receiver(io.BytesIO(message), carried).load()
-            assert job is not None
-            answer = job(indices, _pixels(slots, slot, slot_bytes, (len(indices), *job.shape)))
-        except Exception as error:
-            answer = _sendable(error)
-        pipe.send(answer)
-
-
-def _sendable(error: Exception) -> Exception:
-    """An error as it is, with its traceback in a note; one that cannot be pickled as its text."""
-    trace = "".join(traceback.format_exception(error))
-    try:
-        copy: Exception = pickle.loads(pickle.dumps(error))
-    except Exception:
-        copy = RuntimeError(f"{type(error).__name__}: {error}")
-    copy.add_note(f"In a decoding process:\n{trace}")
-    return copy

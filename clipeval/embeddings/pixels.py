@@ -16,7 +16,8 @@ from clipeval import identity, paths
 from clipeval.console import say
 from clipeval.datasets.base import Dataset
 from clipeval.embeddings import entries, room
-from clipeval.embeddings.decoders import Decoders, Decoding, Piece
+from clipeval.embeddings.decoders import Decoders, Piece
+from clipeval.embeddings.decoding import Decoding
 from clipeval.embeddings.records import RecordFile
 
 if TYPE_CHECKING:

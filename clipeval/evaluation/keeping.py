@@ -47,9 +47,10 @@ class Keeping:
         self._entries: set[str] = set()
         later: dict[str, set[str]] = defaultdict(set)
         for cell in reversed(cells):
-            reader = _reader(cell)
+            reader, repeats = _reader(cell), bool(cell.task.address)  # fine-tuning embeds by weights that change
             for read in self._reads[cell]:
-                if read.fits and (later[read.key] - {reader} or read.bytes is None or read.bytes <= SMALL):
+                again = repeats or later[read.key] - {reader}
+                if read.fits and (again or read.bytes is None or read.bytes <= SMALL):
                     self._splits[cell.model.name, cell.dataset].add(read.split)
                     self._entries.add(read.key)
                 later[read.key].add(reader)

@@ -179,8 +179,9 @@ class Workbench:
             dataset, indices = self.scored(cell), np.arange(start, stop)
             if isinstance(dataset, Subset):
                 indices, dataset = dataset.indices[indices], dataset.whole
+            encoder = self._load(cell)
             settings = replace(self._settings, keeps=cell.keeps)
-            images.embed(self._load(cell), dataset, indices, settings, lambda done, stored: None)
+            images.embed(encoder, dataset, indices, settings, lambda done, stored: None)
 
     @property
     def is_free_to_score(self) -> bool:

@@ -259,6 +259,17 @@ def test_every_truncation_of_a_tar_is_noticed(tmp_path: Path) -> None:
             opened(tmp_path / "wds")
 
 
+def test_of_several_damaged_shards_the_first_is_named(tmp_path: Path) -> None:
+    """They are read at the same time; the first takes longest."""
+    big = [(f"{i}.{kind}", data) for i in range(300) for kind, data in (("png", b"x" * 9000), ("cls", b"1"))]
+    writer.write_split(tmp_path / "wds", "test", [members(), big, members(), members()])
+    for number in (1, 2, 3):
+        path = tmp_path / "wds" / "test" / f"{number}.tar"
+        path.write_bytes(path.read_bytes().rstrip(b"\0")[:-600])
+    with pytest.raises(DataError, match=r"/1\.tar: the tar is truncated or damaged"):
+        opened(tmp_path / "wds")
+
+
 def test_a_damaged_header_in_the_middle_is_noticed(tmp_path: Path) -> None:
     writer.write_split(tmp_path / "wds", "test", [members()])
     path = tmp_path / "wds" / "test" / "0.tar"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,9 +18,9 @@ from imports import ROOT
 from PIL import Image
 
 from clipeval.datasets.loaded import LoadedDataset
-from clipeval.embeddings import decoders as module
 from clipeval.embeddings import pixels
-from clipeval.embeddings.decoders import Decoders, Decoding
+from clipeval.embeddings.decoders import Decoders
+from clipeval.embeddings.decoding import Decoding, sent
 from clipeval.embeddings.pixels import LoaderSettings, loaded
 from clipeval.errors import DataError, StoreError
 
@@ -210,6 +211,24 @@ def test_an_image_that_kills_processes_ends_its_data_set_only(decoders, capsys):
     assert np.array_equal(read(decoders, sets[1])[0], expected(sets[1], 2))
 
 
+def test_processes_that_cannot_be_started(decoders, monkeypatch):
+    real, left = os.fork, iter(range(1))
+
+    def fork():
+        if next(left, None) is None:
+            raise OSError(12, "Cannot allocate memory")
+        return real()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", fork)
+        with pytest.raises(StoreError, match="decode images: Cannot allocate memory"):
+            read(decoders, made("one"))
+    assert processes(decoders) == []
+    assert multiprocessing.active_children() == []
+    dataset = made("two", shift=1)
+    assert np.array_equal(read(decoders, dataset)[0], expected(dataset, 1))
+
+
 def test_an_interrupt_leaves_no_process(decoders):
     started = []
 
@@ -250,7 +269,7 @@ def test_what_a_function_returned_is_never_copied():
 
     encoder, dataset = OwnEncoder.__new__(OwnEncoder), made("one")
     with pytest.raises(TypeError, match="not copied"):
-        module._sent(Decoding(dataset, encoder.pixels, (1,), None), [dataset])
+        sent(Decoding(dataset, encoder.pixels, (1,), None), [dataset])
 
 
 ORPHANS = """
@@ -273,7 +292,9 @@ with loaded(made("one"), checkpoint(), np.arange(70), LoaderSettings(7, 2, keeps
 def test_no_process_outlives_its_parent(end, tmp_path):
     program = ORPHANS.format(tests=str(Path(__file__).parent), end=end)
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "CLIPEVAL_CACHE": str(tmp_path)}
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+    command, log = [sys.executable, "-c", program], tmp_path / "stderr"
+    with log.open("w") as file:
+        parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment)
     found = [int(word) for word in parent.stdout.readline().split()]
     assert len(found) == 2
     if "sleep" in end:
@@ -284,6 +305,7 @@ def test_no_process_outlives_its_parent(end, tmp_path):
     while any(_lives(process) for process in found):
         assert time.monotonic() < limit
         time.sleep(0.05)
+    assert log.read_text() == ""
 
 
 def _lives(process):

@@ -121,6 +121,20 @@ def test_what_fails_fails_alone(zoo, measure, monkeypatch, beside):
     assert done.exit_code == 70
 
 
+def test_what_has_no_room_beside_the_encoding_is_done_alone(measure, monkeypatch):
+    real = zeroshot_classification.run
+
+    def run(inputs):
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError
+        return real(inputs)
+
+    monkeypatch.setattr(zeroshot_classification, "run", run)
+    done = measure(True, names=("one", "two"), tasks=("classification",))
+    assert {row["status"] for row in done.rows} == {"ok"}
+    assert done.exit_code == 0
+
+
 def test_an_interrupt_does_not_wait_for_what_is_scored(zoo, measure, monkeypatch):
     let_go = threading.Event()
     embed = images.embed

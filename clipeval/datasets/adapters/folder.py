@@ -8,6 +8,7 @@ the folders are numbers, its lines are in the order of the numbers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from clipeval.config import DatasetEntry
 from clipeval.datasets import contents, fingerprint
 from clipeval.datasets.images import SUFFIXES, decode
 from clipeval.datasets.lines import read_lines
+from clipeval.datasets.listing import Listing, below
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.prompts import aligned, from_file, load_prompts
 from clipeval.errors import DataError, few
@@ -41,16 +43,19 @@ def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offl
         there = f"folders there: {few(splits)}" if splits else "it is not a folder with splits"
         raise DataError(f"{name}: {root} has no split '{split}' ({there}). Layout: ROOT/SPLIT/CLASS/*.jpg")
     folders = _class_folders(root, entry, split)
-    files = [path for folder in folders for path in sorted((root / split / folder).rglob("*"))]
-    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
-    folder_of = [path.relative_to(root / split).parts[0] for path in paths]
-    ids = [readable(path.relative_to(root / split).as_posix()) for path in paths]
-    index = {folder: position for position, folder in enumerate(folders)}
-    labels = np.array([index[folder] for folder in folder_of], dtype=np.int64)
+    top = os.path.abspath(root / split)  # noqa: PTH100  Path.absolute leaves the dots in
     try:
-        images = contents.of_files(paths)
+        found = [_listed(f"{top}/{folder}") for folder in folders]
+        images = [
+            image
+            for folder, listing in zip(folders, found, strict=True)
+            for image in contents.of_listed(f"{top}/{folder}", listing)
+        ]
     except OSError as error:
         raise DataError(f"{name}: cannot read {readable(str(error.filename))}: {error.strerror}.") from error
+    names = [f"{folder}/{name}" for folder, listing in zip(folders, found, strict=True) for name, _ in listing.files]
+    ids = [readable(name) for name in names]
+    labels = np.repeat(np.arange(len(folders)), [len(listing.files) for listing in found])
     classes, templates = read_lines(root / "classnames.txt"), read_lines(root / "templates.txt")
     if classes is not None:
         if len(classes) != len(folders):
@@ -64,22 +69,31 @@ def open_folder(name: str, reference: str, split: str, entry: DatasetEntry, offl
     file = from_file(entry.prompts, name) if entry.prompts else None
     if classes is None or (file and file.classes):
         classes = [folder.replace("_", " ") for folder in folders]
+    digests = [image.sha256 for image in images]
+    others = [
+        Path(top, folder, name) for folder, listing in zip(folders, found, strict=True) for name in listing.others
+    ]
     return LoadedDataset(
         name=name,
         split=split,
         fingerprint=fingerprint.of_contents([image.pixels for image in images], labels),
         ids=ids,
-        read=_Files(name, paths, [image.sha256 for image in images], ids),
+        read=_Files(name, top, names, digests, ids),
         labels=labels,
         prompts=load_prompts(name, entry.prompts, entry.language, classes, templates),
-        digests=[image.sha256 for image in images],
-        remarks=(*_left_out(root / split, files), *contents.remarks(images)),
+        digests=digests,
+        remarks=(*_left_out(root / split, others), *contents.remarks(images)),
     )
 
 
-def _left_out(split: Path, files: Sequence[Path]) -> Iterator[str]:
+def _listed(folder: str) -> Listing:
+    """A class folder, which a split may lack."""
+    return below(folder, SUFFIXES) if Path(folder).is_dir() else Listing((), ())
+
+
+def _left_out(split: Path, others: Sequence[Path]) -> Iterator[str]:
     """What of a split is not read, by suffix and by place."""
-    yield from contents.unread(path for path in files if path.suffix.lower() not in SUFFIXES)
+    yield from contents.unread(others)
     if beside := sum(path.suffix.lower() in SUFFIXES and path.name[0] != "." for path in split.iterdir()):
         yield f"{beside:,} images are not read because they lie in no class folder"
 
@@ -87,12 +101,15 @@ def _left_out(split: Path, files: Sequence[Path]) -> Iterator[str]:
 @dataclass(frozen=True)
 class _Files:
     name: str
-    paths: Sequence[Path]
+    folder: str
+    paths: Sequence[str]
+    """Below ``folder``."""
     digests: Sequence[str]
     ids: Sequence[str]
 
     def __call__(self, index: int) -> Image.Image:
-        return decode(self.paths[index], f"{self.name}: sample {self.ids[index]}", self.digests[index])
+        sample = f"{self.name}: sample {self.ids[index]}"
+        return decode(Path(self.folder, self.paths[index]), sample, self.digests[index])
 
 
 def _class_folders(root: Path, entry: DatasetEntry, split: str) -> list[str]:

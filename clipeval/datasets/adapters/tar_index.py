@@ -9,6 +9,8 @@ import hashlib
 import io
 import math
 import re
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +30,10 @@ IMAGE_EXTENSIONS = (*_FIRST, *sorted({suffix[1:] for suffix in SUFFIXES}.differe
 
 _LABEL_LIMITS = {"cls": 100, "npy": 1 << 20, "txt": 1 << 20}
 """Bytes of a label or caption file; more are no label and no caption."""
+_LIMITS = dict.fromkeys(IMAGE_EXTENSIONS, BYTE_LIMIT) | _LABEL_LIMITS
 _FORMAT = 4
+_THREADS = 4
+"""Shards that are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,16 @@ class TarIndex:
         return hashlib.sha256(b"".join(bytes.fromhex(sha256) + how.encode() for sha256, _, how in pixels)).hexdigest()
 
 
+def index_tars(paths: Sequence[Path]) -> list[TarIndex]:
+    """``index_tar`` of each, several at a time: hashing is done outside of Python's lock, and disks may be far away."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        try:
+            return list(threads.map(index_tar, paths))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def index_tar(path: Path) -> TarIndex:
     """Read a shard once; what was found is remembered as long as the file is unchanged.
 
@@ -78,24 +93,46 @@ def index_tar(path: Path) -> TarIndex:
     return TarIndex(tuple(TarSample(*values) for values in stored))
 
 
+@dataclass(frozen=True)
+class _File:
+    """A member, and what it holds where that is asked for: of an image its content, of a label or caption its bytes."""
+
+    member: tar.Member
+    content: Content | None = None
+    data: bytes = b""
+
+
 def _read(path: Path) -> list[TarSample]:
-    found: dict[str, dict[str, tar.Member]] = {}
+    """Every member is read when its header has been, so that one pass over the file will do."""
+    found: dict[str, dict[str, _File]] = {}
     try:
-        for member in tar.members(path):
-            where = f"{path}: sample {member.key}"
-            files = found.setdefault(member.key, {})
-            if member.extension in files:
-                raise DataError(f"{where} has two files .{member.extension}.")
-            if member.is_sparse:
-                raise DataError(f"{where}: .{member.extension} is a sparse file. Write the tar without the option -S.")
-            files[member.extension] = member
+        with open_regular(path) as file:
+            for member in tar.members(path):
+                where = f"{path}: sample {member.key}"
+                files = found.setdefault(member.key, {})
+                if member.extension in files:
+                    raise DataError(f"{where} has two files .{member.extension}.")
+                if member.is_sparse:
+                    raise DataError(
+                        f"{where}: .{member.extension} is a sparse file. Write the tar without the option -S."
+                    )
+                files[member.extension] = _filled(file, member)
     except tar.Damaged as error:
         raise DataError(f"{path}: the tar is truncated or damaged {error}. Download it again.") from error
-    with open_regular(path) as file:
-        return [_sample(file, key, files, f"{path}: sample {key}") for key, files in found.items()]
+    return [_sample(key, files, f"{path}: sample {key}") for key, files in found.items()]
 
 
-def _sample(file: BinaryIO, key: str, files: dict[str, tar.Member], where: str) -> TarSample:
+def _filled(file: BinaryIO, member: tar.Member) -> _File:
+    """What is too large to be read is left: it is an error where it is needed."""
+    if member.size > _LIMITS.get(member.extension, -1):
+        return _File(member)
+    with contents.room_for(member.size):
+        file.seek(member.offset)
+        data = file.read(member.size)
+        return _File(member, data=data) if member.extension in _LABEL_LIMITS else _File(member, contents.of_bytes(data))
+
+
+def _sample(key: str, files: dict[str, _File], where: str) -> TarSample:
     image = next((files[name] for name in IMAGE_EXTENSIONS if name in files), None)
     if image is None:
         if any(name.rpartition(".")[2] in IMAGE_EXTENSIONS for name in files):
@@ -104,15 +141,18 @@ def _sample(file: BinaryIO, key: str, files: dict[str, tar.Member], where: str) 
                 "the members of the shard so that only the suffix follows a dot."
             )
         raise DataError(f"{where} has no image (.{', .'.join(_FIRST)}, ...), only {_listed(files)}.")
-    content = contents.of_bytes(_bytes(file, image, BYTE_LIMIT, where))
-    values = {name: _bytes(file, files[name], most, where) for name, most in _LABEL_LIMITS.items() if name in files}
+    values = {name: files[name].data for name in _LABEL_LIMITS if name in files}
+    for needed in (image, *(files[name] for name in values)):
+        _require_small(needed.member, where)
+    content = image.content
+    assert content is not None
     if not values:
         raise DataError(f"{where} has no label (.cls, .npy) and no caption (.txt), only {_listed(files)}.")
     try:
         return TarSample(
             key,
-            image.offset,
-            image.size,
+            image.member.offset,
+            image.member.size,
             content.sha256,
             content.lost,
             cls=_whole_number(values["cls"]) if "cls" in values else None,
@@ -123,11 +163,10 @@ def _sample(file: BinaryIO, key: str, files: dict[str, tar.Member], where: str) 
         raise DataError(f"{where}: its label or caption cannot be read: {error}.") from error
 
 
-def _bytes(file: BinaryIO, member: tar.Member, limit: int, where: str) -> bytes:
+def _require_small(member: tar.Member, where: str) -> None:
+    limit = _LIMITS[member.extension]
     if member.size > limit:
         raise DataError(f"{where}: .{member.extension} has {member.size:,} bytes, more than the limit of {limit:,}.")
-    file.seek(member.offset)
-    return file.read(member.size)
 
 
 def _whole_number(data: bytes) -> int:
@@ -155,5 +194,5 @@ def _numbers(data: bytes) -> list[float]:
     return np.lib.format.read_array(stream, allow_pickle=False).ravel().tolist()  # type: ignore[no-any-return]
 
 
-def _listed(files: dict[str, tar.Member]) -> str:
+def _listed(files: Collection[str]) -> str:
     return few([f".{name}" for name in files])

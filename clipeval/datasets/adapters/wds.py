@@ -17,7 +17,7 @@ from clipeval.config import DatasetEntry
 from clipeval.datasets import contents, fingerprint
 from clipeval.datasets import labels as values
 from clipeval.datasets.adapters.shards import find_shards
-from clipeval.datasets.adapters.tar_index import TarSample, index_tar
+from clipeval.datasets.adapters.tar_index import TarSample, index_tars
 from clipeval.datasets.images import decode
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.datasets.metadata import named
@@ -42,7 +42,7 @@ def open_wds(
     DataError naming what is missing, truncated or inconsistent.
     """
     shards = find_shards(name, reference, split, entry, offline)
-    indexes = [index_tar(path) for path in shards.paths]
+    indexes = index_tars(shards.paths)
     samples: list[TarSample] = []
     ids: list[str] = []
     paths: list[Path] = []
