@@ -57,7 +57,7 @@ def run(
     precision: str = "fp32",
     batch_size: int = 64,
     workers: int | None = None,
-    executor: str = "local",
+    executor: str | None = None,
     ray_address: str | None = None,
     rerun: str = "missing",
     offline: bool = False,
@@ -140,10 +140,15 @@ def _measure(cells: list[Cell], plan: Plan, journal: Journal, progress: RunProgr
     if not cells:
         return
     if options.executor == "ray":
-        from clipeval.evaluation.ray import RayExecutor, cluster
+        from clipeval.evaluation.dispatch import Dispatcher
+        from clipeval.evaluation.ray import RayCrew
 
-        with cluster(options.ray_address):
-            RayExecutor(plan, journal).execute(cells)
+        Dispatcher(plan, journal, RayCrew(options), progress).execute(cells)
+    elif options.executor == "processes":
+        from clipeval.evaluation.dispatch import Dispatcher
+        from clipeval.evaluation.processes import Processes
+
+        Dispatcher(plan, journal, Processes(options), progress).execute(cells)
     else:
         from clipeval.evaluation import local
         from clipeval.evaluation.workbench import Workbench
