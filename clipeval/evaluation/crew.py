@@ -91,7 +91,7 @@ class Crew(Protocol):
         """End the workers of a node and have none there any more."""
 
     def summary(self, nodes: Sequence[str]) -> str:
-        """How many there are, for people: ``nodes`` has the node of each."""
+        """How many are ready, for people: ``nodes`` has the node of each. Empty where that is about to change."""
 
     def __enter__(self) -> Crew: ...
 

@@ -177,12 +177,11 @@ class Dispatcher:
             self._journal.fail(cell, MeasureError(" ".join(dict.fromkeys(found))))
 
     def _summarise(self) -> None:
-        """Say how many workers there are, when all that were asked for are ready, and when there are more."""
-        if self._seats and len(self._seats) == self._crew.asked:
-            summary = self._crew.summary([seat.node for seat in self._seats.values()])
-            if summary != self._summary:
-                self._summary = summary
-                self._progress.line(summary)
+        """Say how many workers there are, and again when that has changed."""
+        summary = self._crew.summary([seat.node for seat in self._seats.values()]) if self._seats else ""
+        if summary not in ("", self._summary):
+            self._summary = summary
+            self._progress.line(summary)
 
 
 def _needs(unit: Unit) -> tuple[tuple[str, str], ...]:

@@ -1,7 +1,8 @@
 """The process that holds the connection to a Ray cluster: it has workers on its nodes and passes on what they say.
 
-Workers are had node by node, so each node's are as large as that node allows. Nodes that come later get workers too;
-where the cluster has an autoscaler, more are asked for than fit, which is what that reads as demand.
+Workers are had node by node, so each node's are as large as that node allows. Nodes that come later get workers too.
+Of a given number of workers on GPUs those that no node has a GPU for are asked for all the same: an autoscaler reads
+that as demand.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class _Seat:
     actor: Any
     node: str | None
     """None as long as Ray has not placed it, where Ray is to choose."""
+    asks: dict[str, float]
     placed: bool = False
     cache: str = ""
     ready: bool = False
@@ -77,10 +79,11 @@ class Foreman:
         self._closed: set[str] = set()
         self._kept: list[_Kept] = []
         self._on_gpu = False
-        self._can_come: dict[str, float] = {}
-        """What the cluster has at most where it has an autoscaler."""
+        self._demands = False
+        """Whether workers are asked for that no node has room for."""
         self._in_vain = 0
-        """Workers that Ray has placed where none can work."""
+        """How many of those Ray has placed where none can work."""
+        self._placed_before = 0
         self._silent_since = time.monotonic()
         self._word_after = _FIRST_WORD_SECONDS
 
@@ -118,23 +121,20 @@ class Foreman:
     # what the cluster has
 
     def _choose_device(self) -> None:
-        """GPUs or cores. Raises MeasureError where GPUs are asked for and there can be none."""
-        from ray._private.state import state
-
+        """GPUs or cores. Raises MeasureError where GPUs are asked for, there are none, and none are to come."""
         self._see()
-        most = state.get_max_resources_from_cluster_config() or {}
-        self._can_come = {name: float(size) for name, size in most.items()}
-        there = sum(node.gpus for node in self._nodes.values())
-        device = self._options.device
-        self._on_gpu = device == "cuda" or (device == "auto" and bool(there or self._can_come.get("GPU")))
-        if device == "auto":
-            can = f"can have {self._can_come['GPU']:g} GPUs" if self._can_come.get("GPU") else "has no GPU"
-            has = f"has {there:g} GPUs" if there else can
-            self._send(Told(f"--device auto: {'cuda' if self._on_gpu else 'cpu'}, as the cluster {has}"))
-        elif self._on_gpu and not there and not self._can_come.get("GPU"):
+        device, there = self._options.device, int(sum(node.gpus for node in self._nodes.values()))
+        self._on_gpu = device == "cuda" or (device == "auto" and there > 0)
+        self._demands = self._on_gpu and bool(self._options.workers)
+        if device == "auto" and there:
+            self._send(Told(f"--device auto: cuda, as the cluster has {counted(there, 'GPU')}"))
+        elif device == "auto":
+            wait = "--device cuda --workers N waits for N GPUs"
+            self._send(Told(f"--device auto: cpu, as no node of the cluster has a GPU now ({wait})"))
+        elif self._on_gpu and not there and not self._demands:
             raise MeasureError(
-                f"--device cuda: no node of the cluster has a GPU, and none is said to come. The largest node is "
-                f"{largest(list(self._nodes.values()))}. Start nodes with GPUs first, or give --device cpu."
+                f"--device cuda: no node of the cluster has a GPU. The largest node is {self._largest}. Start nodes "
+                "with GPUs first, say how many are to come (--workers N), or give --device cpu."
             )
 
     def _see(self) -> None:
@@ -147,43 +147,47 @@ class Foreman:
     def _open(self) -> list[Node]:
         return [node for node in self._nodes.values() if node.id not in self._closed]
 
+    @property
+    def _largest(self) -> str:
+        return largest(list(self._nodes.values()))
+
     def _look(self) -> None:
         """Have workers where they are lacking, and fewer where Ray has placed others."""
         self._see()
-        counts = spread(self._open, self._options.workers, self._on_gpu)
+        counts, wanted = spread(self._open, self._options.workers, self._on_gpu), self._options.workers or self._most
         for number in [number for number, seat in self._seats.items() if not seat.placed]:
-            seat = self._seats[number]
-            if seat.node is None:
-                surplus = len(self._seats) > self._wanted(counts)
-            else:
-                surplus = self._count(seat.node) > counts.get(seat.node, 0)
-            if surplus:
+            node = self._seats[number].node
+            surplus = len(self._seats) > wanted or not self._demands
+            if surplus if node is None else self._count(node) > counts.get(node, 0):
                 self._dismiss(number)
         for name, count in counts.items():
-            while self._count(name) < count and len(self._seats) < self._limit:
+            while self._count(name) < count and len(self._seats) < min(wanted, self._most):
                 self._hire(self._nodes[name], count)
-        while self._can_come and len(self._seats) < min(self._wanted(counts), self._most):
+        while self._demands and len(self._seats) < min(wanted, self._most):
             self._hire(None, 1)
-        self._send((len(self._seats), self._used()))
+        self._report()
+        self._placed_before = self._placed
         self._say_that_it_waits()
 
-    def _wanted(self, counts: dict[str, int]) -> int:
-        """How many workers there would be if all came that can."""
-        size = self._can_come.get("GPU" if self._on_gpu else "CPU", 0.0)
-        return self._options.workers or max(int(size), sum(counts.values()))
-
     @property
-    def _limit(self) -> int:
-        return min(self._most, self._options.workers or self._most)
+    def _placed(self) -> int:
+        return sum(seat.placed for seat in self._seats.values())
+
+    def _report(self) -> None:
+        """How many workers are asked for, how many of them are ready where that is not about to change, and what they
+        have."""
+        known = self._placed in (len(self._seats), self._placed_before)
+        ready = sum(seat.ready for seat in self._seats.values())
+        waiting = len(self._seats) - self._placed
+        more = f"; {waiting:,} more asked for" if waiting else ""
+        self._send((len(self._seats), ready if known and ready == self._placed else None, self._used() + more))
 
     def _count(self, node: str) -> int:
         return sum(seat.node == node for seat in self._seats.values())
 
     def _used(self) -> str:
-        nodes = [self._nodes[seat.node] for seat in self._seats.values() if seat.node in self._nodes]
-        used = sum(min(node.gpus, self._count(node.id)) for node in {node.id: node for node in nodes}.values())
         if self._on_gpu:
-            return f"{used:g} of {counted(int(sum(node.gpus for node in self._open)), 'GPU')}"
+            return f"{self._placed} of {counted(int(sum(node.gpus for node in self._open)), 'GPU')}"
         return counted(int(sum(node.cores for node in self._open)), "core")
 
     def _say_that_it_waits(self) -> None:
@@ -197,20 +201,15 @@ class Foreman:
     def _waiting(self) -> str:
         import ray
 
-        if not self._seats:
-            what, most = "GPU" if self._on_gpu else "core", largest(list(self._nodes.values()))
-            return f"waiting: no node of the cluster has a {what} yet; the largest is {most}"
-        free, has = ray.available_resources(), ray.cluster_resources()
-        kind, word = ("GPU", "GPUs") if self._on_gpu else ("CPU", "cores")
-        asked = [
-            share(self._nodes[name], self._count(name), self._on_gpu)
-            for name in {seat.node for seat in self._seats.values() if seat.node in self._nodes}
-            if name is not None
-        ]
-        each = " or ".join(dict.fromkeys(f"{s['num_cpus']:g} cores and {s['num_gpus']:g} GPUs" for s in asked))
+        kind, word = ("GPU", "GPU") if self._on_gpu else ("CPU", "core")
+        has, free = (found.get(kind, 0) for found in (ray.cluster_resources(), ray.available_resources()))
+        if not has:
+            return f"waiting: no node of the cluster has a {word} yet; the largest is {self._largest}"
+        asked = {seat.node: seat.asks for seat in self._seats.values()}.values()
+        each = " or ".join(sorted({_cores(a["num_cpus"]) for a in asked if a["num_cpus"]})) or f"a {word}"
         return (
-            f"waiting for the first of {len(self._seats)} workers: each asks for {each or 'a ' + word[:-1]}; of "
-            f"{has.get(kind, 0):g} {word} {free.get(kind, 0):g} are free, the others are held by other programs"
+            f"waiting for the first of {counted(len(self._seats), 'worker')}, each with {each}: of "
+            f"{counted(int(has), word)} {free:g} are free, other programs hold the rest"
         )
 
     # workers
@@ -221,12 +220,12 @@ class Foreman:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         if node is None:
-            asks: dict[str, Any] = {"num_cpus": 0.0, "num_gpus": 1.0} if self._on_gpu else {"num_cpus": 1.0}
+            asks, where = {"num_cpus": 0.0, "num_gpus": 1.0}, {}
         else:
-            strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
-            asks = {**share(node, workers, self._on_gpu), "scheduling_strategy": strategy}
-        worker: Any = ray.remote(RayWorker).options(max_restarts=0, **asks)
-        seat = _Seat(worker.remote(), node.id if node else None)
+            asks = share(node, workers, self._on_gpu)
+            where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}
+        worker: Any = ray.remote(RayWorker).options(max_restarts=0, **asks, **where)
+        seat = _Seat(worker.remote(), node.id if node else None, asks)
         self._seats[self._next] = seat
         self._tell_end(self._next, seat.actor.node.remote())
         self._next += 1
@@ -265,7 +264,7 @@ class Foreman:
     def _count_in_vain(self) -> None:
         self._in_vain += 1
         if self._in_vain >= MOST_CRASHES:
-            self._can_come = {}  # what comes is of no use
+            self._demands = False  # what comes is of no use
 
     def _start(self, number: int, seat: _Seat) -> None:
         if seat.node in self._closed:
@@ -287,6 +286,7 @@ class Foreman:
             return
         seat.ready, seat.cache = True, machine.cache
         self._send(Started(number, seat.node or "", self._where(seat), machine))
+        self._report()
 
     def _where(self, seat: _Seat) -> str:
         node = self._nodes.get(seat.node or "")
@@ -323,6 +323,10 @@ class Foreman:
             self._kept.append(_Kept(unit, seat.cache, seat.piece))
         seat.piece = None
         self._send(Answered(number, answer))
+
+
+def _cores(number: float) -> str:
+    return counted(int(number), "core") if number >= 1 else f"{number:.2g} cores"
 
 
 def _is_lacking(kept: _Kept, unit: Unit, cache: str) -> bool:

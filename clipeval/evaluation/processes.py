@@ -98,6 +98,8 @@ class Processes:
 
     def summary(self, nodes: Sequence[str]) -> str:
         """As ``Crew.summary``."""
+        if len(nodes) < len(self._children):
+            return ""
         where = counted(len(self._places), "GPU") if self._on_gpu else counted(machine.cores(), "core")
         return f"{counted(len(nodes), 'worker')} on {where}"
 

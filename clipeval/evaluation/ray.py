@@ -81,6 +81,7 @@ class RayCrew:
         self._options = options
         self._where = _address(options.ray_address)
         self._most = 0
+        self._settled: int | None = None
         self._total = ""
         self._asked: int | None = None
 
@@ -113,7 +114,7 @@ class RayCrew:
             if isinstance(message, ClipevalError):
                 raise message
             if isinstance(message, tuple):
-                self._asked, self._total = message
+                self._asked, self._settled, self._total = message
             else:
                 events.append(message)
         return events
@@ -129,6 +130,8 @@ class RayCrew:
 
     def summary(self, nodes: Sequence[str]) -> str:
         """As ``Crew.summary``."""
+        if len(nodes) != self._settled:
+            return ""
         return f"{counted(len(nodes), 'worker')} on {counted(len(set(nodes)), 'node')}, {self._total}"
 
     def __enter__(self) -> RayCrew:

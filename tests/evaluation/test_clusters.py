@@ -77,6 +77,7 @@ def test_kubernetes(command, tmp_path):
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert {variable["value"].split("/")[1] for variable in container["env"]} == {"shared"}
     assert head["template"]["spec"]["containers"][0]["image"] == workers["template"]["spec"]["containers"][0]["image"]
+    assert entrypoint[entrypoint.index("--workers") + 1] == str(workers["maxReplicas"])
     assert workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 

@@ -195,7 +195,7 @@ def test_nodes_that_come_later_and_are_not_alike(nodes, zoo, words, reference, t
     nodes.add("rich", "--num-cpus=1")
     said = run.end(0)
     require_equal(run.out, reference)
-    assert "--device auto: cpu, as the cluster has no GPU" in said
+    assert "--device auto: cpu, as no node of the cluster has a GPU now" in said
     assert said.count("older (") == 1
     assert "has another clipeval (different: tasks/zeroshot_classification.py)" in said
     assert "2 workers on 2 nodes, " in said
@@ -206,12 +206,23 @@ def test_nodes_that_come_later_and_are_not_alike(nodes, zoo, words, reference, t
     nodes.kill("poor")
 
 
+_DEMAND = """
+import sys
+from ray.autoscaler.v2.sdk import get_cluster_status
+demands = get_cluster_status(sys.argv[1]).resource_demands.ray_task_actor_demand
+print(*(f"{counted.count} x {counted.bundle}" for demand in demands for counted in demand.bundles_by_count))
+"""
+
+
 def test_gpus_that_are_not_there(nodes, words, tmp_path):
     said = Run(nodes, words, tmp_path / "none", "--device", "cuda").end(3)
-    assert "--device cuda: no node of the cluster has a GPU, and none is said to come. The largest node is " in said
+    assert "--device cuda: no node of the cluster has a GPU. The largest node is " in said
+    run = Run(nodes, words, tmp_path / "out", "--device", "cuda", "--workers", "3")
+    run.wait_for("waiting: no node of the cluster has a GPU yet")
+    demand = subprocess.run([sys.executable, "-c", _DEMAND, nodes.address], capture_output=True, text=True)
+    assert demand.stdout == "3 x {'GPU': 1.0}\n", "what an autoscaler goes by"
     nodes.add("numbers", "--num-cpus=0 --num-gpus=2")
-    said = Run(nodes, words, tmp_path / "numbers").end(3)
-    assert "--device auto: cuda, as the cluster has 2 GPUs" in said
+    said = run.end(3)
     assert "no machine can do the work: numbers (" in said
     assert "cannot run workers: --device cuda: this machine has no such GPU that PyTorch can use" in said
     nodes.kill("numbers")
@@ -235,6 +246,7 @@ def test_whatever_dies_the_same_command_continues(nodes, words, reference, tmp_p
     run.wait_for_a_value()
     assert workers_of(nodes)
     run.process.kill()
+    run.process.wait()
     limit = time.monotonic() + 20
     while workers_of(nodes):
         assert time.monotonic() < limit
@@ -259,13 +271,33 @@ def test_whatever_dies_the_same_command_continues(nodes, words, reference, tmp_p
     require_equal(table(words, run.out, executor="local", workers=0), reference)
 
 
-def test_a_lost_node(words, reference, tmp_path, monkeypatch):
+_HOLD = """
+import sys, time, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+
+@ray.remote(num_cpus=1)
+class Holder:
+    def hold(self):
+        return "held"
+
+holder = Holder.remote()
+print(ray.get(holder.hold.remote()), flush=True)
+time.sleep(300)
+"""
+
+
+def test_a_cluster_that_is_held_by_others_and_a_lost_node(words, reference, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     if not HAS_NAMESPACES:
         pytest.skip("nodes with names of their own need namespaces")
     with Nodes("--num-cpus=1") as two:
+        holder = subprocess.Popen([sys.executable, "-c", _HOLD, two.address], stdout=subprocess.PIPE, text=True)
+        with holder:
+            assert holder.stdout.readline() == "held\n"
+            run = Run(two, words, tmp_path / "out")
+            run.wait_for("waiting for the first of 1 worker, each with 1 core: of 1 core 0 are free, other programs")
+            holder.kill()
         two.add("weak")
-        run = Run(two, words, tmp_path / "out")
         run.wait_for("2 workers on 2 nodes")
         run.wait_for_a_value()
         two.kill("weak")

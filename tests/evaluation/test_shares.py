@@ -37,12 +37,10 @@ def test_gpus_are_all_used_whatever_the_number_of_workers_and_cores():
     """A node of 2 cores and 2 GPUs beside a head of one core: shares of the whole cluster would leave a GPU idle."""
     nodes = [node("head", 1), node("gpu", 2, gpus=2)]
     for workers in (None, 2, 4, 7):
-        counts = spread(nodes, workers, on_gpu=True)
-        assert counts == {"gpu": workers or 2}
-        asked = share(nodes[1], counts["gpu"], True)
-        assert counts["gpu"] * asked["num_gpus"] == pytest.approx(2)
-        assert counts["gpu"] * asked["num_cpus"] <= 2
-    assert share(nodes[1], 4, True)["num_cpus"] == 0, "rather none than a GPU without a worker"
+        assert spread(nodes, workers, on_gpu=True) == {"gpu": 2}, "no GPU is shared: the others are asked for"
+    assert spread(nodes, 1, on_gpu=True) == {"gpu": 1}
+    assert share(nodes[1], 2, True) == {"num_cpus": 1.0, "num_gpus": 1.0}
+    assert share(node("thin", 2, gpus=4), 4, True)["num_cpus"] == 0, "rather none than a GPU without a worker"
     assert share(node("fat", 64, gpus=8), 8, True) == {"num_cpus": 8.0, "num_gpus": 1.0}
 
 
@@ -53,6 +51,7 @@ def test_unequal_nodes_each_give_their_own_share():
     assert share(nodes[1], 2, True) == {"num_cpus": 4.0, "num_gpus": 1.0}
     assert spread([HEAD], None, False) == {}
     assert spread([HEAD], 3, True) == {}
+    assert spread([HEAD], 3, False) == {}
 
 
 def test_a_node_as_ray_describes_it():

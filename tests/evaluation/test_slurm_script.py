@@ -75,7 +75,7 @@ def test_with_ray_itself(tmp_path, monkeypatch):
     words = ["-m", str(tmp_path / "a.pt"), "-d", "digits", "--limit", "20", "-o", str(tmp_path / "results")]
     ended = subprocess.run([SCRIPT, *words], cwd=tmp_path, env=env, timeout=180, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert "1 worker on 1 node, 1 core" in ended.stderr
+    assert "1 worker on 1 node, 1 core\n" in ended.stderr
     assert set(clipeval.read_results(tmp_path / "results").status) == {"limited"}
     status = subprocess.run([tmp_path / "ray", "status"], env=env | {"RAY_ADDRESS": f"127.0.0.1:{port()}"}, timeout=60)
     assert status.returncode != 0
