@@ -45,6 +45,8 @@ class Options:
     """Whether the configuration, and not the command line alone, may name functions as models."""
     executor: str | None = None
     """None: ``processes`` where the machine has several GPUs, and none of them is chosen, else ``local``."""
+    uses_one_gpu_of_several: bool = field(default=False, init=False)
+    """Whether ``keep_weights`` is why this is no run of ``processes``."""
     ray_address: str | None = None
     run_token: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Tells this run from all others."""
@@ -81,14 +83,13 @@ class Options:
             )
         if self.executor != "ray":
             self._fill("device", machine.resolve_device(self.device))
-            self._fill("executor", self.executor or ("processes" if self._has_several_gpus() else "local"))
+            several = self.executor is None and self.device == "cuda" and len(machine.gpus()) > 1
+            self._fill("uses_one_gpu_of_several", several and not self.keep_weights)
+            self._fill("executor", self.executor or ("processes" if several and self.keep_weights else "local"))
             if self.precision == "fp16" and self.device == "cpu":
                 raise UsageError("--precision fp16 needs a GPU, and the device is cpu. Use bf16 or fp32.")
         if self.executor == "local":
             self._fill("workers", machine.default_workers() if self.workers is None else self.workers)
-
-    def _has_several_gpus(self) -> bool:
-        return self.device == "cuda" and self.keep_weights and len(machine.gpus()) > 1
 
     def _fill(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -153,6 +153,8 @@ def _measure(cells: list[Cell], plan: Plan, journal: Journal, progress: RunProgr
         from clipeval.evaluation import local
         from clipeval.evaluation.workbench import Workbench
 
+        if options.uses_one_gpu_of_several:
+            progress.line("--keep-weights no: in one process, on one of the GPUs")
         scored = {(name, dataset.split): dataset for name, dataset in plan.datasets.items()}
         local.execute(cells, Workbench(options, progress, scored | plan.splits, plan.checkpoints), journal)
 

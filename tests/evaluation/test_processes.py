@@ -109,7 +109,8 @@ def test_signals_to_the_command(words, reference, tmp_path, kind):
     run = Run(words, out)
     run.wait_for_a_value(out)
     assert len(run.left()) >= 3
-    run.process.send_signal(kind)
+    for pid in run.left() if kind == signal.SIGTERM else [run.process.pid]:  # Slurm tells all of them
+        os.kill(pid, kind)
     code = run.process.wait(timeout=30)
     run.require_nothing_left()
     assert code == (-9 if kind == signal.SIGKILL else 130)
@@ -153,7 +154,9 @@ def test_several_gpus_are_all_used_unless_one_is_chosen(gpus, tmp_path, monkeypa
     assert Options(out=tmp_path, device="cuda:1").executor == "local"
     assert Options(out=tmp_path, device="cpu").executor == "local"
     assert Options(out=tmp_path, executor="local").executor == "local"
-    assert Options(out=tmp_path, keep_weights=False).executor == "local"
+    alone = Options(out=tmp_path, keep_weights=False)
+    assert (alone.executor, alone.uses_one_gpu_of_several) == ("local", True)
+    assert not options.uses_one_gpu_of_several
     gpus("0")
     assert Options(out=tmp_path).executor == "local"
     assert Processes(Options(out=tmp_path, executor="processes"))._places == ["0"]
