@@ -97,13 +97,17 @@ def run(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Image decoding processes, by default one per core; with --executor ray the workers of the cluster, "
-            "by default one per GPU, or per core where there is none."
+            help="Image decoding processes, by default one per core; with --executor ray, or processes without a GPU, "
+            "the workers, by default one per GPU, or per core where there is none."
         ),
     ] = None,
     executor: Annotated[
-        str, typer.Option(help="Where cells run: local, in this process, or ray, on a cluster or all of this machine.")
-    ] = "local",
+        str | None,
+        typer.Option(
+            help="Where cells run: local, in this process; processes, one for each GPU of this machine, the default "
+            "where it has several; or ray, on a cluster."
+        ),
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="Ray cluster to join. Default: $RAY_ADDRESS, else a Ray of this machine alone.")
     ] = None,

@@ -119,6 +119,11 @@ def suggest(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean '{lowered[close[0]]}'?" if close else ""
 
 
+def counted(number: int, word: str) -> str:
+    """``1 node``, ``2 nodes``."""
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
 def few(words: Iterable[object], most: int = 10) -> str:
     """``a, b, c``, and of more than ``most`` how many there are: a message is to be read."""
     listed = [str(word) for word in words]

@@ -17,6 +17,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    if not _has_nvidia_driver():
+        return []
+    import torch
+
+    count = torch.cuda.device_count()
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in chosen.split(",")] if chosen else [str(number) for number in range(count)]
+    return names[:count]
+
+
 def default_workers() -> int:
     """Image decoding processes: one per core, at most 16."""
     return min(cores(), 16)

@@ -42,20 +42,25 @@ class TextStore:
         self._waiting: list[bytes] = []
         self._embed_dim = embed_dim
         self._known: dict[bytes, bytes] = {}
+        self._not_finite: set[bytes] = set()
         for path in self._segments.labels():
             for body in self._segments.read(path):
                 self._known[body[:_DIGEST_BYTES]] = body[_DIGEST_BYTES:]
 
     def missing(self, texts: Iterable[str]) -> list[str]:
-        """The unique texts that have no embedding yet, in order of first appearance."""
-        return [text for text in dict.fromkeys(texts) if _digest(text) not in self._known]
+        """The unique texts that have not been encoded yet, in order of first appearance."""
+        unique = {text: _digest(text) for text in dict.fromkeys(texts)}
+        return [text for text, key in unique.items() if key not in self._known and key not in self._not_finite]
 
     def get(self, texts: list[str]) -> np.ndarray:
-        """Embeddings ``[len(texts), embed_dim]`` float32. Raises ModelError for a text that has no finite one."""
+        """Embeddings ``[len(texts), embed_dim]`` float32 of texts none of which is ``missing``. Raises ModelError for a
+        text whose embedding is not finite."""
         rows = np.empty((len(texts), self._embed_dim), np.float32)
         for row, text in enumerate(texts):
             vector = self._known.get(_digest(text))
             if vector is None:
+                if _digest(text) not in self._not_finite:
+                    raise LookupError(f"text {text!r:.120} has not been encoded")
                 raise ModelError(
                     f"text {text!r:.120}: its embedding is not finite. "
                     "The weights may be broken, or overflow at this precision: try --precision fp32."
@@ -64,14 +69,30 @@ class TextStore:
         return rows
 
     def add(self, texts: list[str], embeddings: np.ndarray) -> None:
-        """Keep ``embeddings`` ``[len(texts), embed_dim]``; rows that are not finite are left out. Raises StoreError."""
+        """Keep ``embeddings`` ``[len(texts), embed_dim]``; rows that are not finite are not stored, but known
+        as such. Raises StoreError."""
         finite = np.isfinite(embeddings).all(axis=1)
+        self._not_finite.update(_digest(texts[row]) for row in np.flatnonzero(~finite))
         for row in np.flatnonzero(finite):
             key, vector = _digest(texts[row]), np.ascontiguousarray(embeddings[row], np.float32).tobytes()
             self._known[key] = vector
             self._waiting.append(key + vector)
         if len(self._waiting) >= self._segments.enough:
             self.flush()
+
+    def bodies(self) -> bytes:
+        """All that is known, for ``receive`` of a store under the same key on another machine."""
+        return b"".join(key + vector for key, vector in self._known.items())
+
+    def receive(self, bodies: bytes) -> None:
+        """Keep what another store knows. Raises StoreError."""
+        size = _DIGEST_BYTES + 4 * self._embed_dim
+        for start in range(0, len(bodies), size):
+            key, vector = bodies[start : start + _DIGEST_BYTES], bodies[start + _DIGEST_BYTES : start + size]
+            if key not in self._known:
+                self._known[key] = vector
+                self._waiting.append(key + vector)
+        self.flush()
 
     def flush(self) -> None:
         """Write what was kept back. Raises StoreError."""

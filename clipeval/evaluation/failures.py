@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,7 +11,16 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from clipeval.console import say
-from clipeval.errors import ClipevalError, ModelError, StoreError, UsageError, first_line, is_no_memory
+from clipeval.errors import (
+    ClipevalError,
+    MeasureError,
+    ModelError,
+    StoreError,
+    UsageError,
+    counted,
+    first_line,
+    is_no_memory,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +39,14 @@ class InternalError(ClipevalError):
 
 class OutOfMemory(ModelError):
     """The device or the machine has no memory left: elsewhere, or later, the same work may succeed."""
+
+
+class Elsewhere(MeasureError):
+    """This machine lacks, or has otherwise, what the machine that planned the run could open: that one, or a third, may
+    succeed."""
+
+    what: tuple[str, str] = ("", "")
+    """``checkpoint`` or ``data set``, and its name."""
 
 
 @contextmanager
@@ -64,11 +82,13 @@ def attempt(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) 
 
 
 def log(out: Path, errors: Iterable[ClipevalError]) -> None:
-    """Append the traceback of every bug among ``errors`` to ``OUT/errors.log``, each once, and say so."""
-    traces = list(dict.fromkeys(error.trace for error in errors if isinstance(error, InternalError)))
+    """Append the traceback of every bug among ``errors`` to ``OUT/errors.log``, each once with the number of cells that
+    met it, and say so."""
+    traces = Counter(error.trace for error in errors if isinstance(error, InternalError))
     if not traces:
         return
-    text = f"== {datetime.now(UTC).isoformat(timespec='seconds')}\n" + "\n".join(traces)
+    met = [f"{trace}({counted(count, 'cell')})\n" for trace, count in traces.items()]
+    text = f"== {datetime.now(UTC).isoformat(timespec='seconds')}\n" + "\n".join(met)
     try:
         with (out / _LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)

@@ -17,7 +17,7 @@ from clipeval.models.compiling import require_compiler
 from clipeval.remote.origin import is_offline
 
 RERUN_CHOICES = ("missing", "always", "never")
-EXECUTORS = ("local", "ray")
+EXECUTORS = ("local", "processes", "ray")
 _TOO_LARGE = 2**32
 
 
@@ -50,7 +50,8 @@ class Options:
     compile: bool = False
     """Whether torch.compile makes code of the towers."""
     workers: int | None = None
-    """Image decoding processes; of a Ray run the workers, 0 for as many as the cluster has GPUs or cores."""
+    """Image decoding processes; of a Ray run the workers, 0 for as many as the cluster has GPUs or cores; of
+    ``processes`` on a CPU the workers too."""
     rerun: str = "missing"
     offline: bool = False
     """Whether nothing is fetched; so it is too where HF_HUB_OFFLINE says so."""
@@ -58,7 +59,10 @@ class Options:
     """Whether weights that this run has fetched stay on this machine after their last cell."""
     allow_python: bool = False
     """Whether the configuration, and not the command line alone, may name functions as models."""
-    executor: str = "local"
+    executor: str | None = None
+    """None: ``processes`` where the machine has several GPUs, and none of them is chosen, else ``local``."""
+    uses_one_gpu_of_several: bool = field(default=False, init=False)
+    """Whether ``keep_weights`` is why this is no run of ``processes``."""
     ray_address: str | None = None
     run_token: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Tells this run from all others."""
@@ -78,23 +82,32 @@ class Options:
             raise UsageError(f"--precision {self.precision}: choose {', '.join(precisions.PRECISIONS)}.")
         if self.rerun not in RERUN_CHOICES:
             raise UsageError(f"--rerun {self.rerun}: choose {', '.join(RERUN_CHOICES)}.")
-        if self.executor not in EXECUTORS:
-            raise UsageError(f"--executor {self.executor}: choose {' or '.join(EXECUTORS)}.")
+        if self.executor not in (None, *EXECUTORS):
+            raise UsageError(f"--executor {self.executor}: choose {', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}.")
         if self.ray_address and self.executor != "ray":
             raise UsageError(f"--ray-address {self.ray_address}: only --executor ray joins a cluster.")
-        if not self.keep_weights and self.executor == "ray":
-            raise UsageError("--keep-weights no: the workers of --executor ray share what one of them has fetched.")
+        if not self.keep_weights and self.executor in ("processes", "ray"):
+            raise UsageError(
+                f"--keep-weights no: the workers of --executor {self.executor} share what one of them has fetched. "
+                "Use --executor local."
+            )
         room.limit()
         self._fill("offline", self.offline or is_offline())
-        if self.executor == "local":
+        if self.executor in ("processes", "ray") and self.device not in ("auto", "cpu", "cuda"):
+            raise UsageError(
+                f"--device {self.device}: --executor {self.executor} has a GPU for each worker. Give cuda, cpu or auto."
+            )
+        if self.executor != "ray":
             self._fill("device", machine.resolve_device(self.device))
+            several = self.executor is None and self.device == "cuda" and len(machine.gpus()) > 1
+            self._fill("uses_one_gpu_of_several", several and not self.keep_weights)
+            self._fill("executor", self.executor or ("processes" if several and self.keep_weights else "local"))
             if refusal := precisions.refusal(self.precision, self.device):
                 raise UsageError(f"--precision {self.precision} {refusal}")
             if self.compile:
                 require_compiler(self.device)
+        if self.executor == "local":
             self._fill("workers", machine.default_workers() if self.workers is None else self.workers)
-        elif self.device not in ("auto", "cpu", "cuda"):
-            raise UsageError(f"--device {self.device}: Ray chooses the GPU of each worker. Give cuda, cpu or auto.")
 
     def _fill(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -60,7 +60,7 @@ def run(
     batch_size: int | str = "auto",
     compile: bool = False,
     workers: int | None = None,
-    executor: str = "local",
+    executor: str | None = None,
     ray_address: str | None = None,
     rerun: str = "missing",
     offline: bool = False,
@@ -141,15 +141,23 @@ def _measure(plan: Plan, journal: Journal, progress: RunProgress) -> None:
     options = plan.request.options
     cells, arriving = journal.open(plan.cells), Arrivals(plan, journal, progress)
     if options.executor == "ray":
-        from clipeval.evaluation.ray import RayExecutor, cluster
+        from clipeval.evaluation.dispatch import Dispatcher
+        from clipeval.evaluation.ray import RayCrew
 
-        if cells := [*cells, *(cell for found in arriving for cell in found)]:
-            with cluster(options.ray_address):
-                RayExecutor(plan, journal).execute(cells)
-    elif cells or plan.coming:
+        if cells or arriving.pending:
+            Dispatcher(plan, journal, RayCrew(options), progress).execute(cells, arriving)
+    elif options.executor == "processes":
+        from clipeval.evaluation.dispatch import Dispatcher
+        from clipeval.evaluation.processes import Processes
+
+        if cells or arriving.pending:
+            Dispatcher(plan, journal, Processes(options), progress).execute(cells, arriving)
+    elif cells or arriving.pending:
         from clipeval.evaluation import local
         from clipeval.evaluation.workbench import Workbench
 
+        if options.uses_one_gpu_of_several:
+            progress.line("--keep-weights no: in one process, on one of the GPUs")
         bench = Workbench(options, progress, plan.splits, plan.checkpoints)
         try:
             local.execute(cells, arriving, bench, journal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,41 +58,69 @@ class Schedule:
     """Two stages per checkpoint: its texts and slices of images, then its cells."""
 
     def __init__(self, cells: Sequence[Cell], sizes: dict[str, int], batch_size: int) -> None:
+        self._batch_size = batch_size
         self._waiting: dict[str, tuple[list[Unit], list[Unit]]] = {}
-        for model, group in itertools.groupby(cells, key=lambda cell: cell.model.name):
-            mine = tuple(group)
-            preparation = [Unit("texts", mine), *slices(mine, sizes, batch_size)]
-            self._waiting[model] = preparation, [Unit("cell", (cell,)) for cell in mine]
+        self.add(cells, sizes)
         self._running: Counter[tuple[str, bool]] = Counter()
         """By checkpoint and whether it is a cell."""
         self._crashes: Counter[str] = Counter()
 
+    def add(self, cells: Sequence[Cell], sizes: dict[str, int]) -> None:
+        """Work that has come meanwhile; ``sizes`` gives the number of scored images by data set."""
+        for model, group in itertools.groupby(cells, key=lambda cell: cell.model.name):
+            mine = tuple(group)
+            preparation, waiting = self._waiting.setdefault(model, ([], []))
+            preparation += [Unit("texts", mine), *slices(mine, sizes, self._batch_size)]
+            waiting += [Unit("cell", (cell,)) for cell in mine]
+
     @property
     def widest(self) -> int:
-        """The most workers that could be busy at once."""
-        return sum(max(len(preparation), len(cells)) for preparation, cells in self._waiting.values())
+        """The most workers that could be busy at once, from now on."""
+        waiting = sum(max(len(preparation), len(cells)) for preparation, cells in self._waiting.values())
+        return waiting + self._running.total()
 
     @property
     def unfinished(self) -> bool:
         """Whether anything is waiting or running."""
         return any(preparation or cells for preparation, cells in self._waiting.values()) or self._running.total() > 0
 
-    def next(self, held: str | None, held_by_others: Iterable[str | None]) -> Unit | None:
-        """Work for a worker that holds the checkpoint ``held``: of that one, else of one that no other worker holds,
-        else of any. None when all that is left waits for running work."""
+    def next(
+        self, held: str | None, held_by_others: Iterable[str | None], can: Callable[[Unit], bool] = lambda unit: True
+    ) -> Unit | None:
+        """Work that a worker ``can`` do that holds the checkpoint ``held``: of that one, else of one that no other
+        worker holds, else of any. None when all that is left waits for running work, or is for others."""
         others = set(held_by_others)
         for model in sorted(self._waiting, key=lambda model: (model != held, model in others)):
             preparation, cells = self._waiting[model]
             ready = preparation or ([] if self._running[model, False] else cells)
-            if ready:
-                unit = ready.pop(0)
+            unit = next(filter(can, ready), None)
+            if unit is not None:
+                ready.remove(unit)
                 self._running[model, unit.kind == "cell"] += 1
                 return unit
         return None
 
+    def hopeless(self, can: Callable[[Unit], bool]) -> list[Cell]:
+        """Drop the waiting work that nobody ``can`` do; the cells that will not be measured. Without its slices a cell
+        is tried all the same."""
+        lost: list[Cell] = []
+        for model, (preparation, cells) in list(self._waiting.items()):
+            if any(unit.kind == "texts" and not can(unit) for unit in preparation):
+                lost += self.give_up(model)
+                continue
+            preparation[:] = filter(can, preparation)
+            lost += [cell for unit in cells if not can(unit) for cell in unit.cells]
+            cells[:] = filter(can, cells)
+        return lost
+
     def done(self, unit: Unit) -> None:
         """``unit`` has ended, well or with an error of its own."""
         self._running[unit.model, unit.kind == "cell"] -= 1
+
+    def back(self, unit: Unit) -> None:
+        """``unit`` was not done, through no fault of its own: it waits again, as the first of its checkpoint."""
+        self.done(unit)
+        self._waiting.setdefault(unit.model, ([], []))[unit.kind == "cell"].insert(0, unit)
 
     def give_up(self, model: str) -> list[Cell]:
         """Drop what waits of a checkpoint; the cells that will not be measured."""
@@ -101,10 +129,9 @@ class Schedule:
 
     def crashed(self, unit: Unit) -> list[Cell]:
         """The worker died in ``unit``. It is tried again, or its checkpoint is given up: the cells lost."""
-        self.done(unit)
         self._crashes[unit.model] += 1
-        is_cell = unit.kind == "cell"
-        if self._crashes[unit.model] >= MOST_CRASHES:
-            return [*(unit.cells if is_cell else ()), *self.give_up(unit.model)]
-        self._waiting.setdefault(unit.model, ([], []))[is_cell].insert(0, unit)
-        return []
+        if self._crashes[unit.model] < MOST_CRASHES:
+            self.back(unit)
+            return []
+        self.done(unit)
+        return [*(unit.cells if unit.kind == "cell" else ()), *self.give_up(unit.model)]

@@ -28,6 +28,7 @@ from clipeval.evaluation.failures import InternalError, as_clipeval_errors
 from clipeval.evaluation.interrupt import look
 from clipeval.evaluation.request import Options
 from clipeval.evaluation.shelf import dataset_identity
+from clipeval.identity import CheckpointIdentity
 from clipeval.tasks import load_task
 from clipeval.tasks.asked import with_asked
 from clipeval.tasks.base import TaskResult
@@ -76,7 +77,7 @@ class Workbench:
         threads: int | None = None,
     ) -> None:
         """``opened`` gives the splits that are open already, by data set and name, ``checkpoints`` are those by name;
-        others are opened when first needed.
+        others are opened when first needed. ``checkpoints`` may grow.
 
         ``threads`` is the number of cores to use, None: all of the machine.
         """
@@ -87,7 +88,7 @@ class Workbench:
         self._splits: dict[tuple[str, str], Dataset] = {}
         self._decoders = Decoders(options.decoders, self._opened().values())
         self._settings = LoaderSettings(options.batch_size, options.decoders, options.fresh, decoders=self._decoders)
-        self._checkpoints = dict(checkpoints or {})
+        self._checkpoints = checkpoints if checkpoints is not None else {}
         self._scored: dict[str, Dataset] = {}
         self._encoder: Encoder | None = None
         self._held = ""
@@ -173,15 +174,37 @@ class Workbench:
                 "have not the same files. Run the same command again."
             )
 
-    def embed(self, cell: Cell, start: int, stop: int) -> None:
-        """Fill the store with the embeddings of the scored images ``start`` to ``stop``. Raises ClipevalError."""
+    def embed(self, cell: Cell, start: int, stop: int) -> np.ndarray:
+        """Fill the store with the embeddings ``[stop - start, D]`` of the scored images from ``start`` on. Raises
+        ClipevalError."""
         with as_clipeval_errors():
-            dataset, indices = self.scored(cell), np.arange(start, stop)
-            if isinstance(dataset, Subset):
-                indices, dataset = dataset.indices[indices], dataset.whole
+            dataset, indices = self._places(cell, start, stop)
             encoder = self._load(cell)
             settings = replace(self._settings, keeps=cell.keeps)
-            images.embed(encoder, dataset, indices, settings, lambda done, stored: None)
+            return images.embed(encoder, dataset, indices, settings, lambda done, stored: None)
+
+    def receive_images(self, cell: Cell, start: int, embeddings: np.ndarray) -> None:
+        """Fill the store with what ``embed`` gave on another machine. Raises ClipevalError."""
+        with as_clipeval_errors():
+            dataset, indices = self._places(cell, start, start + len(embeddings))
+            store = images.embedding_file(self._load(cell), dataset, self._settings.fresh)
+            store.write(indices, embeddings)
+            store.flush()
+
+    def _places(self, cell: Cell, start: int, stop: int) -> tuple[Dataset, np.ndarray]:
+        dataset, indices = self.scored(cell), np.arange(start, stop)
+        return (dataset.whole, dataset.indices[indices]) if isinstance(dataset, Subset) else (dataset, indices)
+
+    def known_texts(self) -> bytes:
+        """The embeddings of texts under the checkpoint at hand, for ``receive_texts`` on another machine."""
+        return self._store.bodies() if self._store else b""
+
+    def receive_texts(self, cell: Cell, bodies: bytes) -> None:
+        """Keep embeddings of texts that another machine has made. Raises ClipevalError."""
+        with as_clipeval_errors():
+            encoder = self._load(cell)
+            self._store = self._store or self._texts_of(encoder)
+            self._store.receive(bodies)
 
     @property
     def is_free_to_score(self) -> bool:
@@ -254,7 +277,7 @@ class Workbench:
             encoder = models.load(
                 opened, device=settings.device, precision=settings.precision, offline=settings.offline
             )
-            _require_same_checkpoint(cell, encoder)
+            require_same_checkpoint(cell, encoder.identity)
             self._encoder, self._held = encoder, cell.model.name
             if encoder.device == "cpu":
                 machine.set_threads(encoder.info.gmacs_image, self._threads)
@@ -296,9 +319,8 @@ def _trains_on_all(cell: Cell) -> bool:
     return "train" in cell.task.needs and cell.shots is None
 
 
-def _require_same_checkpoint(cell: Cell, encoder: Encoder) -> None:
-    """Raises ModelError where the loaded checkpoint is not the one that the cell was planned for."""
-    found = encoder.identity
+def require_same_checkpoint(cell: Cell, found: CheckpointIdentity) -> None:
+    """Raises ModelError where a checkpoint is not the one that the cell was planned for."""
     if cell.checkpoint != found:
         planned = cell.checkpoint.weights if cell.checkpoint else ""
         different = f": weights {found.weights[:12]}, not {planned[:12]}" if found.weights != planned else ""

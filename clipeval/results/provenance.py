@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from functools import cache
 from importlib import metadata
@@ -34,6 +35,14 @@ def packages() -> str:
         except metadata.PackageNotFoundError:
             continue
     return " ".join(found)
+
+
+@cache
+def sources() -> dict[str, str]:
+    """The digest of every file of the package ``clipeval`` by its path in it: what makes a value of embeddings here."""
+    root = Path(__file__).parents[1]
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
 
 
 @cache

@@ -248,6 +248,22 @@ def test_non_finite_text_is_named_and_not_stored(encoder):
     assert store.get(["good"]).shape == (1, encoder.embed_dim)
     with pytest.raises(ModelError, match=r"text .bad..*not finite"):
         store.get(["good", "bad"])
+    assert store.missing(["good", "bad", "new"]) == ["new"], "what is known to fail is not tried again"
+    with pytest.raises(LookupError, match="text 'new' has not been encoded"):
+        store.get(["new"])
+    assert text_store(encoder).missing(["good", "bad"]) == ["bad"]
+
+
+def test_a_store_gives_another_one_all_it_knows(encoder, monkeypatch, tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(3, encoder.embed_dim)).astype(np.float32)
+    store = text_store(encoder)
+    store.add(["a", "b", "c"], vectors)
+    monkeypatch.setenv("CLIPEVAL_CACHE", str(tmp_path / "elsewhere"))
+    other = text_store(encoder)
+    other.add(["b"], vectors[1:2])
+    other.receive(store.bodies())
+    for found in (other, text_store(encoder)):
+        assert np.array_equal(found.get(["c", "a", "b"]), vectors[[2, 0, 1]])
 
 
 def test_a_failed_append_leaves_the_segment_readable(encoder, monkeypatch):

@@ -75,6 +75,7 @@ def test_the_others_are_measured_and_the_bug_is_not_hidden(zoo, run, monkeypatch
     log = (zoo / "out/errors.log").read_text()
     assert log.count("Traceback") == 1
     assert "nobody thought of this" in log
+    assert log.rstrip().endswith("(2 cells)")
     code, found, _ = run()
     assert code == 0
     assert set(found.values()) == {"ok"}
