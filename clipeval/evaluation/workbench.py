@@ -208,8 +208,10 @@ class Workbench:
 
     @property
     def is_free_to_score(self) -> bool:
-        """Whether the cores of this process are not what encodes images, so that they may score meanwhile."""
-        return self._encoder is not None and self._encoder.device != "cpu"
+        """Whether the cores of this process are not what encodes images, so that they may score meanwhile. In tf32 they
+        may not: that is a setting of the process, in which a probe on the GPU would compute too."""
+        on_gpu = self._encoder is not None and self._encoder.device != "cpu"
+        return on_gpu and self._options.precision != "tf32"
 
     def ready(self, cells: Sequence[Cell]) -> Ready | None:
         """Embed the images that ``cells`` of one data set will ask for; None where that fails, as they will find."""
