@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,8 +104,6 @@ def _unsealed(data: bytes, key: str) -> Any:
 
 
 def _keep(place: Path, data: bytes) -> None:
+    """Without a temporary twin that a kill would leave: what is written half is damaged, and made once more."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".new-") as folder:
-        written = Path(folder, "value")
-        written.write_bytes(data)
-        written.replace(place)
+    place.write_bytes(data)

@@ -110,6 +110,19 @@ def test_no_bit_flip_of_the_memory_gives_another_digest(tmp_path, cache, settled
         assert digest.of_file(path) == expected
 
 
+def test_a_memory_that_a_kill_cut_off_is_made_whole(tmp_path, cache, settled):
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"weights")
+    expected = digest.of_file(path)
+    [kept] = (cache / "indexes").iterdir()
+    whole = kept.read_bytes()
+    for size in range(len(whole)):
+        kept.write_bytes(whole[:size])
+        assert digest.of_file(path) == expected
+        assert kept.read_bytes() == whole
+    assert list((cache / "indexes").iterdir()) == [kept], "nothing else, at no time"
+
+
 def test_the_memory_of_another_file_is_not_taken(tmp_path, cache, settled):
     """A file of the memory that was renamed, or restored under another name, answers for nothing."""
     for name in "ab":
