@@ -201,7 +201,7 @@ def test_nodes_that_come_later_and_are_not_alike(nodes, zoo, words, reference, t
     require_equal(run.out, reference)
     assert "--device auto: cpu, as no node of the cluster has a GPU now" in said
     assert said.count("older (") == 1
-    assert "has another clipeval (different: tasks/zeroshot_classification.py)" in said
+    assert "has another clipeval (different: clipeval/tasks/zeroshot_classification.py)" in said
     seen = set((zoo / "seen").read_text().splitlines())
     assert {f"{name}.pt {SECRET} birds" for name in ("toy-a", "toy-b", "toy-c")} <= seen
     assert not [path for path in nodes.folder.rglob("*") if path.is_file() and SECRET in path.read_text("latin-1")]
