@@ -298,7 +298,7 @@ def test_a_cluster_that_is_held_by_others_and_a_lost_node(words, reference, tmp_
         with holder:
             assert holder.stdout.readline() == "held\n"
             run = Run(two, words, tmp_path / "out")
-            run.wait_for("waiting for the first of 1 worker, each with 1 core: of 1 core 0 are free, other programs")
+            run.wait_for("waiting for the first of 1 worker, each with 1 core: 0 of 1 core free, the rest is held")
             holder.kill()
         two.add("weak")
         run.wait_for("2 workers on 2 nodes")
