@@ -138,8 +138,8 @@ class Dispatcher:
             self._schedule.back(unit)
             if answer.what not in self._lacking[seat.node]:
                 self._lacking[seat.node][answer.what] = answer
-                say(f"{seat.where} {answer} Others may do it.")
                 answer.args = (f"{seat.where} {answer}",)
+                say(answer)
         else:
             self._schedule.done(unit)
             self._record(unit, answer)

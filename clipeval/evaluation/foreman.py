@@ -208,8 +208,8 @@ class Foreman:
         asked = {seat.node: seat.asks for seat in self._seats.values()}.values()
         each = " or ".join(sorted({_cores(a["num_cpus"]) for a in asked if a["num_cpus"]})) or f"a {word}"
         return (
-            f"waiting for the first of {counted(len(self._seats), 'worker')}, each with {each}: of "
-            f"{counted(int(has), word)} {free:g} are free, other programs hold the rest"
+            f"waiting for the first of {counted(len(self._seats), 'worker')}, each with {each}: {free:g} of "
+            f"{counted(int(has), word)} free, the rest is held by workers that start or by other programs"
         )
 
     # workers

@@ -92,7 +92,7 @@ class RayCrew:
 
     def staff(self, most: int) -> None:
         """As ``Crew.staff``."""
-        if most != self._most:
+        if not self._most or self._most != most < (self._asked or 0):  # else it would hear of every unit that is done
             self._most = most
             self._child.send(("staff", most))
 

@@ -19,6 +19,7 @@ _PACKAGES = (
     "numpy",
     "Pillow",
 )
+_OURS, _DECIDING = ("clipeval", "clipeval_train"), (".py", ".json", ".csv")
 
 
 @cache
@@ -39,10 +40,12 @@ def packages() -> str:
 
 @cache
 def sources() -> dict[str, str]:
-    """The digest of every file of the package ``clipeval`` by its path in it: what makes a value of embeddings here."""
-    root = Path(__file__).parents[1]
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
+    """The digest of every file of the two packages here that may decide a value, by its path. A wheel has others beside
+    them (``clipeval/published``), which say what can be asked for."""
+    root = Path(__file__).parents[2]
+    files = (path for package in _OURS for path in sorted((root / package).rglob("*")) if path.suffix in _DECIDING)
+    digests = {path.relative_to(root): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
+    return {name.as_posix(): found for name, found in digests.items() if "published" not in name.parts}
 
 
 @cache

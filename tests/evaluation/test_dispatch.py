@@ -145,13 +145,13 @@ def test_data_sets_that_come_during_the_run_are_measured_too():
 
 
 def test_a_machine_with_other_code_gets_no_work_and_is_named_once(capsys):
-    name = "tasks/zeroshot_classification.py"
+    name = "clipeval/tasks/zeroshot_classification.py"
     other = Machine("host", provenance.sources() | {name: "0" * 16}, provenance.packages())
     crew = Hands({"b": done, "a": done}, {"b": other})
     assert not execute(crew).failed
     assert {node for node, *_ in crew.given} == {"a"}
     said = capsys.readouterr().err
-    assert said.count("b (10.0.0.1) has another clipeval (different: tasks/zeroshot_classification.py). ") == 1
+    assert said.count("b (10.0.0.1) has another clipeval (different: clipeval/tasks/zeroshot_classification.py). ") == 1
 
 
 @pytest.mark.parametrize(

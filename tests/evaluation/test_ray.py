@@ -201,7 +201,7 @@ def test_nodes_that_come_later_and_are_not_alike(nodes, zoo, words, reference, t
     require_equal(run.out, reference)
     assert "--device auto: cpu, as no node of the cluster has a GPU now" in said
     assert said.count("older (") == 1
-    assert "has another clipeval (different: tasks/zeroshot_classification.py)" in said
+    assert "has another clipeval (different: clipeval/tasks/zeroshot_classification.py)" in said
     seen = set((zoo / "seen").read_text().splitlines())
     assert {f"{name}.pt {SECRET} birds" for name in ("toy-a", "toy-b", "toy-c")} <= seen
     assert not [path for path in nodes.folder.rglob("*") if path.is_file() and SECRET in path.read_text("latin-1")]
@@ -298,7 +298,7 @@ def test_a_cluster_that_is_held_by_others_and_a_lost_node(words, reference, tmp_
         with holder:
             assert holder.stdout.readline() == "held\n"
             run = Run(two, words, tmp_path / "out")
-            run.wait_for("waiting for the first of 1 worker, each with 1 core: of 1 core 0 are free, other programs")
+            run.wait_for("waiting for the first of 1 worker, each with 1 core: 0 of 1 core free, the rest is held")
             holder.kill()
         two.add("weak")
         run.wait_for("2 workers on 2 nodes")
