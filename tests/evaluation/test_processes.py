@@ -167,7 +167,7 @@ def test_what_is_refused(tmp_path):
         Options(out=tmp_path, executor="processes", keep_weights=False)
     with pytest.raises(UsageError, match="--device cuda:1: --executor processes has a GPU for each worker"):
         Options(out=tmp_path, executor="processes", device="cuda:1")
-    with pytest.raises(UsageError, match="--precision fp16 needs a GPU"):
+    with pytest.raises(UsageError, match="--precision fp16 needs a CUDA GPU"):
         Options(out=tmp_path, executor="processes", device="cpu", precision="fp16")
 
 
