@@ -147,3 +147,9 @@ def test_nothing_heavy_is_imported_with_clipeval():
     program = f"import clipeval.cli, sys; print([n for n in '{heavy}'.split(', ') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by these."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))

@@ -203,7 +203,8 @@ def test_retrieval_examples_are_pictures(page):
     gallery.scroll_into_view_if_needed()
     assert gallery.locator("ul.queries > li").count() == 8
     assert gallery.locator("ol img").count() == 40
-    shown = "g => [...g.querySelectorAll('img')].every(i => i.complete && i.naturalWidth === 41 && i.naturalHeight === 37)"
+    is_whole = "i => i.complete && i.naturalWidth === 41 && i.naturalHeight === 37"
+    shown = f"g => [...g.querySelectorAll('img')].every({is_whole})"
     page.wait_for_function(shown, arg=gallery.element_handle())  # pictures are loaded when they come into view
     assert gallery.locator("ul.queries p").first.inner_text() == "“a red square, view 0 of item 0”"
 
