@@ -16,8 +16,8 @@ from clipeval.console import say
 from clipeval.evaluation.ray import cluster
 from clipeval.files import write_text
 from clipeval_train.ladder import child
-from clipeval_train.ladder.grid import Run
-from clipeval_train.ladder.jobs import Outcome, line_of, reason_of
+from clipeval_train.ladder.outcomes import Outcome, line_of, reason_of
+from clipeval_train.ladder.runs import Run
 
 _RETRIES = 3
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from clipeval.console import say, show, show_json
 from clipeval.errors import EXIT_NOT_MEASURED, EXIT_OK, UsageError
-from clipeval_train.ladder.grid import Ladder, Run, load_ladder
-from clipeval_train.ladder.jobs import FINISHED, Outcome, state, train
+from clipeval_train.ladder.grid import Ladder, load_ladder
+from clipeval_train.ladder.jobs import Outcome, train
 from clipeval_train.ladder.processes import slots
+from clipeval_train.ladder.runs import FINISHED, Run, state
+from clipeval_train.ladder.waiting import left_to_do
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _plan(ladder: Ladder, request: Request) -> int:
 def _slurm(ladder: Ladder, request: Request) -> int:
     from clipeval_train.ladder.slurm import write_array
 
-    left = [run for run in ladder.runs if state(run) != FINISHED]
+    left = left_to_do(ladder.runs, {run.name: state(run) for run in ladder.runs})
     if not left:
         say(f"{ladder.out}: all {len(ladder.runs)} runs are finished.")
         return EXIT_OK
@@ -94,10 +96,7 @@ def _budget(ladder: Ladder, request: Request) -> int:
 
 
 def _train(ladder: Ladder, request: Request) -> int:
-
-    states = {run.name: state(run) for run in ladder.runs}
-    left = [run for run in ladder.runs if states[run.name] != FINISHED]
-    left.sort(key=lambda run: -run.architecture.profile.gmacs * run.config.samples)
+    left = left_to_do(ladder.runs, {run.name: state(run) for run in ladder.runs})
     processes = slots(request.jobs) if request.ray_address is None else []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler interrupts
     if done := len(ladder.runs) - len(left):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipeval.files import write_text
-from clipeval_train.ladder.grid import Run, hidden
+from clipeval_train.ladder.runs import Run, hidden
 
 _WARNING_SECONDS = 120
 """How long before its end Slurm sends SIGTERM, so that the run saves."""

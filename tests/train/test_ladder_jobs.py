@@ -18,8 +18,9 @@ from clipeval_train import checkpoint
 from clipeval_train.cli import app
 from clipeval_train.ladder import jobs
 from clipeval_train.ladder.command import Request, run_ladder
-from clipeval_train.ladder.grid import hidden
+from clipeval_train.ladder.outcomes import reason_of
 from clipeval_train.ladder.processes import Slot, call, slots, start
+from clipeval_train.ladder.runs import hidden
 from clipeval_train.ladder.slurm import script
 
 DIGITS = {"shards": "builtin:digits"}
@@ -108,7 +109,7 @@ def test_an_interrupt_in_the_middle_of_a_start_ends_that_run_too(tmp_path, monke
 def test_a_crash_is_reported_with_its_signal(tmp_path, monkeypatch):
     assert call(_crash, (signal.SIGSEGV,), Slot(1, None), tmp_path / "log") == -signal.SIGSEGV
     (run,) = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}).runs
-    assert jobs.reason_of(-9, run) == "killed by SIGKILL"
+    assert reason_of(-9, run) == "killed by SIGKILL"
 
 
 def _wait(folder):
@@ -137,10 +138,14 @@ def test_no_run_outlives_the_command(tmp_path, number):
     assert not any(_alive(pid) for pid in children)
 
 
+def _wait_instead(file):
+    _wait(Path(file).parents[2] / "pids")
+
+
 def two_waiting_runs(folder):
     """What the test above interrupts."""
     runs = ladder(Path(folder), grid={"model": ["xs"], "source": ["a", "b"], "samples": [64]}).runs
-    jobs._start = lambda run, slot: jobs.start(_wait, (f"{folder}/pids",), slot, Path(folder) / "log")
+    jobs.child.pretrain = _wait_instead
     jobs.train(runs, [Slot(1, None)] * 2)
 
 

@@ -9,7 +9,7 @@ from tiny_ladder import ladder, plan_file, tower
 
 from clipeval.errors import UsageError
 from clipeval_train.ladder.command import Request, run_ladder
-from clipeval_train.ladder.jobs import FINISHED, state
+from clipeval_train.ladder.runs import FINISHED, state
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::FutureWarning"

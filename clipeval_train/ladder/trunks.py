@@ -1,0 +1,64 @@
+"""Runs at a constant rate that share their way: trained once, as a trunk, from which each branches off to cool down.
+
+A constant rate does not depend on where a run ends, so all runs of an architecture and a source that differ in their
+samples alone are equal until the first of them cools down (Zhai et al., arXiv 2106.04560, section 3.5; Hägele et al.,
+arXiv 2405.18392). The trunk is trained in parts, each as long as from one branching point to the next: a branch begins
+when its part is done, beside the next part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from clipeval_train.ladder.runs import Run, hidden, make
+
+KEYS = ("samples", "cooldown")
+"""In what branches of one trunk differ."""
+
+
+def with_trunks(runs: Sequence[Run], families: Sequence[str]) -> list[Run]:
+    """The runs of a ladder with their trunks in front, each run behind the one that it goes on from.
+
+    ``families`` names each run without its ``KEYS``. Those that cool down, have company in their family and begin to
+    cool down after the warm-up become branches; the others stay as they are.
+    """
+    members: dict[str, list[Run]] = {}
+    for run, family in zip(runs, families, strict=True):
+        members.setdefault(family, []).append(run)
+    trunks: dict[tuple[str, int], Run] = {}
+    for family, those in members.items():
+        points = sorted({point for run in those if (point := _branching_point(run)) is not None})
+        if len(those) > 1:
+            for before, point in pairwise([0, *points]):
+                trunks[family, point] = _part(family, those[0], point, trunks.get((family, before)))
+    branches = []
+    for run, family in zip(runs, families, strict=True):
+        trunk = trunks.get((family, point)) if (point := _branching_point(run)) is not None else None
+        branches.append(_onto(run, trunk) if trunk else run)
+    return [*trunks.values(), *branches]
+
+
+def _branching_point(run: Run) -> int | None:
+    """The last end of a batch before the cooldown, in samples; None where nothing is to be shared."""
+    config = run.config
+    if not config.cooldown or config.start_from:
+        return None
+    point = (config.samples - config.cooldown) // config.batch_size * config.batch_size
+    return point if point > config.warmup else None
+
+
+def _part(family: str, example: Run, point: int, before: Run | None) -> Run:
+    """The trunk of ``example`` up to ``point``. It is not evaluated: its rate has not come down."""
+    name = "-".join(filter(None, [family, "trunk", str(point)]))
+    document = {key: value for key, value in example.document.items() if key not in ("cooldown", "evaluate")}
+    document |= {"samples": point, "out": (hidden(example.home) / name).as_posix()}
+    part = make(name, document, example.home, processes=example.processes)
+    return _onto(part, before) if before else part
+
+
+def _onto(run: Run, trunk: Run) -> Run:
+    document = run.document | {"start_from": trunk.config.out}
+    config = run.config.model_copy(update={"start_from": trunk.config.out})
+    return replace(run, document=document, config=config, after=trunk.name, seen_before=trunk.config.samples)
