@@ -123,11 +123,13 @@ def ladder(
         typer.Option(min=1, help="Processes side by side. Default: one per GPU, or cores / OMP_NUM_THREADS."),
     ] = None,
     slurm: Annotated[
-        bool, typer.Option("--slurm", help="Write a Slurm array script of the runs that are left; train nothing.")
+        bool, typer.Option("--slurm", help="Write Slurm array scripts of the runs that are left; train nothing.")
     ] = False,
     ray_address: Annotated[
         str | None,
-        typer.Option(help="Train on this Ray cluster, one GPU (or core) per run; 'local': a Ray of this machine."),
+        typer.Option(
+            help="Train on this Ray cluster, each process on a GPU (or core); 'local': a Ray of this machine."
+        ),
     ] = None,
     budget: Annotated[
         float | None, typer.Option(help="GMACs to spend: which run has the lowest error, by laws fitted to --results.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from clipeval.errors import UsageError, suggest
 from clipeval.explained import explain
 from clipeval.yaml_file import read_yaml
 from clipeval_train.config import Frozen, Place, PretrainConfig, Real, apply_setting, numbers
-from clipeval_train.ladder import trunks
+from clipeval_train.ladder import slurm, trunks
 from clipeval_train.ladder.runs import Run, make
 
 _NOT_VARIED = {"out", "resume", "arch", "data"}
@@ -37,6 +38,8 @@ class LadderConfig(Frozen):
     name of open_clip) and beside it the keys in which its runs differ from ``defaults``."""
     sources: dict[str, dict[str, Any] | tuple[dict[str, Any], ...]] = Field(default_factory=dict)
     """Names for ``grid.source`` and the ``data`` entries each stands for, one or a list of them."""
+    slurm: dict[str, Any] = Field(default_factory=dict)
+    """For ``--slurm``: options of sbatch without their dashes, and ``setup``, lines of shell before the training."""
     price_per_hour: Real | None = Field(None, ge=0)
     """Of what one run occupies: a GPU, or on a CPU one of the processes that train side by side."""
     out: Place
@@ -51,6 +54,7 @@ class Ladder:
     price_per_hour: float | None
     of_models: tuple[str, ...] = ()
     """The keys that entries of ``models`` give."""
+    slurm: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
@@ -71,6 +75,8 @@ def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
         raise UsageError(explain(error, origin, lambda _: LadderConfig)) from error
     _check_keys(config, origin)
     _check_models(config, origin)
+    with _from(origin):
+        slurm.check(config.slurm)
     axes = [key for key in _AXES if key in config.grid]
     cells = [
         dict(zip(axes, values, strict=True))
@@ -80,7 +86,17 @@ def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
     runs = [_run(cell, config, origin) for cell in cells]
     runs = trunks.with_trunks(runs, [_name(cell, without=trunks.KEYS) for cell in cells])
     beside = (key for entry in config.models.values() if "model" in entry for key in entry if key != "model")
-    return Ladder(tuple(runs), Path(config.out), config.price_per_hour, tuple(dict.fromkeys(beside)))
+    of_models = tuple(dict.fromkeys(beside))
+    return Ladder(tuple(runs), Path(config.out), config.price_per_hour, of_models, config.slurm)
+
+
+@contextmanager
+def _from(origin: str) -> Iterator[None]:
+    """Messages on a key say where it stands."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{origin}: {error}") from error
 
 
 Cell = Mapping[str, tuple[int, Any]]

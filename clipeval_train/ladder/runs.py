@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,18 @@ def state(run: Run) -> str:
         return NEW
     is_last = newest.name == checkpoint.path_of(Path(), run.config.samples).name
     return FINISHED if is_last and _is_configured(run) else STARTED
+
+
+def is_training(run: Run) -> bool:
+    """Whether a process holds the run's folder now, as far as the file system knows."""
+    try:
+        with open(Path(run.config.out) / ".lock", "rb+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _is_configured(run: Run) -> bool:

@@ -45,7 +45,8 @@ def test_where_branches_leave_the_trunk(tmp_path):
         assert run.config.out == str(parent / run.name)
         assert run.is_trunk == ("trunk" in run.name)
         if run.after:
-            assert run.config.start_from == str(out / ".ladder" / run.after)
+            file = f"checkpoints/samples_{run.seen_before:012d}.pt"
+            assert run.config.start_from == str(out / ".ladder" / run.after / file)
         assert parse_pretrain(run.document, "") == run.config
 
 
