@@ -38,9 +38,10 @@ def packages() -> str:
 
 
 @cache
-def sources() -> dict[str, str]:
-    """The digest of every file of the package ``clipeval`` by its path in it: what makes a value of embeddings here."""
-    root = Path(__file__).parents[1]
+def sources(package: str = "clipeval") -> dict[str, str]:
+    """The digest of every file of a package of this project by its path in it: ``clipeval`` makes a value of
+    embeddings."""
+    root = Path(__file__).parents[2] / package
     files = (path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
 
