@@ -74,13 +74,12 @@ def load(path: Path) -> dict[str, Any]:
 def claimed(out: Path) -> Iterator[None]:
     """Hold the run's folder alone, and clear away what a killed process left half done in it.
 
+    That is temporary files only: a checkpoint gets its name when it is whole.
+
     Raises UsageError when another process trains into it, StoreError when it cannot be written.
     """
-    with exclusive(out):
-        latest = newest(out)
-        stale = [*out.glob(".*.tmp"), *(out / "checkpoints").glob(".*.tmp")]
-        unfinished = [path for path in _files(out) if latest is None or path.name > latest.name]
-        for path in stale + unfinished:  # a file newer than the pointer was being saved when the process died
+    with exclusive(out, "`out`"):
+        for path in [*out.glob(".*.tmp"), *(out / "checkpoints").glob(".*.tmp")]:
             path.unlink()
         yield
 
@@ -117,9 +116,13 @@ class Saver(AbstractContextManager["Saver"]):
 
 
 def save(out: Path, content: dict[str, Any], keep: int | None = None) -> None:
-    """Write a checkpoint, point OUT/latest to it, and delete all but the ``keep`` newest. Raises StoreError."""
-    write(out, path_of(out, content["metadata"]["samples_seen"]), content)
-    for old in _files(out)[:-keep] if keep else []:
+    """Write a checkpoint, point OUT/latest to it, and delete all but the ``keep`` newest up to it. Raises StoreError.
+
+    Those with more samples are of work that this run was told to go back behind: it comes to them again.
+    """
+    path = path_of(out, content["metadata"]["samples_seen"])
+    write(out, path, content)
+    for old in [file for file in _files(out) if file.name <= path.name][:-keep] if keep else []:
         old.unlink()
 
 

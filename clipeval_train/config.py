@@ -88,7 +88,8 @@ class PretrainConfig(Frozen):
     cooldown: Count = Field(0, ge=0)
     """Samples of linear decay to zero at the end of a constant schedule."""
     start_from: Place | None = None
-    """A checkpoint, or the folder, of a constant-rate run to branch off from; its samples count as seen."""
+    """A checkpoint, or the folder, of another run to go on from, as a branch or with other settings; its samples count
+    as seen."""
     weight_decay: Real = Field(0.2, ge=0)
     betas: tuple[Real, Real] = (0.9, 0.98)
     eps: Real = Field(1e-6, gt=0)
@@ -99,6 +100,7 @@ class PretrainConfig(Frozen):
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """On a loss or gradient that is not finite: end, or return to the newest checkpoint and leave that data out."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     activation_checkpointing: bool = False
     compile: bool = False
     seed: Count = Field(0, ge=0)
@@ -146,9 +148,8 @@ def _check_schedule(config: PretrainConfig, origin: str) -> None:
             f"{origin}: warmup: {config.warmup} samples of warm-up leave nothing of a run of {config.samples}. "
             "Give fewer than `samples`; a tenth is common."
         )
-    for key in ("cooldown", "start_from"):
-        if getattr(config, key) and config.schedule != "constant":
-            raise UsageError(f"{origin}: {key}: belongs to `schedule: constant`; the cosine ends at zero by itself.")
+    if config.cooldown and config.schedule != "constant":
+        raise UsageError(f"{origin}: cooldown: belongs to `schedule: constant`; the cosine ends at zero by itself.")
     if config.warmup + config.cooldown > config.samples:
         raise UsageError(
             f"{origin}: cooldown: {config.warmup} samples of warm-up and {config.cooldown} of cooldown are more than "

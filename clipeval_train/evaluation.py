@@ -64,8 +64,7 @@ def evaluate(entry: EvaluateEntry, checkpoint: Path, out: Path, world: World) ->
 def _run(
     settings: Config, checkpoint: Path, names: Sequence[str], tasks: Sequence[str], out: Path, world: World
 ) -> runner.Outcome:
-    workers = max(1, machine.default_workers() // world.size)
-    options = Options(out=out, device=str(world.device), workers=workers)
+    options = Options(out=out, device=str(world.device), workers=machine.workers_per_rank())
     models = [checkpoint.as_posix()]
     request = Request(config=settings, options=options, models=models, datasets=names, tasks=tasks)
     return runner.execute(request, quiet=True)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from clipeval.console import say
 from clipeval.errors import UsageError
 from clipeval.models.library import trimmable_tower
 from clipeval.precision import autocast_dtype
@@ -23,6 +24,9 @@ _COMPILED_LENGTHS = 8
 """Compiled towers see text lengths in multiples of this, so that few shapes occur."""
 _COMPILED_VARIANTS = 32
 """One block's code serves both towers, with and without gradient, at full and last batches; torch stops at 8 kinds."""
+
+_ROWS_OF_BLOCKS = ("resblocks", "blocks")
+"""What a row of transformer blocks is called, in open_clip and in timm."""
 
 Outputs = tuple[torch.Tensor, ...]
 """Image features, text features, logit scale (already exp), and the logit bias of models that have one."""
@@ -57,7 +61,7 @@ class ContrastiveStep:
         if checkpointing:
             self.module.set_grad_checkpointing(True)
         if compile:
-            _compile_blocks(clip)
+            _compile_blocks(clip, world.is_main)
         self._towers = _Towers(clip, autocast_dtype(precision), _COMPILED_LENGTHS if compile else 1)
         self._wrapped: nn.Module = self._towers
         if world.size > 1:
@@ -154,12 +158,16 @@ def _check(clip: nn.Module, world: World, loss: str, micro_batch: int | None) ->
         )
 
 
-def _compile_blocks(clip: nn.Module) -> None:
-    """Compile each transformer block in place: one compilation serves all, keys stay, and gradients still leave
-    block by block for the other processes. Raises UsageError for a model without such blocks."""
-    blocks = [block for name, module in clip.named_modules() if name.split(".")[-1] == "resblocks" for block in module]
+def _compile_blocks(clip: nn.Module, is_main: bool) -> None:
+    """Compile each transformer block in place, and say how many of which tower: one compilation serves all, keys stay,
+    and gradients still leave block by block for the other processes. Raises UsageError for a model without any."""
+    rows = ((name, row) for name, row in clip.named_modules() if isinstance(row, nn.ModuleList | nn.Sequential))
+    found = {name: list(row) for name, row in rows if name.split(".")[-1] in _ROWS_OF_BLOCKS}
+    blocks = [block for row in found.values() for block in row]
     if not blocks:
-        raise UsageError("compile: this model has no transformer blocks of open_clip. Leave compile out.")
+        raise UsageError("compile: this model has no transformer blocks of open_clip or timm. Leave compile out.")
+    if is_main:
+        say(f"compile: {', '.join(f'{len(row)} blocks of {name}' for name, row in found.items())}.")
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED_VARIANTS)
     for block in blocks:
         block.compile()

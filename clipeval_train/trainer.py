@@ -68,6 +68,10 @@ class Trainer:
         self._seed_generators()
 
     @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return self._optimizer.param_groups
+
+    @property
     def scale(self) -> float:
         """The inverse temperature that multiplies the cosines."""
         return float(self.clip.logit_scale.detach().exp())
@@ -119,9 +123,13 @@ class Trainer:
         """
         resume = saved["resume"]
         self.clip.load_state_dict(saved["state_dict"])
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self._groups]
         self._optimizer.load_state_dict(resume["optimizer"])
+        for group, settings in zip(self._groups, own, strict=True):
+            group |= settings  # betas, eps and decay are this run's, which may have changed them
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.load_state_dict(resume["scaler"])
+        if resume["scaler"]:  # a run that was not in fp16 before has none
+            self._scaler.load_state_dict(resume["scaler"])
         self.clock = Clock(**resume["clock"])
         if self._ema:
             self._ema.load_state_dict(saved["ema"])

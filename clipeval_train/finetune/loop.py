@@ -21,7 +21,7 @@ from clipeval.results.provenance import git_commit, packages
 from clipeval.tasks.base import TaskResult
 from clipeval.version import __version__
 from clipeval_train import checkpoint
-from clipeval_train.distributed import World, open_world
+from clipeval_train.distributed import World
 from clipeval_train.finetune import data, heads
 from clipeval_train.finetune.config import FinetuneConfig, Recipe, check_length
 from clipeval_train.finetune.data import LabelledSet
@@ -29,8 +29,9 @@ from clipeval_train.finetune.heads import Head
 from clipeval_train.finetune.tuner import Finetuner
 from clipeval_train.log import TrainingLog
 from clipeval_train.signals import StopSignals
+from clipeval_train.together import together
 
-_FREE_KEYS = {"out", "resume", "save_every", "eval_every", "workers"}
+_FREE_KEYS = {"out", "resume", "save_every", "eval_every", "workers", "device"}
 """Settings that may change between the parts of a run: they do not decide what is learnt."""
 
 
@@ -42,7 +43,7 @@ def finetune(config: FinetuneConfig) -> Path:
     trained or differ from those of the run in ``out``, DataError, ModelError, StoreError, and MeasureError when the
     loss is no longer finite.
     """
-    with open_world() as world, checkpoint.claimed(Path(config.out)) if world.is_main else nullcontext():
+    with together(config, Path(config.out), config.device) as world:
         return _finetune(config, world)
 
 
@@ -59,7 +60,7 @@ def _finetune(config: FinetuneConfig, world: World) -> Path:
     encoder = models.load_trainable(start, device=str(world.device), precision=config.precision)
     if encoder.device == "cpu":
         machine.set_threads(encoder.info.gmacs_image)
-    workers = max(1, machine.default_workers() // world.size) if config.workers is None else config.workers
+    workers = machine.workers_per_rank() if config.workers is None else config.workers
     sets = data.open_sets(config.data, configuration.load(), config.hold_out)
     if saved:
         _check_unchanged(out, saved, encoder, sets)

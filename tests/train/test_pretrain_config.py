@@ -71,7 +71,6 @@ def test_inline_models_take_settings_and_exponents(load):
         (["data.0.weight=-1"], r"data\[0\].weight: input should be greater than 0"),
         (["warmup=3_000_000"], r"warmup: 3000000 samples of warm-up leave nothing of a run of 3000000"),
         (["cooldown=5"], r"cooldown: belongs to `schedule: constant`; the cosine ends at zero by itself"),
-        (["start_from=x"], r"start_from: belongs to `schedule: constant`"),
         (["schedule=constant", "cooldown=2_999_999"], r"cooldown: 100000 samples of warm-up and 2999999 of cooldown"),
         (["ema=1"], r"ema: input should be less than 1"),
         (["keep=0"], r"keep: input should be greater than 0"),
@@ -139,9 +138,9 @@ def test_a_sigmoid_loss_begins_where_its_paper_does():
     assert resolve("ViT-B-16-SigLIP", "", "siglip").config["custom_text"]
 
 
-def test_there_are_fewer_than_forty_options():
+def test_there_are_fewer_than_fifty_options():
     models = (PretrainConfig, SourceEntry, EvaluateEntry)
-    assert sum(len(model.model_fields) for model in models) < 40
+    assert sum(len(model.model_fields) for model in models) < 50
 
 
 def test_the_example_is_valid():
