@@ -16,7 +16,7 @@ A file is a dictionary of tensors and plain Python values, so ``torch.load(weigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -90,9 +90,11 @@ class Saver(AbstractContextManager["Saver"]):
     Leaving the block waits for the last one.
     """
 
-    def __init__(self, out: Path, keep: int | None = None) -> None:
-        """``keep`` is how many stay, the newest ones; None: all."""
-        self._out, self._keep = out, keep
+    def __init__(
+        self, out: Path, keep: int | None = None, stays: Callable[[int], bool] = lambda samples: False
+    ) -> None:
+        """``keep`` is how many stay, the newest ones, besides those whose samples ``stays`` tells; None: all."""
+        self._out, self._keep, self._stays = out, keep, stays
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -106,7 +108,7 @@ class Saver(AbstractContextManager["Saver"]):
     def save(self, content: dict[str, Any]) -> None:
         """Begin to save; the content is copied before this returns. Waits for the one before. Raises StoreError."""
         self.wait()
-        self._pending = self._thread.submit(save, self._out, _snapshot(content), self._keep)
+        self._pending = self._thread.submit(save, self._out, _snapshot(content), self._keep, self._stays)
 
     def wait(self) -> None:
         """Until the last checkpoint is on disk. Raises StoreError when it could not be written."""
@@ -115,15 +117,20 @@ class Saver(AbstractContextManager["Saver"]):
             pending.result()
 
 
-def save(out: Path, content: dict[str, Any], keep: int | None = None) -> None:
+def save(
+    out: Path, content: dict[str, Any], keep: int | None = None, stays: Callable[[int], bool] = lambda samples: False
+) -> None:
     """Write a checkpoint, point OUT/latest to it, and delete all but the ``keep`` newest up to it. Raises StoreError.
 
-    Those with more samples are of work that this run was told to go back behind: it comes to them again.
+    Not those whose samples ``stays`` tells. Those with more samples than the new one are of work that this run was told
+    to go back behind: it comes to them again.
     """
     path = path_of(out, content["metadata"]["samples_seen"])
     write(out, path, content)
-    for old in [file for file in _files(out) if file.name <= path.name][:-keep] if keep else []:
-        old.unlink()
+    if keep:
+        earlier = [file for file in _files(out) if file.name <= path.name and not stays(_samples(file))]
+        for old in earlier[:-keep]:
+            old.unlink()
 
 
 def write(out: Path, path: Path, content: dict[str, Any]) -> None:
@@ -158,6 +165,11 @@ def export(path: Path, folder: Path, ema: bool = False) -> None:
 def _files(out: Path) -> list[Path]:
     """Complete checkpoints, the oldest first."""
     return sorted((out / "checkpoints").glob("samples_*.pt"))
+
+
+def _samples(file: Path) -> int:
+    digits = file.stem.removeprefix("samples_")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _snapshot(value: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,22 @@ from clipeval.console import say
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.provenance import git_commit, packages
 from clipeval.version import __version__
-from clipeval_train import checkpoint, evaluation, model
-from clipeval_train.config import PretrainConfig
+from clipeval_train import checkpoint, evaluation
+from clipeval_train.config import PretrainConfig, passes
 from clipeval_train.distributed import World
-from clipeval_train.input import Batch, Corpus, open_corpus, prefetch
+from clipeval_train.initial import Initial
+from clipeval_train.input import Batch, Corpus, arranged, open_corpus, prefetch
 from clipeval_train.log import TrainingLog, due, last_costs, open_exporters
 from clipeval_train.meter import Meter
 from clipeval_train.resume import other_settings, starting_point
 from clipeval_train.schedule import learning_rate
 from clipeval_train.signals import StopSignals
 from clipeval_train.together import together
-from clipeval_train.trainer import Trainer
+from clipeval_train.trainer import Reading, Trainer
 
 _MOST_ROLLBACKS = 5
+_KEPT = 3
+"""Checkpoints that stay of those that nobody asked for."""
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -38,22 +43,26 @@ def pretrain(config: PretrainConfig) -> Path:
     has changed, MeasureError when loss or gradient are no longer finite, StoreError for ``out``.
     """
     out = Path(config.out)
-    architecture = model.resolve(config.model, config.arch, config.loss)
+    initial = Initial(config)
+    architecture = initial.architecture
     if config.evaluate:
         evaluation.check(config.evaluate)
     with together(config, out, config.device) as world:
+        config = config.on(world.device.type)
         start = starting_point(config)
         seen = start.seen if start else 0
         if seen == config.samples:
             _say(world, f"{out}: already finished.")
         else:
             _check_divisible(config, seen, world)
-            trainer = Trainer(config, architecture, world)
+            trainer = Trainer(config, initial, world)
             corpus = open_corpus(config, architecture)
-            facts = _facts(config, corpus)
+            facts = _facts(config, corpus) | initial.facts
             if start:
                 start.check_data(corpus.fingerprint, out)
-                facts |= {"history": start.history, "from_scratch_filter": start.remark}
+                initial.require_unchanged(start.saved["metadata"])
+                reasons = "; ".join(filter(None, (facts["from_scratch_filter"], start.remark)))
+                facts |= {"history": start.history, "from_scratch_filter": reasons}
                 trainer.load(start.saved)
                 _say(world, f"{out}: continues at {seen:,} of {config.samples:,} samples.")
             path = checkpoint.path_of(out, seen)
@@ -61,75 +70,168 @@ def pretrain(config: PretrainConfig) -> Path:
                 evaluation.evaluate(config.evaluate, path, out, world)  # a kill may have come before it
             costs = (start.saved["metadata"] if start else {}) | last_costs(out)
             gmacs = architecture.profile.gmacs
-            _train(config, trainer, corpus, facts, world, Meter(world, gmacs, config.peak_tflops, costs))
+            meter = Meter(world, gmacs, config.peak_tflops, costs)
+            _Run(config, trainer, corpus, facts, world, meter).to_the_end()
         path = checkpoint.path_of(out, config.samples)
         if config.evaluate:
             evaluation.evaluate(config.evaluate, path, out, world)
     return path
 
 
-def _train(
-    config: PretrainConfig, trainer: Trainer, corpus: Corpus, facts: dict[str, Any], world: World, meter: Meter
-) -> None:
-    """From the trainer's clock to the end of the run. All ranks take the same steps and the same decisions."""
-    out = Path(config.out)
-    with ExitStack() as stack:
-        saver = stack.enter_context(checkpoint.Saver(out, config.keep))
-        log = stack.enter_context(_open_log(config, trainer.clock.seen)) if world.is_main else None
-        signals = stack.enter_context(StopSignals())
-        batches = _batches(corpus, config, trainer, world)
-        saved_at = time.monotonic()
-        stopping = False
-        while trainer.clock.seen < config.samples and not stopping:
-            start, stop = trainer.clock.seen, min(trainer.clock.seen + config.batch_size, config.samples)
-            batch, images, tokens = next(batches)
-            meter.batch(batch.wait_s, batch.bad)
-            lr = learning_rate((start + stop) / 2, config)
-            loss, norm = trainer.gradient(images, tokens)
+@dataclass(frozen=True)
+class _Step:
+    """A step that is on its way: samples (start, stop], read up to the stream position ``past``."""
 
-            is_late = config.save_minutes is not None and time.monotonic() - saved_at >= 60 * config.save_minutes
-            broken, stopping, late = _any_rank(world, trainer.is_broken(loss, norm), signals.received, is_late)
-            if broken:
-                saver.wait()
-                _roll_back(config, trainer, stop - start, f"loss {loss}, gradient norm {norm}", world, log)
-                batches = _batches(corpus, config, trainer, world)
-                meter.interval()
+    start: int
+    stop: int
+    past: int
+    lr: float
+    reading: Reading
+
+
+class _Run:
+    """A run from the trainer's clock to its end. All ranks take the same steps and the same decisions.
+
+    What a step has come to is read one step later, so that the device has work meanwhile; and at once before a
+    checkpoint, which therefore never holds what comes of a broken step.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        trainer: Trainer,
+        corpus: Corpus,
+        facts: dict[str, Any],
+        world: World,
+        meter: Meter,
+    ) -> None:
+        self._config, self._trainer, self._corpus, self._facts = config, trainer, corpus, facts
+        self._world, self._meter, self._out = world, meter, Path(config.out)
+        self._log: TrainingLog | None = None
+
+    def to_the_end(self) -> None:
+        """Raises KeyboardInterrupt, when a signal comes, with everything saved."""
+        config, clock, world = self._config, self._trainer.clock, self._world
+        begun = clock.seen
+        with ExitStack() as stack:
+            stays = functools.partial(_stays, config)
+            keep = (config.keep, lambda samples: False) if config.keep else (_KEPT, stays)
+            self._saver = stack.enter_context(checkpoint.Saver(self._out, *keep))
+            self._log = stack.enter_context(_open_log(config, clock.seen)) if world.is_main else None
+            signals = stack.enter_context(StopSignals())
+            batches = self._batches()
+            self._saved_at = time.monotonic()
+            last: _Step | None = None
+            while (clock := self._trainer.clock).seen < config.samples:
+                batch, images, tokens = next(batches)
+                self._meter.batch(batch.wait_s, batch.bad)
+                stopping, late = self._agreed(signals.received, self._is_late(), len(batch.keys))
+                if stopping:
+                    break
+                step = self._step(images, tokens)
+                needed = late or config.is_asked_for(step.start, step.stop)
+                broken = self._first_broken([last, step] if needed else [last])
+                last = None if needed else step
+                if broken:
+                    self._roll_back(*broken)
+                    batches, last = self._batches(), None
+                elif needed:
+                    self._save(step)
+            if clock.seen < config.samples and clock.seen > begun and not self._first_broken([last]):
+                self._save(None)
+            self._saver.wait()
+            if self._log and clock.seen == config.samples:
+                rate = f"{self._meter.rate:,.0f} samples/s"
+                say(f"{self._out}: {clock.seen:,} samples, loss {self._log.loss:.3f}, {rate}.")
+        world.barrier()
+        if clock.seen < config.samples:
+            _say(world, f"{self._out}: told to stop; saved at {clock.seen:,} of {config.samples:,} samples.")
+            raise KeyboardInterrupt
+
+    def _batches(self) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
+        """This rank's part of every batch from the clock to the end of the run, with what the step takes."""
+        config, clock, world = self._config, self._trainer.clock, self._world
+        end = config.samples + clock.left_out
+        batches = self._corpus.batches(clock.position, end, config.batch_size, world.rank, world.size)
+        return prefetch(arranged(batches, self._trainer.arrange), world.device)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._saved_at >= 60 * self._config.save_minutes
+
+    def _agreed(self, stopping: bool, late: bool, pairs: int) -> tuple[bool, bool]:
+        """Whether any rank has been told to stop, and whether any finds a checkpoint late: the one message of a step
+        between CPUs, by which it also notices before the first one between GPUs that a rank has ended."""
+        told = self._world.max(torch.tensor([stopping, late, pairs, -pairs], dtype=torch.float64)).tolist()
+        assert told[2] == -told[3], "ranks hold different numbers of pairs"  # Parts makes them equal
+        return told[0] > 0, told[1] > 0
+
+    def _step(self, images: torch.Tensor, tokens: torch.Tensor) -> _Step:
+        config, clock = self._config, self._trainer.clock
+        start, stop = clock.seen, min(clock.seen + config.batch_size, config.samples)
+        past, lr = clock.position + stop - start, learning_rate((start + stop) / 2, config)
+        loss, norm = self._trainer.gradient(images, tokens)
+        return _Step(start, stop, past, lr, self._trainer.update(loss, norm, lr, stop))
+
+    def _first_broken(self, steps: Sequence[_Step | None]) -> tuple[_Step, str] | None:
+        """Read what the steps have come to, for meter and log: the first one that training cannot go on from."""
+        for step in steps:
+            if step is None:
                 continue
-            trainer.update(lr, stop)
-            meter.step(stop - start, loss)
+            loss, norm, scale = step.reading.read()
+            if self._trainer.is_broken(loss, norm):
+                return step, f"loss {loss}, gradient norm {norm}"
+            self._trainer.skips(norm)
+            self._meter.step(step.stop - step.start, loss)
+            if due(step.start, step.stop, self._config.samples):
+                place = {"samples": step.stop, "batch": step.stop - step.start}
+                state = {"lr": step.lr, "logit_scale": scale, "grad_norm": norm, **self._trainer.counts()}
+                record = {**place, **self._meter.interval(), **state, **self._meter.totals()}
+                if self._log:
+                    self._log.write(record)
+        return None
 
-            if due(start, stop, config.samples):
-                state = {"lr": lr, "logit_scale": trainer.scale, "grad_norm": norm}
-                record = {
-                    "samples": stop,
-                    "batch": stop - start,
-                    **meter.interval(),
-                    **state,
-                    **trainer.counts(),
-                    **meter.totals(),
-                }
-                if log:
-                    log.write(record)
-            last = stop == config.samples
-            measured = config.evaluate if not last and _is_due(config, start, stop) else None
-            if last or stopping or late or measured or _passes(start, stop, config.save_every):
-                with meter.paused():
-                    content = _content(config, trainer, facts | meter.totals())
-                    if world.is_main:
-                        saver.save(content)
-                saved_at = time.monotonic()
-            if measured:
-                with meter.paused():
-                    saver.wait()
-                    world.barrier()
-                    evaluation.evaluate(measured, checkpoint.path_of(out, stop), out, world)
-        saver.wait()
-        if log and (seen := trainer.clock.seen) == config.samples:
-            say(f"{out}: {seen:,} samples, loss {log.loss:.3f}, {meter.rate:,.0f} samples/s.")
-    world.barrier()
-    if trainer.clock.seen < config.samples:
-        _say(world, f"{out}: told to stop; saved at {trainer.clock.seen:,} of {config.samples:,} samples.")
-        raise KeyboardInterrupt
+    def _save(self, step: _Step | None) -> None:
+        """A checkpoint of now, and the evaluations that are due at the end of this step; the last ones come later."""
+        config, seen = self._config, self._trainer.clock.seen
+        with self._meter.paused():
+            content = _content(config, self._trainer, self._facts | self._meter.totals())
+            if self._world.is_main:
+                self._saver.save(content)
+            if step and step.stop < config.samples and config.evaluate and _is_due(config, step.start, seen):
+                self._saver.wait()
+                self._world.barrier()
+                evaluation.evaluate(config.evaluate, checkpoint.path_of(self._out, seen), self._out, self._world)
+        self._saved_at = time.monotonic()
+
+    def _roll_back(self, step: _Step, reason: str) -> None:
+        """Return to the newest checkpoint and leave out the data from there to the end of this step's batch.
+
+        Raises MeasureError where there is none, where the configuration wants to stop, and when it has happened too
+        often.
+        """
+        config, trainer, clock = self._config, self._trainer, self._trainer.clock
+        self._saver.wait()
+        self._world.barrier()
+        path, rollbacks = checkpoint.newest(self._out), clock.rollbacks + 1
+        trouble = f"{self._out}: {reason} after {step.start:,} samples."
+        if config.on_nonfinite == "stop" or path is None or rollbacks > _MOST_ROLLBACKS:
+            tried = f" {clock.rollbacks} times the data was left out." if clock.rollbacks else ""
+            command = other_settings(self._out, f"lr={config.lr / 2:g} ")
+            remedy = f"from {path.name}: {command}" if path else "with another `out`."
+            raise MeasureError(f"{trouble}{tried} Lower lr, raise warmup or set grad_clip, and go on {remedy}")
+        trainer.load(checkpoint.load(path))
+        seen, before = trainer.clock.seen, trainer.clock.left_out
+        trainer.clock.rollbacks, trainer.clock.left_out = rollbacks, step.past - seen
+        self._meter.interval()
+        if self._log:
+            place = {"left_out_from": seen + before, "left_out_to": step.past}
+            self._log.roll_back({"samples": seen, "event": "rollback", "reason": reason, **place})
+            say(f"{trouble} Back at {seen:,} samples; {step.past - seen - before:,} are left out.")
+
+
+def _stays(config: PretrainConfig, samples: int) -> bool:
+    """Whether a checkpoint was asked for by samples, and not made because time had passed or a signal came."""
+    return config.is_asked_for(max(0, samples - config.batch_size), samples)
 
 
 def _content(config: PretrainConfig, trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
@@ -141,43 +243,6 @@ def _content(config: PretrainConfig, trainer: Trainer, facts: dict[str, Any]) ->
     marks = "; ".join(filter(None, (facts["from_scratch_filter"], mark)))
     metadata = {**facts, "samples_seen": seen, "from_scratch_filter": marks, **trainer.counts()}
     return content | {"metadata": metadata}
-
-
-def _batches(
-    corpus: Corpus, config: PretrainConfig, trainer: Trainer, world: World
-) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
-    """This rank's part of every batch from the trainer's clock to the end of the run, with what the model takes."""
-    position, end = trainer.clock.position, config.samples + trainer.clock.left_out
-    return prefetch(corpus.batches(position, end, config.batch_size, world.rank, world.size), world.device)
-
-
-def _roll_back(
-    config: PretrainConfig, trainer: Trainer, batch: int, reason: str, world: World, log: TrainingLog | None
-) -> None:
-    """Return to the newest checkpoint and leave out the data from there to the end of this batch.
-
-    Raises MeasureError where there is none, where the configuration wants to stop, and when it has happened too often.
-    """
-    out, clock = Path(config.out), trainer.clock
-    world.barrier()
-    path, rollbacks, past = checkpoint.newest(out), clock.rollbacks + 1, clock.position + batch
-    trouble = f"{out}: {reason} after {clock.seen:,} samples."
-    if config.on_nonfinite == "stop" or path is None or rollbacks > _MOST_ROLLBACKS:
-        tried = f" {clock.rollbacks} times the data was left out." if clock.rollbacks else ""
-        remedy = f"from {path.name}: {other_settings(out, f'lr={config.lr / 2:g} ')}" if path else "with another `out`."
-        raise MeasureError(f"{trouble}{tried} Lower lr, raise warmup or set grad_clip, and go on {remedy}")
-    trainer.load(checkpoint.load(path))
-    before = trainer.clock.left_out
-    trainer.clock.rollbacks, trainer.clock.left_out = rollbacks, past - trainer.clock.seen
-    if log:
-        event = {
-            "event": "rollback",
-            "reason": reason,
-            "left_out_from": trainer.clock.seen + before,
-            "left_out_to": past,
-        }
-        log.roll_back({"samples": trainer.clock.seen, **event})
-        say(f"{trouble} Back at {trainer.clock.seen:,} samples; {past - trainer.clock.seen - before:,} are left out.")
 
 
 def _check_divisible(config: PretrainConfig, seen: int, world: World) -> None:
@@ -213,18 +278,8 @@ def _facts(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def _any_rank(world: World, *flags: bool) -> list[bool]:
-    """Which flags are set on any rank; one message for all of them."""
-    return [flag > 0 for flag in world.max(torch.tensor(flags, dtype=torch.float64)).tolist()]
-
-
 def _is_due(config: PretrainConfig, start: int, stop: int) -> bool:
-    return config.evaluate is not None and _passes(start, stop, config.evaluate.every)
-
-
-def _passes(start: int, stop: int, every: int | None) -> bool:
-    """Whether a multiple of ``every`` lies in (start, stop]."""
-    return every is not None and stop // every > start // every
+    return config.evaluate is not None and passes(start, stop, config.evaluate.every)
 
 
 def _say(world: World, message: str) -> None:

@@ -11,12 +11,12 @@ import torch
 
 from clipeval.errors import UsageError
 from clipeval.machine import set_threads
-from clipeval_train import model, optim
+from clipeval_train import optim
 from clipeval_train.config import PretrainConfig
 from clipeval_train.distributed import World
 from clipeval_train.ema import Ema
-from clipeval_train.loss import TILE
-from clipeval_train.step import ContrastiveStep
+from clipeval_train.initial import Initial
+from clipeval_train.step import ContrastiveStep, Texts
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -39,15 +39,35 @@ class Clock:
         return self.seen + self.left_out
 
 
+class Reading:
+    """Numbers that are on their way from the device: whoever reads them waits, the sooner the longer."""
+
+    def __init__(self, *values: torch.Tensor) -> None:
+        numbers = torch.stack([value.double() for value in values])
+        self._done = None
+        if numbers.device.type == "cuda":
+            numbers = torch.empty_like(numbers, device="cpu", pin_memory=True).copy_(numbers, non_blocking=True)
+            self._done = torch.cuda.Event()
+            self._done.record()
+        self._numbers = numbers
+
+    def read(self) -> list[float]:
+        """The numbers."""
+        if self._done:
+            self._done.synchronize()
+        return [float(number) for number in self._numbers.tolist()]
+
+
 class Trainer:
     """One rank's copy of the model. Gradients are those of all ranks together, so the copies stay equal."""
 
-    def __init__(self, config: PretrainConfig, architecture: model.Architecture, world: World) -> None:
-        """Starts from a fresh initialisation. Raises UsageError when the model or the precision is impossible here."""
+    def __init__(self, config: PretrainConfig, initial: Initial, world: World) -> None:
+        """Starts from ``initial``. Raises UsageError when the model or the precision is impossible here."""
         if config.precision == "fp16" and world.device.type != "cuda":
             raise UsageError("precision: fp16 needs a CUDA device, and this machine has none. Give bf16 or fp32.")
         self.clock = Clock()
-        self.clip = model.build(architecture, config.seed).to(world.device)
+        architecture = initial.architecture
+        self.clip = initial.build().to(world.device)
         self._config, self._architecture, self._world = config, architecture, world
         if world.device.type == "cpu":
             set_threads(architecture.profile.gmacs_image)
@@ -57,10 +77,12 @@ class Trainer:
             loss=config.loss,
             precision=config.precision,
             micro_batch=config.micro_batch,
-            tile=config.tile or TILE,
+            tile=config.tile,
             checkpointing=config.activation_checkpointing,
             compile=config.compile,
+            normalise=architecture.mean_and_std,
         )
+        self.arrange = self._step.arrange
         groups = optim.decay_groups(self.clip, config.weight_decay)
         self._optimizer = optim.adamw(groups, config.lr, config.betas, config.eps)
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
@@ -71,13 +93,9 @@ class Trainer:
     def _groups(self) -> list[dict[str, Any]]:
         return self._optimizer.param_groups
 
-    @property
-    def scale(self) -> float:
-        """The inverse temperature that multiplies the cosines."""
-        return float(self.clip.logit_scale.detach().exp())
-
-    def gradient(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[float, float]:
-        """Loss and gradient norm of the whole batch, of which this rank has ``images`` and ``tokens``."""
+    def gradient(self, images: torch.Tensor, tokens: torch.Tensor | Texts) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and gradient norm of the whole batch, ``[]`` each; ``images`` (values to 255) and ``tokens`` are this
+        rank's part."""
         loss = self._step.backward(images, tokens, self._scaler)
         return loss, optim.clip_gradient(self._optimizer, self._scaler, self._config.grad_clip)
 
@@ -85,20 +103,29 @@ class Trainer:
         """Whether training cannot go on from here. In fp16 gradients overflow now and then: that step is skipped."""
         return not math.isfinite(loss) or not (math.isfinite(norm) or self._scaler.is_enabled())
 
+    def skips(self, norm: float) -> bool:
+        """Whether the step with this norm was left out because fp16 had overflown; it is counted."""
+        skipped = self._scaler.is_enabled() and not math.isfinite(norm)
+        self.clock.skipped_steps += skipped
+        return skipped
+
     def counts(self) -> dict[str, int]:
         """What has gone wrong so far."""
         return {key: value for key, value in asdict(self.clock).items() if key != "seen"}
 
-    def update(self, lr: float, seen: int) -> None:
-        """The optimizer's step with the gradient at hand, after which ``seen`` samples have been seen."""
+    def update(self, loss: torch.Tensor, norm: torch.Tensor, lr: float, seen: int) -> Reading:
+        """The optimizer's step with the gradient at hand, after which ``seen`` samples have been seen.
+
+        One whose loss or norm is not finite leaves the weights as they are. Returns loss, norm and inverse temperature.
+        """
         optim.set_rate(self._optimizer, lr)
-        if not optim.step(self._optimizer, self._scaler):
-            self.clock.skipped_steps += 1
+        optim.step(self._optimizer, self._scaler, norm + 0 * loss)
         with torch.no_grad():  # after the step: a clamp in the forward pass would stop the gradient at the bound
             self.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         if self._ema:
             self._ema.update(self.clip)
         self.clock.seen = seen
+        return Reading(loss, norm, self.clip.logit_scale.detach().exp().squeeze())
 
     def content(self, final: bool) -> dict[str, Any]:
         """What a checkpoint holds besides its metadata; nothing is trained on from a ``final`` one. Collective."""
@@ -111,6 +138,7 @@ class Trainer:
         return {
             "arch": self._architecture.name,
             "model_cfg": self._architecture.config,
+            **({"preprocess_cfg": settings} if (settings := self._architecture.preprocess_cfg) else {}),
             "state_dict": self.clip.state_dict(),
             "ema": self._ema.state_dict() if self._ema else None,
             "resume": None if final else state,

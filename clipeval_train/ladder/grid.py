@@ -15,8 +15,9 @@ from pydantic import Field, ValidationError
 from clipeval.errors import UsageError, suggest
 from clipeval.explained import explain
 from clipeval.yaml_file import read_yaml
-from clipeval_train import model
 from clipeval_train.config import Frozen, Place, PretrainConfig, Real, apply_setting, numbers, parse_pretrain
+from clipeval_train.initial import Initial
+from clipeval_train.model import Architecture
 
 _NOT_VARIED = {"out", "resume", "arch", "data"}
 _AXES = ["model", "source", *(key for key in PretrainConfig.model_fields if key not in {"model", *_NOT_VARIED})]
@@ -55,7 +56,7 @@ class Run:
     name: str
     document: dict[str, Any]
     config: PretrainConfig
-    architecture: model.Architecture
+    architecture: Architecture
 
     @property
     def file(self) -> Path:
@@ -179,7 +180,7 @@ def _run(cell: Cell, config: LadderConfig, origin: str) -> Run:
     document["out"] = (Path(config.out) / name).as_posix()
     try:
         parsed = parse_pretrain(document, "")
-        return Run(name, document, parsed, model.resolve(parsed.model, parsed.arch, parsed.loss))
+        return Run(name, document, parsed, Initial(parsed).architecture)
     except UsageError as error:
         raise UsageError(f"{origin}: {_placed(str(error).removeprefix(': '), places)}") from error
 

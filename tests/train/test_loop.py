@@ -21,8 +21,8 @@ from clipeval.models import profile
 from clipeval_train import checkpoint, loop
 from clipeval_train.config import load_pretrain
 from clipeval_train.distributed import World
+from clipeval_train.initial import Initial
 from clipeval_train.loop import pretrain
-from clipeval_train.model import resolve
 from clipeval_train.schedule import learning_rate
 from clipeval_train.trainer import MAX_LOGIT_SCALE, Trainer
 
@@ -299,7 +299,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     done = Trainer.gradient
-    monkeypatch.setattr(Trainer, "gradient", lambda self, *args: (done(self, *args)[0], math.inf))
+    monkeypatch.setattr(Trainer, "gradient", lambda self, *args: (done(self, *args)[0], torch.tensor(math.inf)))
     with pytest.raises(MeasureError, match=r"gradient norm inf after 0 samples.* and go on with another `out`"):
         pretrain(tiny_config(tmp_path))
 
@@ -340,6 +340,45 @@ def test_a_rollback_leaves_the_data_out_and_keeps_the_count(tmp_path, monkeypatc
     assert "Back at 128 samples; 64 are left out." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_after_the_broken_one_is_lost_with_it(tmp_path, monkeypatch, precision):
+    """NaN in [192, 224), where nothing is saved: it is read when the next batch is under way."""
+    steps = []
+    before_each_step(monkeypatch, lambda step: steps.append(step) or nan_at(6)(step))
+    settings = {"save_every": 64, "on_nonfinite": "rollback", "precision": precision}
+    path = pretrain(tiny_config(tmp_path, **settings))
+    [event] = [line for line in lines(tmp_path) if "event" in line]
+    assert (event["samples"], event["left_out_from"], event["left_out_to"]) == (192, 192, 224)
+    assert read(path)["metadata"]["left_out"] == 32
+    assert len(steps) == 14 + 2, "the broken one, and one more"
+    assert [line["samples"] for line in lines(tmp_path)][5:8] == [192, 192, 224]
+
+
+def test_no_checkpoint_holds_a_broken_step(tmp_path, monkeypatch):
+    """Every place at which one is saved, and the end: the error comes first."""
+    for step, samples in ((3, 96), (13, 416)):
+        with monkeypatch.context() as patch:
+            before_each_step(patch, nan_at(step))
+            with pytest.raises(MeasureError, match=f"after {samples} samples"):
+                pretrain(tiny_config(tmp_path / str(step), save_every=64))
+        saved = checkpoint.load(checkpoint.newest(tmp_path / str(step)))
+        assert saved["metadata"]["samples_seen"] == samples // 64 * 64
+        assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
+
+
+def test_what_time_and_signals_saved_makes_room_and_what_was_asked_for_stays(tmp_path):
+    pretrain(tiny_config(tmp_path, save_minutes=1e-9, save_every=128))
+    names = sorted(int(path.stem[-12:]) for path in (tmp_path / "checkpoints").iterdir())
+    assert names == [128, 256, 320, 352, 384, 416, 423], "three that time saved, at 320, 352 and 416"
+
+
+def test_precision_is_settled_by_the_device(tmp_path):
+    saved = read(pretrain(tiny_config(tmp_path, samples=32, warmup=0)))
+    assert saved["metadata"]["config"]["precision"] == "fp32"
+    assert tiny_config(tmp_path).on("cuda").precision == "bf16"
+    assert tiny_config(tmp_path, precision="fp16").on("cuda").precision == "fp16"
+
+
 def test_a_rollback_survives_a_restart(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         before_each_step(patch, nan_at(5))
@@ -365,14 +404,14 @@ def alone():
 
 def test_the_logit_scale_stays_in_its_range_and_leaves_the_bound_again(tmp_path):
     config = tiny_config(tmp_path)
-    trainer = Trainer(config, resolve(config.model, "tiny"), alone())
+    trainer = Trainer(config, Initial(config), alone())
     images, tokens = torch.randn(8, 3, 16, 16), torch.randint(1, 999, (8, 12))
     bounds = set()
     for direction in (-1.0, 1.0):  # the optimizer's gradient is forced, as if the data pulled that way
         for _ in range(60):
-            trainer.gradient(images, tokens)
+            loss, norm = trainer.gradient(images, tokens)
             trainer.clip.logit_scale.grad.fill_(direction)
-            trainer.update(1.0, 0)
+            trainer.update(loss, norm, 1.0, 0)
             assert 0 <= trainer.clip.logit_scale.item() <= MAX_LOGIT_SCALE + 1e-6
             bounds.add(round(trainer.clip.logit_scale.item(), 4))
     assert {0.0, round(MAX_LOGIT_SCALE, 4)} <= bounds
@@ -380,7 +419,7 @@ def test_the_logit_scale_stays_in_its_range_and_leaves_the_bound_again(tmp_path)
 
 def test_a_step_that_fp16_skips_is_counted_and_its_samples_are_seen(tmp_path):
     config = tiny_config(tmp_path)
-    trainer = Trainer(config, resolve(config.model, "tiny"), alone())
+    trainer = Trainer(config, Initial(config), alone())
     trainer._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     before = trainer.clip.text_projection.detach().clone()
     for overflow, skipped in ((True, 1), (False, 1)):
@@ -389,9 +428,10 @@ def test_a_step_that_fp16_skips_is_counted_and_its_samples_are_seen(tmp_path):
             trainer.clip.text_projection.grad[0, 0] = math.inf
             trainer._scaler._per_optimizer_states.clear()  # it has looked at the gradient already
             trainer._scaler.unscale_(trainer._optimizer)
-            norm = math.inf
-        assert not trainer.is_broken(loss, norm)
-        trainer.update(0.1, 8)
+            norm = torch.tensor(math.inf)
+        assert not trainer.is_broken(loss.item(), norm.item())
+        trainer.update(loss, norm, 0.1, 8)
+        assert trainer.skips(norm.item()) == overflow
         assert trainer.counts()["skipped_steps"] == skipped
         assert torch.equal(trainer.clip.text_projection.detach(), before) == overflow
     assert trainer.clock.seen == 8
