@@ -33,6 +33,7 @@ from clipeval.models.checkpoint import CONFIG_FILE
 from clipeval.models.layout import weights_in
 from clipeval.regular import read_regular
 from clipeval.results.ledger import exclusive
+from clipeval_train.distributed import World
 from clipeval_train.model import IMAGE_MEAN, IMAGE_STD
 
 _POINTER_BYTES = 4096
@@ -137,6 +138,22 @@ def write(out: Path, path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint to ``path``, inside ``out``, and point OUT/latest to it. Raises StoreError."""
     write_atomically(path, partial(_write, {"format": weights.TRAINED_FORMAT, **content}))
     write_text(out / "latest", f"{path.relative_to(out).as_posix()}\n")
+
+
+def averaged(path: Path, out: Path, world: World) -> Path:
+    """A checkpoint of its own of the running average in the one at ``path``: the only one in OUT/ema. Collective.
+
+    Raises StoreError, in process 0.
+    """
+    target = out / "ema" / path.name
+    if world.is_main and not target.exists():
+        saved = load(path)
+        content = {**saved, "state_dict": saved["ema"], "ema": None, "resume": None}
+        for old in target.parent.glob("samples_*.pt"):
+            old.unlink()
+        write_atomically(target, partial(_write, content))
+    world.barrier()
+    return target
 
 
 def export(path: Path, folder: Path, ema: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,6 +57,26 @@ class EvaluateEntry(Frozen):
     datasets: tuple[str, ...] = Field(min_length=1)
     tasks: tuple[str, ...] = ()
     """None named: the zero-shot tasks that a data set allows."""
+    use_ema: bool = False
+    """Measure the running average of the weights, which lies in OUT/ema then."""
+
+
+class ValidateEntry(Frozen):
+    """Held-out pairs whose loss is taken while the run trains, into OUT/results."""
+
+    every: Count = Field(gt=0)
+    """Samples between them; a checkpoint is saved for each, and the last one is validated too."""
+    data: tuple[SourceEntry, ...] = Field(min_length=1)
+    """Sources as those of the training; each is measured by itself."""
+    batch_size: Count = Field(256, ge=2)
+    """Pairs that are told apart: a loss depends on it, so runs that are compared need the same."""
+    samples: Count = Field(4096, ge=2)
+    """Pairs of each source, cut to whole batches."""
+    use_ema: bool = False
+    """Take the running average of the weights."""
+
+
+warnings.filterwarnings("ignore", 'Field name "validate" in "PretrainConfig" shadows')  # a method that pydantic gave up
 
 
 class PretrainConfig(Frozen):
@@ -117,6 +138,8 @@ class PretrainConfig(Frozen):
     keep: Count | None = Field(None, gt=0)
     """How many checkpoints stay, the newest ones; None: all asked for by samples, and of others the newest 3."""
     evaluate: EvaluateEntry | None = None
+    validate: ValidateEntry | None = None  # type: ignore[assignment]
+    """Loss and recall on held-out pairs."""
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     peak_tflops: Real | None = Field(None, gt=0)
     """What the device could do at best, for the MFU; None: by its name where that is known."""
@@ -132,7 +155,7 @@ class PretrainConfig(Frozen):
 
     def is_asked_for(self, start: int, stop: int) -> bool:
         """Whether samples (start, stop] hold a place where a checkpoint is asked for."""
-        every = [self.save_every, self.evaluate and self.evaluate.every]
+        every = [self.save_every, *(entry.every for entry in (self.evaluate, self.validate) if entry)]
         return stop == self.samples or any(passes(start, stop, one) for one in every)
 
     def on(self, device: str) -> PretrainConfig:
@@ -179,6 +202,9 @@ def _check_schedule(config: PretrainConfig, origin: str) -> None:
             f"{origin}: warmup: {warmup} samples of warm-up leave nothing of a run of {config.samples}. "
             "Give fewer than `samples`; a tenth is common."
         )
+    for key, entry in (("evaluate", config.evaluate), ("validate", config.validate)):
+        if entry and entry.use_ema and config.ema is None:
+            raise UsageError(f"{origin}: {key}.use_ema: there is no running average of the weights. Set `ema`.")
     if config.model is None and config.init is None:
         raise UsageError(f"{origin}: model: this key is required, or `init`: a checkpoint with an architecture.")
     if config.cooldown and config.schedule != "constant":
@@ -191,8 +217,10 @@ def _check_schedule(config: PretrainConfig, origin: str) -> None:
 
 
 def _model_at(location: list[Any]) -> type[BaseModel]:
-    kinds: dict[Any, type[BaseModel]] = {"data": SourceEntry, "evaluate": EvaluateEntry}
-    return kinds.get(location[0], PretrainConfig) if location else PretrainConfig
+    kinds: dict[Any, type[BaseModel]] = {"data": SourceEntry, "evaluate": EvaluateEntry, "validate": ValidateEntry}
+    if not location:
+        return PretrainConfig
+    return SourceEntry if location[:2] == ["validate", "data"] else kinds.get(location[0], PretrainConfig)
 
 
 def apply_setting(document: dict[str, Any], setting: str) -> None:

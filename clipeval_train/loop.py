@@ -28,6 +28,7 @@ from clipeval_train.schedule import learning_rate
 from clipeval_train.signals import StopSignals
 from clipeval_train.together import together
 from clipeval_train.trainer import Reading, Trainer
+from clipeval_train.validation import Validation
 
 _MOST_ROLLBACKS = 5
 _KEPT = 3
@@ -65,13 +66,17 @@ def pretrain(config: PretrainConfig) -> Path:
                 facts |= {"history": start.history, "from_scratch_filter": reasons}
                 trainer.load(start.saved)
                 _say(world, f"{out}: continues at {seen:,} of {config.samples:,} samples.")
+            validation = Validation(config, config.validate, architecture, world) if config.validate else None
             path = checkpoint.path_of(out, seen)
-            if config.evaluate and _is_due(config, max(0, seen - config.batch_size), seen) and path.exists():
+            before = max(0, seen - config.batch_size)
+            if validation and config.validate and passes(before, seen, config.validate.every) and path.exists():
+                validation.measure(trainer, path)  # a kill may have come before it
+            if config.evaluate and _is_due(config, before, seen) and path.exists():
                 evaluation.evaluate(config.evaluate, path, out, world)  # a kill may have come before it
             costs = (start.saved["metadata"] if start else {}) | last_costs(out)
             gmacs = architecture.profile.gmacs
             meter = Meter(world, gmacs, config.peak_tflops, costs)
-            _Run(config, trainer, corpus, facts, world, meter).to_the_end()
+            _Run(config, trainer, corpus, facts, world, meter, validation).to_the_end()
         path = checkpoint.path_of(out, config.samples)
         if config.evaluate:
             evaluation.evaluate(config.evaluate, path, out, world)
@@ -104,9 +109,11 @@ class _Run:
         facts: dict[str, Any],
         world: World,
         meter: Meter,
+        validation: Validation | None,
     ) -> None:
         self._config, self._trainer, self._corpus, self._facts = config, trainer, corpus, facts
         self._world, self._meter, self._out = world, meter, Path(config.out)
+        self._validation = validation
         self._log: TrainingLog | None = None
 
     def to_the_end(self) -> None:
@@ -191,16 +198,22 @@ class _Run:
         return None
 
     def _save(self, step: _Step | None) -> None:
-        """A checkpoint of now, and the evaluations that are due at the end of this step; the last ones come later."""
+        """A checkpoint of now, and what is measured of it at the end of this step; the last evaluation comes later."""
         config, seen = self._config, self._trainer.clock.seen
         with self._meter.paused():
             content = _content(config, self._trainer, self._facts | self._meter.totals())
             if self._world.is_main:
                 self._saver.save(content)
-            if step and step.stop < config.samples and config.evaluate and _is_due(config, step.start, seen):
+            last, path = seen == config.samples, checkpoint.path_of(self._out, seen)
+            validated = step and config.validate and (last or passes(step.start, seen, config.validate.every))
+            evaluated = step and not last and _is_due(config, step.start, seen)
+            if validated or evaluated:
                 self._saver.wait()
                 self._world.barrier()
-                evaluation.evaluate(config.evaluate, checkpoint.path_of(self._out, seen), self._out, self._world)
+            if self._validation and validated:
+                self._validation.measure(self._trainer, path)
+            if config.evaluate and evaluated:
+                evaluation.evaluate(config.evaluate, path, self._out, self._world)
         self._saved_at = time.monotonic()
 
     def _roll_back(self, step: _Step, reason: str) -> None:

@@ -11,8 +11,8 @@ from clipeval_train import checkpoint
 from clipeval_train.config import PretrainConfig
 
 _FREE = {
-    *("out", "resume", "device", "save_every", "save_minutes", "keep", "evaluate", "loggers", "peak_tflops", "workers"),
-    *("bad_samples", "on_nonfinite", "micro_batch", "tile", "activation_checkpointing", "compile"),
+    *("out", "resume", "device", "workers", "save_every", "save_minutes", "keep", "evaluate", "validate", "loggers"),
+    *("peak_tflops", "bad_samples", "on_nonfinite", "micro_batch", "tile", "activation_checkpointing", "compile"),
 }
 """Settings that may change between the parts of a run: they do not decide what is learnt, but for rounding."""
 _BRANCH = {"samples", "cooldown", "start_from"}

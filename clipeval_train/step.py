@@ -44,6 +44,9 @@ Cuts = tuple[tuple[int, int, int], ...]
 """Of a part's texts: from, to and the length that the longest of them needs."""
 
 
+_Part = tuple[torch.Tensor, torch.Tensor, Cuts]
+
+
 @dataclass(frozen=True)
 class Texts:
     """The texts of a batch, the shortest first: each part that goes through the tower is cut behind its longest."""
@@ -106,11 +109,12 @@ class ContrastiveStep:
         self._towers = _Towers(clip, self._trimmable, autocast_dtype(precision), world.device, normalise)
         self._wrapped: nn.Module = self._towers
         if world.size > 1:
+            of_this_torch: Any = {_FORWARD_SYNC: False}  # buffers are attention masks, equal everywhere
             self._wrapped = DistributedDataParallel(
                 self._towers,
                 process_group=world.group,
                 gradient_as_bucket_view=True,
-                **{_FORWARD_SYNC: False},  # buffers are attention masks, equal everywhere
+                **of_this_torch,
                 static_graph=micro_batch is None,  # fails together with no_sync
             )
 
@@ -125,13 +129,13 @@ class ContrastiveStep:
         else:
             lengths = self._trimmable.ends(tokens) + 1
             order = lengths.argsort(stable=True)
-        lengths = lengths[order].tolist()
+        sorted_lengths = lengths[order].tolist()
         chunk = size if self._trimmable is None or size < n else max(_SMALLEST_CHUNK, math.ceil(n / _CHUNKS))
         parts = []
         for first in range(0, n, size):
             part = min(size, n - first)
             cuts = [(begin, min(begin + chunk, part)) for begin in range(0, part, chunk)]
-            parts.append(tuple((begin, end, self._padded(lengths[first + end - 1])) for begin, end in cuts))
+            parts.append(tuple((begin, end, self._padded(sorted_lengths[first + end - 1])) for begin, end in cuts))
         return Texts(tokens[order], order.argsort(), tuple(parts))
 
     def _padded(self, length: int) -> int:
@@ -146,10 +150,8 @@ class ContrastiveStep:
         the same n in every process. Gradients are multiplied by the scale of ``scaler``, the returned loss is not.
         Nothing here waits for the device. Collective.
         """
-        texts = tokens if isinstance(tokens, Texts) else self.arrange(tokens.cpu())
-        images, texts = images.to(self._world.device), texts.to(self._world.device)
-        size = len(images) if len(texts.parts) == 1 else self._micro_batch
-        parts = list(zip(images.split(size), texts.tokens.split(size), texts.parts, strict=True))
+        parts, places = self._parts(images, tokens)
+        size = len(parts[0][0])
         with _compiler_errors_explained(), exactness(self._exactness):
             whole = self._wrapped(*parts[0]) if len(parts) == 1 else None
             states, outputs = ([], [whole]) if whole else self._features(parts)
@@ -157,7 +159,7 @@ class ContrastiveStep:
             leaves = [torch.cat(column).detach().requires_grad_() for column in columns]
             leaves += [value.detach().requires_grad_() for value in outputs[0][2:]]
             with exactness("ieee"):
-                loss = self._share(leaves, texts.places)
+                loss = self._share(leaves, places)
                 _scaled(loss, scaler).backward()
             by_part = zip(*(_gradient(leaf).split(size) for leaf in leaves[:2]), strict=True)
             for number, (part, gradients) in enumerate(zip(parts, by_part, strict=True), start=1):
@@ -173,20 +175,26 @@ class ContrastiveStep:
         return self._world.mean(loss.detach())
 
     @torch.no_grad()
-    def loss(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The loss of the global batch, ``[]``, and this process's image and text features, ``[n, d]``. Collective."""
-        texts = self.arrange(tokens.cpu())
-        images, texts = images.to(self._world.device), texts.to(self._world.device)
-        size = self._micro_batch or len(images)
-        parts = zip(images.split(size), texts.tokens.split(size), texts.parts, strict=True)
+    def loss(
+        self, images: torch.Tensor, tokens: torch.Tensor | Texts
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The global batch's loss, ``[]``, and this process's image and text features, ``[n, d]``. Collective."""
+        parts, places = self._parts(images, tokens)
         with exactness(self._exactness):
             outputs = [self._towers(*part) for part in parts]
         features = [torch.cat(column) for column in list(zip(*outputs, strict=True))[:2]]
         with exactness("ieee"):
-            share = self._share([*features, *outputs[0][2:]], texts.places)
-        return self._world.mean(share), features[0], features[1][texts.places]
+            share = self._share([*features, *outputs[0][2:]], places)
+        return self._world.mean(share), features[0], features[1][places]
 
-    def _features(self, parts: Sequence[Any]) -> tuple[list[Outputs], list[Outputs]]:
+    def _parts(self, images: torch.Tensor, tokens: torch.Tensor | Texts) -> tuple[list[_Part], torch.Tensor]:
+        """What the towers take at a time, on the device, and the places of the texts."""
+        texts = tokens if isinstance(tokens, Texts) else self.arrange(tokens.cpu())
+        images, texts = images.to(self._world.device), texts.to(self._world.device)
+        size = len(images) if len(texts.parts) == 1 else self._micro_batch
+        return list(zip(images.split(size), texts.tokens.split(size), texts.parts, strict=True)), texts.places
+
+    def _features(self, parts: Sequence[_Part]) -> tuple[list[Outputs], list[Outputs]]:
         """What the towers make of each part, without a graph, and the generators' states before each."""
         states, outputs = [], []
         with torch.no_grad():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -126,6 +128,23 @@ class Trainer:
             self._ema.update(self.clip)
         self.clock.seen = seen
         return Reading(loss, norm, self.clip.logit_scale.detach().exp().squeeze())
+
+    @contextmanager
+    def measured(self, use_ema: bool) -> Iterator[ContrastiveStep]:
+        """The step as it is measured: in inference mode, and with the running average of the weights if told so."""
+        modes = {module: module.training for module in self.clip.modules()}
+        average = self._ema.state_dict() if self._ema and use_ema else None
+        trained = {name: tensor.clone() for name, tensor in self.clip.state_dict().items()} if average else None
+        if average:
+            self.clip.load_state_dict(average)
+        self.clip.eval()
+        try:
+            yield self._step
+        finally:
+            if trained:
+                self.clip.load_state_dict(trained)
+            for module, mode in modes.items():
+                module.training = mode
 
     def content(self, final: bool) -> dict[str, Any]:
         """What a checkpoint holds besides its metadata; nothing is trained on from a ``final`` one. Collective."""

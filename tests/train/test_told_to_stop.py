@@ -103,6 +103,21 @@ def test_two_ranks_with_workers_save_and_end(tmp_path, pretrain_file, target):
     assert_saved_and_gone(tmp_path, said, family, "samples_")
 
 
+def kill_a_rank(pid, family):
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+
+
+def test_a_rank_that_is_killed_ends_the_other_one_with_its_reason(tmp_path, pretrain_file):
+    command = [*TORCHRUN, "clipeval_train", "pretrain", pretrain_file]
+    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, kill_a_rank)
+    assert code != 0
+    assert "bug" not in said, said[-3000:]
+    assert "another process of this run has ended, and says why" in said
+    time.sleep(6)  # workers of a killed process notice within five seconds
+    assert [pid for pid in family if is_running(pid)] == []
+
+
 def test_one_process_and_its_workers_in_a_group_save_and_end_with_130(tmp_path, pretrain_file):
     command = [sys.executable, "-m", "clipeval_train", "pretrain", pretrain_file, "samples=50_000"]
     code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, term_to_group)
