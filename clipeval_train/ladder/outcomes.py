@@ -84,5 +84,6 @@ def line_of(outcome: Outcome) -> str:
 
 
 def _last_loss(run: Run) -> str:
-    lines = (Path(run.config.out) / "log.jsonl").read_text("utf-8").splitlines()
-    return f"loss {json.loads(lines[-1])['loss']:.3f}"
+    lines = [json.loads(line) for line in (Path(run.config.out) / "log.jsonl").read_text("utf-8").splitlines()]
+    whole = [line for line in lines if line.get("batch") == run.config.batch_size]
+    return f"loss {(whole or lines)[-1]['loss']:.3f}"

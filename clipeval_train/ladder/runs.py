@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
-from clipeval_train import checkpoint, model
+from clipeval_train import checkpoint
 from clipeval_train.config import PretrainConfig, parse_pretrain
+from clipeval_train.initial import Initial
+from clipeval_train.model import Architecture
 
 FINISHED, STARTED, NEW = "finished", "started", "new"
 
@@ -29,7 +31,7 @@ class Run:
     name: str
     document: dict[str, Any]
     config: PretrainConfig
-    architecture: model.Architecture
+    architecture: Architecture
     home: Path
     """The folder of the ladder."""
     processes: int = 1
@@ -68,7 +70,7 @@ class Run:
 def make(name: str, document: dict[str, Any], home: Path, **more: Any) -> Run:
     """The run of a configuration, with the other fields of ``Run``. Raises UsageError that starts with the key."""
     config = parse_pretrain(document, "")
-    return Run(name, document, config, model.resolve(config.model, config.arch, config.loss), home, **more)
+    return Run(name, document, config, Initial(config).architecture, home, **more)
 
 
 def hidden(home: Path) -> Path:

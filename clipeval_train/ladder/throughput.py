@@ -21,7 +21,7 @@ from clipeval_train.ladder.runs import Run, hidden
 
 _NOT_PART_OF_A_STEP = (
     *("samples", "seed", "out", "warmup", "schedule", "cooldown", "start_from", "save_every", "save_minutes", "keep"),
-    *("evaluate", "loggers", "resume"),
+    *("evaluate", "validate", "loggers", "resume"),
 )
 _FIRST_STEPS, _SECONDS, _MOST_STEPS = 4, 3.0, 400
 

@@ -18,6 +18,7 @@ from clipeval_train.ladder.runs import Run, hidden, make
 
 KEYS = ("samples", "cooldown")
 """In what branches of one trunk differ."""
+_LATER = ("cooldown", "evaluate", "validate")
 
 
 def with_trunks(runs: Sequence[Run], families: Sequence[str]) -> list[Run]:
@@ -26,20 +27,35 @@ def with_trunks(runs: Sequence[Run], families: Sequence[str]) -> list[Run]:
     ``families`` names each run without its ``KEYS``. Those that cool down, have company in their family and begin to
     cool down after the warm-up become branches; the others stay as they are.
     """
-    members: dict[str, list[Run]] = {}
-    for run, family in zip(runs, families, strict=True):
-        members.setdefault(family, []).append(run)
+    members: dict[str, list[int]] = {}
+    for number, family in enumerate(families):
+        members.setdefault(family, []).append(number)
     trunks: dict[tuple[str, int], Run] = {}
-    for family, those in members.items():
+    found = list(runs)
+    for family, numbers in members.items():
+        if len(numbers) == 1:
+            continue
+        those = _with_one_warmup([runs[number] for number in numbers])
         points = sorted({point for run in those if (point := _branching_point(run)) is not None})
-        if len(those) > 1:
-            for before, point in pairwise([0, *points]):
-                trunks[family, point] = _part(family, those[0], point, trunks.get((family, before)))
-    branches = []
-    for run, family in zip(runs, families, strict=True):
-        trunk = trunks.get((family, point)) if (point := _branching_point(run)) is not None else None
-        branches.append(_onto(run, trunk) if trunk else run)
-    return [*trunks.values(), *branches]
+        for before, point in pairwise([0, *points]):
+            trunks[family, point] = _part(family, those[0], point, trunks.get((family, before)))
+        for number, run in zip(numbers, those, strict=True):
+            point = _branching_point(run)
+            found[number] = runs[number] if point is None else _onto(run, trunks[family, point])
+    return [*trunks.values(), *found]
+
+
+def _with_one_warmup(runs: Sequence[Run]) -> list[Run]:
+    """The runs with the warm-up of the shortest of them where none is given: it goes by their samples."""
+    if runs[0].config.warmup is not None:
+        return list(runs)
+    warmup = min(run.config.warmup_samples for run in runs)
+    return [
+        replace(
+            run, document=run.document | {"warmup": warmup}, config=run.config.model_copy(update={"warmup": warmup})
+        )
+        for run in runs
+    ]
 
 
 def _branching_point(run: Run) -> int | None:
@@ -48,13 +64,13 @@ def _branching_point(run: Run) -> int | None:
     if not config.cooldown or config.start_from:
         return None
     point = (config.samples - config.cooldown) // config.batch_size * config.batch_size
-    return point if point > config.warmup else None
+    return point if point > config.warmup_samples else None
 
 
 def _part(family: str, example: Run, point: int, before: Run | None) -> Run:
-    """The trunk of ``example`` up to ``point``. It is not evaluated: its rate has not come down."""
+    """The trunk of ``example`` up to ``point``. Its rate has not come down: it is not evaluated."""
     name = "-".join(filter(None, [family, "trunk", str(point)]))
-    document = {key: value for key, value in example.document.items() if key not in ("cooldown", "evaluate")}
+    document = {key: value for key, value in example.document.items() if key not in _LATER}
     document |= {"samples": point, "out": (hidden(example.home) / name).as_posix()}
     part = make(name, document, example.home, processes=example.processes)
     return _onto(part, before) if before else part

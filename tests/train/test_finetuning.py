@@ -302,7 +302,7 @@ def test_wrong_input_ends_in_the_right_exit_code(base, tmp_path, typed):
             r"model: '.*' names 2 checkpoints, '.*base.pt' first. Name exactly one",
         ),
         ({"epochs": 0.01, "iterations": None}, UsageError, r"0.01 epochs of 1,442 images: warmup: 2 iterations"),
-        ({"precision": "fp16"}, UsageError, "'fp16' needs a CUDA device"),
+        ({"precision": "fp16"}, UsageError, "precision fp16 needs a CUDA GPU"),
     ],
 )
 def test_wrong_input_is_refused(changes, error, message, base, tmp_path):

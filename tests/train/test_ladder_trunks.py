@@ -77,6 +77,12 @@ def test_who_shares(tmp_path, changes, trunks):
     assert sum(run.is_trunk for run in runs) == trunks
 
 
+def test_all_warm_up_alike(tmp_path):
+    """Left out, a warm-up goes by a run's samples, and a trunk has one: that of the shortest, 160 // 20."""
+    defaults = {key: value for key, value in DEFAULTS.items() if key != "warmup"}
+    assert {run.config.warmup for run in branched(tmp_path, defaults=defaults).runs} == {8}
+
+
 def test_architectures_with_rates_of_their_own_have_their_own_trunks(tmp_path):
     models = {"xs": tower(4), "s": {"model": tower(8), "lr": 5e-3, "batch_size": 48}}
     runs = {run.name: run for run in branched(tmp_path, models=models, grid=GRID | {"model": ["xs", "s"]}).runs}
