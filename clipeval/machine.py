@@ -35,12 +35,17 @@ def default_workers() -> int:
 
 
 def workers_per_rank() -> int:
-    """Decoding processes for each of this machine's ranks."""
-    return max(1, default_workers() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    """Decoding processes for each of the ranks that train on this machine: what cores their own threads leave, at most
+    16 each."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(16, (cores() - ranks) // ranks))
 
 
-def resolve_device(name: str) -> str:
-    """``auto`` becomes ``cuda`` where there is a GPU and ``cpu`` elsewhere. Raises UsageError for an absent device."""
+def resolve_device(name: str, option: str = "--device ") -> str:
+    """``auto`` becomes ``cuda`` where there is a GPU and ``cpu`` elsewhere.
+
+    Raises UsageError for an absent device; ``option`` is what stands in front of its name there.
+    """
     if name == "cpu" or (name == "auto" and not _has_nvidia_driver()):
         return "cpu"
     import torch
@@ -51,11 +56,11 @@ def resolve_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name}: no such device.{suggest(name, ['cpu', 'cuda', 'auto'])}") from None
+        raise UsageError(f"{option}{name}: no such device.{suggest(name, ['cpu', 'cuda', 'auto'])}") from None
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: only cpu and cuda are supported. Use --device cpu.")
+        raise UsageError(f"{option}{name}: only cpu and cuda are supported. Use {option}cpu.")
     if device.type == "cuda" and (not available or (device.index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"--device {name}: this machine has no such GPU that PyTorch can use. Use --device cpu.")
+        raise UsageError(f"{option}{name}: this machine has no such GPU that PyTorch can use. Use {option}cpu.")
     return name
 
 

@@ -118,6 +118,7 @@ METRICS: dict[str, Metric] = {
         Metric("jaccard_score_10-12", "Jaccard, 10–12 candidates", "jaccard_10-12", scored="shares"),
         Metric("jaccard_score_5-6", "Jaccard, 5–6 candidates", "jaccard_5-6", scored="shares"),
         Metric("avg_jaccard_score", "Jaccard", "jaccard", scored="shares"),
+        Metric("contrastive_loss", "contrastive loss", share=False, lower=True),
         Metric("main_metric", "mean of main metrics"),
         Metric("mean_recall@1", "mean R@1", mean_of=("image_retrieval_recall@1", "text_retrieval_recall@1")),
     )

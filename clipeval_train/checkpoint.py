@@ -16,7 +16,7 @@ A file is a dictionary of tensors and plain Python values, so ``torch.load(weigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -33,6 +33,7 @@ from clipeval.models.checkpoint import CONFIG_FILE
 from clipeval.models.layout import weights_in
 from clipeval.regular import read_regular
 from clipeval.results.ledger import exclusive
+from clipeval_train.distributed import World
 from clipeval_train.model import IMAGE_MEAN, IMAGE_STD
 
 _POINTER_BYTES = 4096
@@ -74,13 +75,12 @@ def load(path: Path) -> dict[str, Any]:
 def claimed(out: Path) -> Iterator[None]:
     """Hold the run's folder alone, and clear away what a killed process left half done in it.
 
+    That is temporary files only: a checkpoint gets its name when it is whole.
+
     Raises UsageError when another process trains into it, StoreError when it cannot be written.
     """
-    with exclusive(out):
-        latest = newest(out)
-        stale = [*out.glob(".*.tmp"), *(out / "checkpoints").glob(".*.tmp")]
-        unfinished = [path for path in _files(out) if latest is None or path.name > latest.name]
-        for path in stale + unfinished:  # a file newer than the pointer was being saved when the process died
+    with exclusive(out, "`out`"):
+        for path in [*out.glob(".*.tmp"), *(out / "checkpoints").glob(".*.tmp")]:
             path.unlink()
         yield
 
@@ -91,9 +91,11 @@ class Saver(AbstractContextManager["Saver"]):
     Leaving the block waits for the last one.
     """
 
-    def __init__(self, out: Path, keep: int | None = None) -> None:
-        """``keep`` is how many stay, the newest ones; None: all."""
-        self._out, self._keep = out, keep
+    def __init__(
+        self, out: Path, keep: int | None = None, stays: Callable[[int], bool] = lambda samples: False
+    ) -> None:
+        """``keep`` is how many stay, the newest ones, besides those whose samples ``stays`` tells; None: all."""
+        self._out, self._keep, self._stays = out, keep, stays
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -107,7 +109,7 @@ class Saver(AbstractContextManager["Saver"]):
     def save(self, content: dict[str, Any]) -> None:
         """Begin to save; the content is copied before this returns. Waits for the one before. Raises StoreError."""
         self.wait()
-        self._pending = self._thread.submit(save, self._out, _snapshot(content), self._keep)
+        self._pending = self._thread.submit(save, self._out, _snapshot(content), self._keep, self._stays)
 
     def wait(self) -> None:
         """Until the last checkpoint is on disk. Raises StoreError when it could not be written."""
@@ -116,17 +118,42 @@ class Saver(AbstractContextManager["Saver"]):
             pending.result()
 
 
-def save(out: Path, content: dict[str, Any], keep: int | None = None) -> None:
-    """Write a checkpoint, point OUT/latest to it, and delete all but the ``keep`` newest. Raises StoreError."""
-    write(out, path_of(out, content["metadata"]["samples_seen"]), content)
-    for old in _files(out)[:-keep] if keep else []:
-        old.unlink()
+def save(
+    out: Path, content: dict[str, Any], keep: int | None = None, stays: Callable[[int], bool] = lambda samples: False
+) -> None:
+    """Write a checkpoint, point OUT/latest to it, and delete all but the ``keep`` newest up to it. Raises StoreError.
+
+    Not those whose samples ``stays`` tells. Those with more samples than the new one are of work that this run was told
+    to go back behind: it comes to them again.
+    """
+    path = path_of(out, content["metadata"]["samples_seen"])
+    write(out, path, content)
+    if keep:
+        earlier = [file for file in _files(out) if file.name <= path.name and not stays(_samples(file))]
+        for old in earlier[:-keep]:
+            old.unlink()
 
 
 def write(out: Path, path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint to ``path``, inside ``out``, and point OUT/latest to it. Raises StoreError."""
     write_atomically(path, partial(_write, {"format": weights.TRAINED_FORMAT, **content}))
     write_text(out / "latest", f"{path.relative_to(out).as_posix()}\n")
+
+
+def averaged(path: Path, out: Path, world: World) -> Path:
+    """A checkpoint of its own of the running average in the one at ``path``: the only one in OUT/ema. Collective.
+
+    Raises StoreError, in process 0.
+    """
+    target = out / "ema" / path.name
+    if world.is_main and not target.exists():
+        saved = load(path)
+        content = {**saved, "state_dict": saved["ema"], "ema": None, "resume": None}
+        for old in target.parent.glob("samples_*.pt"):
+            old.unlink()
+        write_atomically(target, partial(_write, content))
+    world.barrier()
+    return target
 
 
 def export(path: Path, folder: Path, ema: bool = False) -> None:
@@ -155,6 +182,11 @@ def export(path: Path, folder: Path, ema: bool = False) -> None:
 def _files(out: Path) -> list[Path]:
     """Complete checkpoints, the oldest first."""
     return sorted((out / "checkpoints").glob("samples_*.pt"))
+
+
+def _samples(file: Path) -> int:
+    digits = file.stem.removeprefix("samples_")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _snapshot(value: Any) -> Any:

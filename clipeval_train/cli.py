@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -39,19 +40,21 @@ def pretrain(
     from clipeval_train.config import load_pretrain
     from clipeval_train.loop import pretrain as run
 
+    _trained(lambda: run(load_pretrain(config, settings or [])))
+
+
+def _trained(run: Callable[[], Path]) -> None:
+    """Train, and print the checkpoint's path: once, by the first of the processes that a launcher has started."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))
+    is_main = next(filter(None, ranks), "0") == "0"
     try:
-        checkpoint = run(load_pretrain(config, settings or []))
+        checkpoint = run()
     except KeyboardInterrupt:
-        if _is_main():
+        if is_main:
             say("Interrupted. The same command continues from the newest checkpoint.")
         raise
-    if _is_main():
+    if is_main:
         show(checkpoint)
-
-
-def _is_main() -> bool:
-    """Whether this is the only process, or the first of those that torchrun or srun has started."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 FineTuneSettings = Annotated[
@@ -77,12 +80,7 @@ def finetune(
     from clipeval_train.finetune.config import load_finetune
     from clipeval_train.finetune.loop import finetune as run
 
-    try:
-        checkpoint = run(load_finetune(config, settings or []))
-    except KeyboardInterrupt:
-        say("Interrupted. The same command continues from the newest checkpoint.")
-        raise
-    show(checkpoint)
+    _trained(lambda: run(load_finetune(config, settings or [])))
 
 
 @app.command()
@@ -123,11 +121,13 @@ def ladder(
         typer.Option(min=1, help="Processes side by side. Default: one per GPU, or cores / OMP_NUM_THREADS."),
     ] = None,
     slurm: Annotated[
-        bool, typer.Option("--slurm", help="Write a Slurm array script of the runs that are left; train nothing.")
+        bool, typer.Option("--slurm", help="Write Slurm array scripts of the runs that are left; train nothing.")
     ] = False,
     ray_address: Annotated[
         str | None,
-        typer.Option(help="Train on this Ray cluster, one GPU (or core) per run; 'local': a Ray of this machine."),
+        typer.Option(
+            help="Train on this Ray cluster, each process on a GPU (or core); 'local': a Ray of this machine."
+        ),
     ] = None,
     budget: Annotated[
         float | None, typer.Option(help="GMACs to spend: which run has the lowest error, by laws fitted to --results.")

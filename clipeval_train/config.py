@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,13 +57,38 @@ class EvaluateEntry(Frozen):
     datasets: tuple[str, ...] = Field(min_length=1)
     tasks: tuple[str, ...] = ()
     """None named: the zero-shot tasks that a data set allows."""
+    use_ema: bool = False
+    """Measure the running average of the weights, which lies in OUT/ema then."""
+
+
+class ValidateEntry(Frozen):
+    """Held-out pairs whose loss is taken while the run trains, into OUT/results."""
+
+    every: Count = Field(gt=0)
+    """Samples between them; a checkpoint is saved for each, and the last one is validated too."""
+    data: tuple[SourceEntry, ...] = Field(min_length=1)
+    """Sources as those of the training; each is measured by itself."""
+    batch_size: Count = Field(256, ge=2)
+    """Pairs that are told apart: a loss depends on it, so runs that are compared need the same."""
+    samples: Count = Field(4096, ge=2)
+    """Pairs of each source, cut to whole batches."""
+    use_ema: bool = False
+    """Take the running average of the weights."""
+
+
+warnings.filterwarnings("ignore", 'Field name "validate" in "PretrainConfig" shadows')  # a method that pydantic gave up
 
 
 class PretrainConfig(Frozen):
     """Everything a pre-training run can be told. Sizes and times are counted in samples (image-text pairs)."""
 
-    model: str | dict[str, Any]
-    """An architecture name of open_clip, or an inline open_clip model configuration."""
+    model: str | dict[str, Any] | None = None
+    """An architecture name of open_clip, or an inline open_clip model configuration: all of it, or changes of the
+    architecture that its key ``base`` names or that ``init`` has. None: that of ``init``."""
+    init: str | None = None
+    """A MODEL spec: the checkpoint whose weights training begins with; None: weights that are drawn."""
+    lock: Literal["image", "text"] | None = None
+    """The tower that stays as it is (LiT, arXiv 2111.07991)."""
     arch: str = "custom"
     """Name of an inline model in the results table."""
     data: tuple[SourceEntry, ...] = Field(min_length=1)
@@ -78,17 +104,18 @@ class PretrainConfig(Frozen):
     """Samples that one process takes through the towers at a time; the gradient is that of the whole batch."""
     loss: Literal["clip", "siglip"] = "clip"
     tile: Count | None = Field(None, gt=0)
-    """Rows and columns of the similarity matrix held at a time; None: chosen by the batch."""
+    """Rows and columns of the similarity matrix held at a time; None: 1024, on a GPU up to 8192 by its memory."""
     lr: Real = Field(gt=0)
     """Peak learning rate."""
-    warmup: Count = Field(0, ge=0)
-    """Samples of linear warm-up."""
+    warmup: Count | None = Field(None, ge=0)
+    """Samples of linear warm-up; None: a twentieth of the run, at most 10,000 batches."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """After warm-up: down to zero along a cosine, or constant until the last ``cooldown`` samples."""
     cooldown: Count = Field(0, ge=0)
     """Samples of linear decay to zero at the end of a constant schedule."""
     start_from: Place | None = None
-    """A checkpoint, or the folder, of a constant-rate run to branch off from; its samples count as seen."""
+    """A checkpoint, or the folder, of another run to go on from, as a branch or with other settings; its samples count
+    as seen."""
     weight_decay: Real = Field(0.2, ge=0)
     betas: tuple[Real, Real] = (0.9, 0.98)
     eps: Real = Field(1e-6, gt=0)
@@ -98,21 +125,49 @@ class PretrainConfig(Frozen):
     """Decay per step of a running average of the weights, kept beside them."""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """On a loss or gradient that is not finite: end, or return to the newest checkpoint and leave that data out."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the towers; auto: bf16 on a GPU, fp32 elsewhere. On a GPU fp32 is TF32. The loss is in fp32 always."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     activation_checkpointing: bool = False
     compile: bool = False
     seed: Count = Field(0, ge=0)
     save_every: Count | None = Field(None, gt=0)
-    """Save a checkpoint at the first batch end past every multiple of this many samples; None: only at the end."""
-    save_minutes: Real | None = Field(None, gt=0)
+    """Save a checkpoint at the first batch end past every multiple of this many samples."""
+    save_minutes: Real = Field(30.0, gt=0)
+    """Save one when this many minutes have passed, too."""
     keep: Count | None = Field(None, gt=0)
-    """How many checkpoints stay, the newest ones; None: all."""
+    """How many checkpoints stay, the newest ones; None: all asked for by samples, and of others the newest 3."""
     evaluate: EvaluateEntry | None = None
+    validate: ValidateEntry | None = None  # type: ignore[assignment]
+    """Loss and recall on held-out pairs."""
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     peak_tflops: Real | None = Field(None, gt=0)
     """What the device could do at best, for the MFU; None: by its name where that is known."""
     out: Place
     resume: Literal["auto"] = "auto"
+
+    @property
+    def warmup_samples(self) -> int:
+        """Samples of linear warm-up."""
+        if self.warmup is not None:
+            return self.warmup
+        return min(self.samples // 20, 10_000 * self.batch_size, self.samples - self.cooldown)
+
+    def is_asked_for(self, start: int, stop: int) -> bool:
+        """Whether samples (start, stop] hold a place where a checkpoint is asked for."""
+        every = [self.save_every, *(entry.every for entry in (self.evaluate, self.validate) if entry)]
+        return stop == self.samples or any(passes(start, stop, one) for one in every)
+
+    def on(self, device: str) -> PretrainConfig:
+        """The same with nothing left to the kind of device that it is trained on."""
+        if self.precision != "auto":
+            return self
+        return self.model_copy(update={"precision": "bf16" if device == "cuda" else "fp32"})
+
+
+def passes(start: int, stop: int, every: int | None) -> bool:
+    """Whether a multiple of ``every`` lies in (start, stop]."""
+    return every is not None and stop // every > start // every
 
 
 def load_pretrain(path: Path, settings: list[str]) -> PretrainConfig:
@@ -141,24 +196,31 @@ def parse_pretrain(document: dict[str, Any], origin: str) -> PretrainConfig:
 
 
 def _check_schedule(config: PretrainConfig, origin: str) -> None:
-    if config.warmup >= config.samples:
+    warmup = config.warmup_samples
+    if warmup >= config.samples:
         raise UsageError(
-            f"{origin}: warmup: {config.warmup} samples of warm-up leave nothing of a run of {config.samples}. "
+            f"{origin}: warmup: {warmup} samples of warm-up leave nothing of a run of {config.samples}. "
             "Give fewer than `samples`; a tenth is common."
         )
-    for key in ("cooldown", "start_from"):
-        if getattr(config, key) and config.schedule != "constant":
-            raise UsageError(f"{origin}: {key}: belongs to `schedule: constant`; the cosine ends at zero by itself.")
-    if config.warmup + config.cooldown > config.samples:
+    for key, entry in (("evaluate", config.evaluate), ("validate", config.validate)):
+        if entry and entry.use_ema and config.ema is None:
+            raise UsageError(f"{origin}: {key}.use_ema: there is no running average of the weights. Set `ema`.")
+    if config.model is None and config.init is None:
+        raise UsageError(f"{origin}: model: this key is required, or `init`: a checkpoint with an architecture.")
+    if config.cooldown and config.schedule != "constant":
+        raise UsageError(f"{origin}: cooldown: belongs to `schedule: constant`; the cosine ends at zero by itself.")
+    if warmup + config.cooldown > config.samples:
         raise UsageError(
-            f"{origin}: cooldown: {config.warmup} samples of warm-up and {config.cooldown} of cooldown are more than "
+            f"{origin}: cooldown: {warmup} samples of warm-up and {config.cooldown} of cooldown are more than "
             f"`samples`, {config.samples}."
         )
 
 
 def _model_at(location: list[Any]) -> type[BaseModel]:
-    kinds: dict[Any, type[BaseModel]] = {"data": SourceEntry, "evaluate": EvaluateEntry}
-    return kinds.get(location[0], PretrainConfig) if location else PretrainConfig
+    kinds: dict[Any, type[BaseModel]] = {"data": SourceEntry, "evaluate": EvaluateEntry, "validate": ValidateEntry}
+    if not location:
+        return PretrainConfig
+    return SourceEntry if location[:2] == ["validate", "data"] else kinds.get(location[0], PretrainConfig)
 
 
 def apply_setting(document: dict[str, Any], setting: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,17 @@ Number = TypeVar("Number", float, torch.Tensor)
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others; longer than reading a checkpoint or opening a remote data set takes."""
+PATIENCE = timedelta(days=3)
+"""How long it waits where one measures data sets for all. A process that ends is noticed at once all the same."""
+_STRIDE = 7919
+"""Between the ports of two steps of a job: a prime, so that they are not those of the next jobs."""
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+)
+"""Rank, size and local rank as torchrun, a step of Slurm and mpirun call them. Slurm's count inside a step only: a
+batch script has some of them too."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,10 @@ class World:
     size: int
     local_rank: int
     device: torch.device
+    group: Any = None
+    """The processes as torch calls them; None: all that there are."""
+    patient: Any = None
+    """The same, with more time for each other."""
 
     @property
     def is_main(self) -> bool:
@@ -62,26 +77,27 @@ class World:
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0)
+        dist.broadcast_object_list(values, src=0, group=self.group)
         return values[0]
 
     def gather_objects(self, value: T) -> list[T]:
         """Every process's ``value``, which can be pickled, in the order of ranks."""
         values = [value] * self.size
         if self.size > 1:
-            dist.all_gather_object(values, value)
+            dist.all_gather_object(values, value, group=self.group)
         return values
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.sum(0.0)
+        """Wait until every process is here, for days if need be."""
+        if self.size > 1:
+            dist.all_reduce(torch.zeros(()), group=self.patient or self.group)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """``[n, ...]`` of equal shape in every process -> ``[size * n, ...]`` in the order of ranks."""
         if self.size == 1:
             return tensor
         gathered = tensor.new_empty(self.size * len(tensor), *tensor.shape[1:])
-        dist.all_gather_into_tensor(gathered, tensor.contiguous())
+        dist.all_gather_into_tensor(gathered, tensor.contiguous(), group=self.group)
         return gathered
 
     def reduce_scatter(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -89,7 +105,7 @@ class World:
         if self.size == 1:
             return tensor
         rows = tensor.new_empty(len(tensor) // self.size, *tensor.shape[1:])
-        dist.reduce_scatter_tensor(rows, tensor.contiguous())
+        dist.reduce_scatter_tensor(rows, tensor.contiguous(), group=self.group)
         return rows
 
     def _reduce(self, value: Number, operation: dist.ReduceOp.RedOpType) -> Number:
@@ -97,49 +113,69 @@ class World:
             return value
         if isinstance(value, torch.Tensor):
             reduced = value.detach().clone()
-            dist.all_reduce(reduced, operation)
+            dist.all_reduce(reduced, operation, group=self.group)
             return reduced
         number = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(number, operation)
+        dist.all_reduce(number, operation, group=self.group)
         return number.item()
 
 
 @contextmanager
 def open_world(device: str = "auto") -> Iterator[World]:
-    """This process's World while the block runs, as ``torchrun`` or Slurm's ``srun`` started it; else a World of one.
+    """This process's World while the block runs, as torchrun, Slurm's ``srun`` or mpirun started it; else one of one.
 
-    ``device`` is ``auto``, ``cpu`` or ``cuda``; on ``cuda`` each process of a machine takes the GPU of its local rank.
-    The process group is closed in the end, after errors too. Raises UsageError for an absent device.
+    ``device`` is ``auto``, ``cpu`` or ``cuda``; on ``cuda`` each process takes the GPU of its local rank, among those
+    that it sees: some launchers show each process its own alone. A process group that the caller has opened (Ray Train,
+    Lightning, accelerate) is used and left open; one that is opened here is closed in the end, after errors too. Raises
+    UsageError for an absent device and a meeting point that is taken.
     """
     rank, size, local_rank = _place(os.environ)
-    name = resolve_device(device)
-    if size > 1 and name == "cuda":
-        name = resolve_device(f"cuda:{local_rank}")
-    place = torch.device(name)
-    if place.type == "cuda":
+    theirs = dist.is_available() and dist.is_initialized()
+    if theirs:
+        rank, size = dist.get_rank(), dist.get_world_size()
+    place = torch.device(resolve_device(device, "device: "))
+    if place.type == "cuda":  # always with an index: torch binds nothing to "the GPU"
+        place = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(place)
-    world = World(rank, size, local_rank, place)
     if size == 1:
-        yield world
+        yield World(rank, size, local_rank, place)
         return
+    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+    if not theirs:
+        _meet(backend, rank, size, place)
+    try:
+        group = dist.new_group(timeout=TIMEOUT, backend=backend) if theirs else None
+        yield World(rank, size, local_rank, place, group, dist.new_group(timeout=PATIENCE, backend="gloo"))
+    finally:
+        if not theirs:
+            dist.destroy_process_group()
+
+
+def _meet(backend: str, rank: int, size: int, place: torch.device) -> None:
     for key, value in _meeting_point(os.environ).items():
         os.environ.setdefault(key, value)
-    backend, bound = ("cpu:gloo,cuda:nccl", place) if place.type == "cuda" else ("gloo", None)
-    dist.init_process_group(backend, timeout=TIMEOUT, rank=rank, world_size=size, device_id=bound)
+    if missing := [key for key in ("MASTER_ADDR", "MASTER_PORT") if key not in os.environ]:
+        raise UsageError(
+            f"environment: {' and '.join(missing)}: the {size} processes need them to find each other. Start with "
+            "torchrun or srun, or set them to the first machine and a free port there."
+        )
+    bound = place if place.type == "cuda" else None
     try:
-        yield world
-    finally:
-        dist.destroy_process_group()
+        dist.init_process_group(backend, timeout=TIMEOUT, rank=rank, world_size=size, device_id=bound)
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise UsageError(
+            f"environment: MASTER_PORT: {os.environ['MASTER_PORT']} is taken on this machine, perhaps by another run. "
+            "Set another one for all processes of this run."
+        ) from error
 
 
 def _place(environment: os._Environ[str] | dict[str, str]) -> tuple[int, int, int]:
-    """Rank, size and local rank. Slurm's variables count only inside a step: a batch script has some of them too."""
-    if "WORLD_SIZE" in environment:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif "SLURM_STEP_NUM_TASKS" in environment:
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-    else:
-        return 0, 1, 0
+    """Rank, size and local rank."""
+    names = next((names for names in _LAUNCHERS if names[1] in environment), None)
+    if names is None:
+        return 0, 1, int(environment.get("LOCAL_RANK", "0"))
     if missing := [name for name in names if name not in environment]:
         raise UsageError(f"environment: {names[1]} is set but {', '.join(missing)} not. Start with torchrun or srun.")
     rank, size, local_rank = (int(environment[name]) for name in names)
@@ -147,11 +183,12 @@ def _place(environment: os._Environ[str] | dict[str, str]) -> tuple[int, int, in
 
 
 def _meeting_point(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT of a Slurm step: its first machine, and a port that depends on the job."""
+    """MASTER_ADDR and MASTER_PORT of a Slurm step: its first machine, and a port that depends on job and step."""
     if "SLURM_STEP_NODELIST" not in environment:
         return {}
     # for example node[003-006,9],other1
     prefix, bracket, rest = re.split(r"([\[,]|$)", environment["SLURM_STEP_NODELIST"], maxsplit=1)
     first = re.split(r"[-,\]]", rest)[0] if bracket == "[" else ""
-    port = 20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 20_000
+    job, step = (int(environment.get(key, "0")) for key in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    port = 20_000 + (job + _STRIDE * step) % 20_000
     return {"MASTER_ADDR": prefix + first, "MASTER_PORT": str(port)}

@@ -20,8 +20,12 @@ from clipeval.evaluation.request import Options, Request
 from clipeval.files import write_atomically
 from clipeval.results.ledger import Ledger, measurement
 from clipeval.tasks import canonical_name
+from clipeval_train import checkpoint as checkpoints
 from clipeval_train.config import EvaluateEntry
 from clipeval_train.distributed import World
+
+VALIDATION = "validation"
+"""The task of rows that are not of ``clipeval run`` (``validation.py``)."""
 
 
 def check(entry: EvaluateEntry) -> None:
@@ -40,6 +44,8 @@ def evaluate(entry: EvaluateEntry, checkpoint: Path, out: Path, world: World) ->
     the table has already is not measured again. A cell that cannot be measured is reported and does not end the
     training.
     """
+    if entry.use_ema:
+        checkpoint = checkpoints.averaged(checkpoint, out, world)
     settings, results = configuration.load(), out / "results"
     shares = results / "ranks"
     devices = [world.device] if world.device.type == "cuda" else []
@@ -64,8 +70,7 @@ def evaluate(entry: EvaluateEntry, checkpoint: Path, out: Path, world: World) ->
 def _run(
     settings: Config, checkpoint: Path, names: Sequence[str], tasks: Sequence[str], out: Path, world: World
 ) -> runner.Outcome:
-    workers = max(1, machine.default_workers() // world.size)
-    options = Options(out=out, device=str(world.device), workers=workers)
+    options = Options(out=out, device=str(world.device), workers=machine.workers_per_rank())
     models = [checkpoint.as_posix()]
     request = Request(config=settings, options=options, models=models, datasets=names, tasks=tasks)
     return runner.execute(request, quiet=True)
@@ -90,6 +95,7 @@ def _report(outcome: runner.Outcome, checkpoint: Path) -> None:
         for row in outcome.rows
         if row["model"] == checkpoint.as_posix()
         and row["status"] == "ok"
+        and row["task"] != VALIDATION
         and row["metric"] in ("acc1", "image_retrieval_recall@5", "text_acc")
     ]
     say(f"{checkpoint}: {', '.join(values)}")

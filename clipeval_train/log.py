@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -39,14 +40,20 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
     """
 
     def __init__(
-        self, out: Path, samples: int, start: int, seconds: float = 0.0, exporters: Sequence[Exporter] = ()
+        self,
+        out: Path,
+        samples: int,
+        start: int,
+        seconds: float = 0.0,
+        batch_size: int = 0,
+        exporters: Sequence[Exporter] = (),
     ) -> None:
         """``start`` samples were done before, in ``seconds``; lines behind them are of lost work, and are dropped."""
-        self._path, self._name, self._samples, self._first = out / "log.jsonl", str(out), samples, start
+        self._path, self._name, self._samples, self._batch_size = out / "log.jsonl", str(out), samples, batch_size
         self._seconds_before, self._exporters = seconds, exporters
         self._seen, self._since, self._loss_sum = start, (start, time.monotonic()), 0.0
         self.loss = float("nan")
-        """Mean loss of the last line."""
+        """Mean loss of the last line whose step took a whole batch: a loss is lower among fewer pairs."""
         self._started = self._shown_at = time.monotonic()
         _keep_lines_until(self._path, start)
         self._live = None
@@ -62,10 +69,6 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
             self._live.stop()
         for exporter in self._exporters:
             exporter.close()
-
-    def rate(self, seen: int) -> float:
-        """Samples per second since this process began to train."""
-        return (seen - self._first) / max(time.monotonic() - self._started, 1e-9)
 
     @property
     def seconds(self) -> float:
@@ -86,7 +89,8 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
     def write(self, record: dict[str, Any]) -> None:
         """A line: ``samples``, ``loss``, ``samples_per_second`` and what else there is to tell. Raises StoreError."""
         append(self._path, record)
-        self.loss = record["loss"]
+        if record.get("batch", self._batch_size) == self._batch_size or self.loss != self.loss:
+            self.loss = record["loss"]
         numbers = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
         for exporter in self._exporters:
             exporter.write(record["samples"], numbers)
@@ -128,18 +132,21 @@ def append(path: Path, record: dict[str, Any]) -> None:
         raise StoreError(f"{path}: cannot write: {error.strerror}. Free space or choose another `out`.") from error
 
 
-def open_exporters(names: Sequence[str], out: Path, config: dict[str, Any]) -> list[Exporter]:
-    """The loggers of these ``names`` for the run in ``out``. Raises UsageError when their package is missing."""
-    return [_EXPORTERS[name](out, config) for name in names]
+def open_exporters(names: Sequence[str], out: Path, config: dict[str, Any], start: int) -> list[Exporter]:
+    """The loggers of these ``names`` for the run in ``out``, which goes on from ``start`` samples.
+
+    Raises UsageError when their package is missing.
+    """
+    return [_EXPORTERS[name](out, config, start) for name in names]
 
 
 class _TensorBoard:
-    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+    def __init__(self, out: Path, config: dict[str, Any], start: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise _missing("tensorboard") from error
-        self._writer = SummaryWriter(str(out / "tensorboard"))
+        self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
     def write(self, samples: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -150,12 +157,16 @@ class _TensorBoard:
 
 
 class _WeightsAndBiases:
-    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+    def __init__(self, out: Path, config: dict[str, Any], start: int) -> None:
         try:
             import wandb
         except ImportError as error:
             raise _missing("wandb") from error
-        self._run = wandb.init(dir=str(out), name=out.name, config=config)
+        known = out / "wandb_id"  # a run that goes on is one run there too
+        if not known.exists():
+            write_text(known, uuid.uuid4().hex)
+        name = known.read_text("utf-8")
+        self._run = wandb.init(dir=str(out), name=out.name, config=config, id=name, resume="allow")
 
     def write(self, samples: int, values: dict[str, float]) -> None:
         self._run.log(values, step=samples)
@@ -164,7 +175,7 @@ class _WeightsAndBiases:
         self._run.finish()
 
 
-_EXPORTERS: dict[str, Callable[[Path, dict[str, Any]], Exporter]] = {
+_EXPORTERS: dict[str, Callable[[Path, dict[str, Any], int], Exporter]] = {
     "tensorboard": _TensorBoard,
     "wandb": _WeightsAndBiases,
 }

@@ -8,6 +8,7 @@ its square. (Recomputing tiles: Cheng et al. 2024, arXiv 2410.17243.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -16,11 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from clipeval.errors import UsageError
 from clipeval_train.distributed import World
 
 TILE = 1024
-"""Side of a tile: 4 MiB in fp32, which a core's cache holds in part and a GPU fills its units with."""
+"""Side of a tile: 4 MiB in fp32, which a core's cache holds in part."""
+_LARGEST_TILE = 8192
+_TILES_AT_ONCE, _SHARE_OF_MEMORY = 4, 16
+
+
+def default_tile(device: torch.device) -> int:
+    """The side of a tile: on a GPU up to 8192, where few launches fill all units, as long as the tiles that are held at
+    once take no more than a sixteenth of its memory."""
+    if device.type != "cuda":
+        return TILE
+    numbers = torch.cuda.get_device_properties(device).total_memory // (4 * _TILES_AT_ONCE * _SHARE_OF_MEMORY)
+    return max(TILE, min(_LARGEST_TILE, 1 << (math.isqrt(numbers).bit_length() - 1)))
 
 
 def contrastive(
@@ -40,9 +51,8 @@ def contrastive(
     2023, arXiv 2303.15343, algorithm 1). Gradients of embeddings are those of the *sum* of all shares, and the mean
     over processes of the gradient of ``scale``, ``bias`` or any weight is that of the loss: what
     ``DistributedDataParallel`` computes. All in fp32 (fp64 for fp64 input), also inside autocast: at scale 100, logits
-    in bf16 change the gradient by percents. Collective, forward and backward. Raises UsageError for unequal n.
+    in bf16 change the gradient by percents. Collective, forward and backward.
     """
-    _check_sizes(len(images), world)
     dtype = torch.promote_types(images.dtype, torch.float32)
     if bias is None:
         bias = scale.new_zeros(())
@@ -52,18 +62,6 @@ def contrastive(
         images, texts = F.normalize(images.to(dtype), dim=-1), F.normalize(texts.to(dtype), dim=-1)
         scale, bias = scale.to(dtype).reshape(()), bias.to(dtype).reshape(())
         return _Tiled.apply(images, texts, scale, bias, LOSSES[loss](), world, tile)
-
-
-def _check_sizes(size: int, world: World) -> None:
-    most, least = world.max(torch.tensor([size, -size])).abs()
-    if most != least:
-        sizes = world.gather_objects(size)
-        listed = ", ".join(f"rank {rank}: {size}" for rank, size in enumerate(sizes[:8]))
-        raise UsageError(
-            f"batch: the processes hold different numbers of pairs ({listed}{', ...' if len(sizes) > 8 else ''}). "
-            "The mean over processes is the loss of the whole batch only if all hold the same number: "
-            "give batch sizes that are multiples of the number of processes."
-        )
 
 
 class _Tile(NamedTuple):
@@ -108,8 +106,10 @@ class _InfoNCE:
     """-log of the softmax probability of the pair, among the row and among the column, halved."""
 
     def share(self, logits: _Logits, world: World) -> torch.Tensor:
-        nothing = logits.scale.new_tensor(-torch.inf)
-        rows, columns = nothing.repeat(len(logits.images)), nothing.repeat(len(logits.texts))
+        rows, columns = (
+            torch.full((len(side),), -torch.inf, dtype=side.dtype, device=side.device)
+            for side in (logits.images, logits.texts)
+        )
         pairs = torch.empty_like(rows)
         for tile in logits.tiles():
             here = tile.logits.diagonal(tile.offset)
@@ -180,7 +180,8 @@ class _Tiled(torch.autograd.Function):
                 slope = ctx.loss.slope(tile)
                 to_images[tile.rows].addmm_(slope, texts[tile.columns])
                 to_texts[tile.columns].addmm_(slope.T, images[tile.rows])
-                to_bias += slope.sum()
+                if ctx.needs_input_grad[3]:
+                    to_bias += slope.sum()
             factor = upstream / len(images)
             to_scale = (to_images * images).sum() * factor
             to_images.mul_(factor * scale)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class Meter:
         self._energy = _EnergyCounter(world.device)
         self._bad: Counter[str] = Counter()
         self._started = time.monotonic()
+        self._paused, self._all_samples = 0.0, 0
         self._begin_interval()
 
     def _begin_interval(self) -> None:
@@ -55,7 +57,21 @@ class Meter:
     def step(self, samples: int, loss: float) -> None:
         """All ranks together are done with a batch."""
         self._samples += samples
+        self._all_samples += samples
         self._loss_sum += loss * samples
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside, a save or an evaluation, costs time and is no part of the rates."""
+        began = time.monotonic()
+        yield
+        spent = time.monotonic() - began
+        self._since, self._paused = self._since + spent, self._paused + spent
+
+    @property
+    def rate(self) -> float:
+        """Samples per second since this process began to train."""
+        return self._all_samples / max(time.monotonic() - self._started - self._paused, 1e-9)
 
     def interval(self) -> dict[str, float | None]:
         """Mean loss and rates since the last call. All ranks must call it.

@@ -39,6 +39,14 @@ class Architecture:
 
     name: str
     config: dict[str, Any]
+    preprocess_cfg: dict[str, Any] | None = None
+    """How images become its input, in open_clip's words, where that is not as OpenAI's models have it."""
+
+    @property
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Of pixels from 0 to 1, per channel."""
+        settings = self.preprocess_cfg or {}
+        return tuple(settings.get("mean", IMAGE_MEAN)), tuple(settings.get("std", IMAGE_STD))
 
     @property
     def image_size(self) -> int:
@@ -61,34 +69,62 @@ class Architecture:
         return profile.of_config(self.config, self.tower)
 
 
-def resolve(model: str | dict[str, Any], name: str, loss: str = "clip") -> Architecture:
+def resolve(
+    model: str | dict[str, Any] | None,
+    name: str,
+    loss: str = "clip",
+    own: dict[str, Any] | None = None,
+    preprocess_cfg: dict[str, Any] | None = None,
+) -> Architecture:
     """The architecture that the configuration key ``model`` names; ``name`` is that of an inline one.
 
-    With the loss ``siglip`` it has a logit bias. Raises UsageError for an unknown architecture or key, and for models
-    that a contrastive loss alone does not train.
+    An inline one may be changes of a named ``base``, or of ``own``, the configuration of the checkpoint that training
+    begins with, whose it is where ``model`` is None. With the loss ``siglip`` it has a logit bias. Raises UsageError
+    for an unknown architecture or key, and for models that a contrastive loss alone does not train.
     """
     if isinstance(model, dict):
-        _check_keys(model, "model", _TOP_KEYS)
+        base = model.get("base")
+        changes = {key: value for key, value in model.items() if key != "base"}
+        _check_keys(changes, "model", _TOP_KEYS)
         for tower, keys in (("vision_cfg", _VISION_KEYS), ("text_cfg", _TEXT_KEYS)):
-            if not isinstance(model.get(tower), dict):
+            if not isinstance(changes.get(tower, {}), dict):
                 raise UsageError(f"model.{tower}: expected a mapping with open_clip's keys for this tower.")
-            _check_keys(model[tower], f"model.{tower}", keys)
-        if not isinstance(model.get("embed_dim"), int):
+            _check_keys(changes.get(tower, {}), f"model.{tower}", keys)
+        config = _merged(_named(base) if base else own or {}, changes)
+        for tower in ("vision_cfg", "text_cfg"):
+            if tower not in config:
+                raise UsageError(f"model.{tower}: expected a mapping with open_clip's keys for this tower.")
+        if not isinstance(config.get("embed_dim"), int):
             raise UsageError("model.embed_dim: expected the width of the shared space, a whole number.")
-        config = copy.deepcopy(model)
+        name = f"{base}-custom" if base and name == "custom" else name
+    elif model is None:
+        config = copy.deepcopy(own or {})
     else:
-        names = open_clip.list_models()
-        if model not in names:
-            raise UsageError(
-                f"model: '{model}' is not an architecture of open_clip.{suggest(model, names)} "
-                "Give one of open_clip.list_models() or an inline configuration."
-            )
-        name, config = model, dict(open_clip.get_model_config(model) or {})
+        name, config = model, _named(model)
     if other := sorted(set(config) - set(_TOP_KEYS)):
         raise UsageError(f"model: '{name}' needs {', '.join(other)}, which a contrastive loss alone does not train.")
     if not isinstance(config["vision_cfg"].get("image_size", 224), int):
         raise UsageError("model.vision_cfg.image_size: expected one whole number: images are square here.")
-    return Architecture(name, _SIGLIP_START | config if loss == "siglip" else config)
+    return Architecture(name, _SIGLIP_START | config if loss == "siglip" else config, preprocess_cfg)
+
+
+def _named(name: str) -> dict[str, Any]:
+    names = open_clip.list_models()
+    if name not in names:
+        raise UsageError(
+            f"model: '{name}' is not an architecture of open_clip.{suggest(str(name), names)} "
+            "Give one of open_clip.list_models() or an inline configuration."
+        )
+    return dict(open_clip.get_model_config(name) or {})
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with other values for some of its keys, at any depth."""
+    merged = copy.deepcopy(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else copy.deepcopy(value)
+    return merged
 
 
 def build(architecture: Architecture, seed: int) -> Any:
@@ -117,11 +153,6 @@ def tokenizer(architecture: Architecture) -> Callable[[list[str]], torch.Tensor]
     if size is not None and library.is_simple(tokenizer) and tokenizer.vocab_size > size:
         raise UsageError(f"model.text_cfg.vocab_size: {size}, but CLIP's encoding has {tokenizer.vocab_size} tokens.")
     return tokenizer
-
-
-def tokenize(architecture: Architecture, captions: list[str]) -> torch.Tensor:
-    """``[n, context_length]`` int64 of captions (``tokenizer``)."""
-    return tokenizer(architecture)(captions)
 
 
 def _check_keys(mapping: dict[str, Any], where: str, known: tuple[str, ...]) -> None:

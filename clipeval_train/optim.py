@@ -30,23 +30,29 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
-def clip_gradient(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, limit: float | None) -> float:
+def clip_gradient(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, limit: float | None) -> torch.Tensor:
     """The norm of the whole gradient, without the scaler's factor; where it is over ``limit`` it is cut to that."""
     scaler.unscale_(optimizer)
     parameters = list(_parameters(optimizer))
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return float(norm)
+    return norm
 
 
-def step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> bool:
-    """One step, and the gradient forgotten. False when the scaler left it out because fp16 had overflown."""
-    before = scaler.get_scale()
-    scaler.step(optimizer)
-    scaler.update()
+def step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, norm: torch.Tensor) -> None:
+    """One step, and the gradient forgotten. Where its ``norm`` is not finite, weights and moments stay as they are.
+
+    The fused kernel is told so on the device: nothing waits for it. In fp16 the scaler has looked itself, and lowers
+    its factor.
+    """
+    if scaler.is_enabled():
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        vars(optimizer)["found_inf"] = (~norm.isfinite()).float()
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return scaler.get_scale() >= before
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:

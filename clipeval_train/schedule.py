@@ -32,5 +32,5 @@ def constant(clock: float, total: int, warmup: int, cooldown: int) -> float:
 def learning_rate(clock: float, config: PretrainConfig) -> float:
     """The configured rate at ``clock`` samples seen."""
     if config.schedule == "cosine":
-        return config.lr * cosine(clock, config.samples, config.warmup)
-    return config.lr * constant(clock, config.samples, config.warmup, config.cooldown)
+        return config.lr * cosine(clock, config.samples, config.warmup_samples)
+    return config.lr * constant(clock, config.samples, config.warmup_samples, config.cooldown)

@@ -34,3 +34,10 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = True
+
+
+def left_to_parent(worker: int) -> None:
+    """Of a process that prepares batches: launchers signal the whole group or job, and what comes of it is for the
+    process that trains to decide. It needs this one for the step at hand, and ends it; without it, it ends itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import open_clip
@@ -13,31 +15,72 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from clipeval.console import say
 from clipeval.errors import UsageError
 from clipeval.models.library import trimmable_tower
-from clipeval.precision import autocast_dtype
+from clipeval.precision import autocast_dtype, exactness
 from clipeval_train.distributed import World
-from clipeval_train.loss import TILE, contrastive
+from clipeval_train.loss import contrastive, default_tile
 
 _COMPILED_LENGTHS = 8
 """Compiled towers see text lengths in multiples of this, so that few shapes occur."""
 _COMPILED_VARIANTS = 32
 """One block's code serves both towers, with and without gradient, at full and last batches; torch stops at 8 kinds."""
 
+_ROWS_OF_BLOCKS = ("resblocks", "blocks")
+"""What a row of transformer blocks is called, in open_clip and in timm."""
+
+_FORWARD_SYNC = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # torch from 2.15 on, and before
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+_CHUNKS, _SMALLEST_CHUNK = 8, 64
+"""A batch's texts go through the tower in so many parts of similar length, where none gets smaller than this."""
+
 Outputs = tuple[torch.Tensor, ...]
 """Image features, text features, logit scale (already exp), and the logit bias of models that have one."""
+Cuts = tuple[tuple[int, int, int], ...]
+"""Of a part's texts: from, to and the length that the longest of them needs."""
+
+
+_Part = tuple[torch.Tensor, torch.Tensor, Cuts]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a batch, the shortest first: each part that goes through the tower is cut behind its longest."""
+
+    tokens: torch.Tensor
+    """``[n, L]``"""
+    places: torch.Tensor
+    """``[n]``: image i's text is ``tokens[places[i]]``."""
+    parts: tuple[Cuts, ...]
+    """Of each micro-batch."""
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Texts:
+        """The same on another device."""
+        tokens, places = (tensor.to(device, non_blocking=non_blocking) for tensor in (self.tokens, self.places))
+        return Texts(tokens, places, self.parts)
+
+    def record_stream(self, stream: Any) -> None:
+        """As of a tensor: its memory is in use on this stream."""
+        self.tokens.record_stream(stream)
+        self.places.record_stream(stream)
 
 
 class ContrastiveStep:
     """Computes gradients: those of N processes with k micro-batches are those of one process with the whole batch.
 
     ``clip`` is open_clip's CLIP or CustomTextCLIP on the world's device; it stays bare (``module``), so its state dict
-    has open_clip's keys. ``loss`` is ``clip`` or ``siglip``; ``precision`` (``fp32``, ``bf16``, ``fp16``) is that of
-    the towers under autocast, the loss is in fp32. With ``micro_batch`` samples at a time through the towers, features
-    are computed twice: first all of them without a graph, for the loss and its gradient by each feature, then again
-    with a graph, with the same dropout masks, to carry that gradient on to the weights (GradCache, Gao et al. 2021,
-    arXiv 2101.06983). ``tile`` is the side of the loss's tiles, ``checkpointing`` recomputes activations per block,
-    ``compile`` compiles each transformer block. Raises UsageError where the model cannot be trained like this.
+    has open_clip's keys. ``loss`` is ``clip`` or ``siglip``; ``precision`` is that of the towers: ``bf16`` and ``fp16``
+    under autocast, ``fp32`` as TF32 where a GPU has it; the loss is in IEEE's fp32. The gradient is cut at features:
+    towers first, then the loss and its gradient by each feature, which the towers carry on to the weights. With
+    ``micro_batch`` samples at a time through the towers, features are computed twice, first without a graph, then with
+    one and with the same dropout masks (GradCache, Gao et al. 2021, arXiv 2101.06983). ``tile`` is the side of the
+    loss's tiles, ``checkpointing`` recomputes activations per block, ``compile`` compiles each transformer block.
+    Images are normalised by mean and standard deviation, of values from 0 to 1, where ``normalise`` gives them. Raises
+    UsageError where the model cannot be trained like this.
     """
 
     def __init__(
@@ -47,66 +90,123 @@ class ContrastiveStep:
         loss: str = "clip",
         precision: str = "fp32",
         micro_batch: int | None = None,
-        tile: int = TILE,
+        tile: int | None = None,
         checkpointing: bool = False,
         compile: bool = False,
+        normalise: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         _check(clip, world, loss, micro_batch)
         self.module = clip
-        self._world, self._loss, self._micro_batch, self._tile = world, loss, micro_batch, tile
+        self._world, self._loss, self._micro_batch = world, loss, micro_batch
+        self._tile = tile or default_tile(world.device)
+        self._exactness = "tf32" if precision == "fp32" else "ieee"
         if checkpointing:
             self.module.set_grad_checkpointing(True)
         if compile:
-            _compile_blocks(clip)
-        self._towers = _Towers(clip, autocast_dtype(precision), _COMPILED_LENGTHS if compile else 1)
+            _compile_blocks(clip, world.is_main)
+        self._multiple = _COMPILED_LENGTHS if compile else 1
+        self._trimmable = trimmable_tower(clip)
+        self._towers = _Towers(clip, self._trimmable, autocast_dtype(precision), world.device, normalise)
         self._wrapped: nn.Module = self._towers
         if world.size > 1:
-            # no static_graph: it fails together with no_sync
-            self._wrapped = DistributedDataParallel(self._towers, gradient_as_bucket_view=True)
+            of_this_torch: Any = {_FORWARD_SYNC: False}  # buffers are attention masks, equal everywhere
+            self._wrapped = DistributedDataParallel(
+                self._towers,
+                process_group=world.group,
+                gradient_as_bucket_view=True,
+                **of_this_torch,
+                static_graph=micro_batch is None,  # fails together with no_sync
+            )
 
-    def backward(self, images: torch.Tensor, tokens: torch.Tensor, scaler: torch.amp.GradScaler | None = None) -> float:
-        """Add the gradient of the global batch's mean loss to every parameter's ``grad``; returns that loss.
+    def arrange(self, tokens: torch.Tensor) -> Texts:
+        """``[n, L]`` on the CPU by length, where the tower reads no further than a text's end: exact.
 
-        ``images`` ``[n, 3, H, W]`` (normalised) and ``tokens`` ``[n, L]`` are this process's pairs, the same n in
-        every process. Gradients are multiplied by the scale of ``scaler``, the returned loss is not. Collective.
-        Raises UsageError when the processes hold different n.
+        What a causal tower computes behind the position that it reads reaches neither features nor gradients.
         """
-        images, tokens = images.to(self._world.device), self._towers.trim(tokens).to(self._world.device)
-        with _compiler_errors_explained():
-            if self._micro_batch is None or self._micro_batch >= len(images):
-                loss = self._share(self._wrapped(images, tokens))
+        n, size = len(tokens), min(self._micro_batch or len(tokens), len(tokens))
+        if self._trimmable is None:
+            lengths, order = torch.full((n,), tokens.shape[1]), torch.arange(n)
+        else:
+            lengths = self._trimmable.ends(tokens) + 1
+            order = lengths.argsort(stable=True)
+        sorted_lengths = lengths[order].tolist()
+        chunk = size if self._trimmable is None or size < n else max(_SMALLEST_CHUNK, math.ceil(n / _CHUNKS))
+        parts = []
+        for first in range(0, n, size):
+            part = min(size, n - first)
+            cuts = [(begin, min(begin + chunk, part)) for begin in range(0, part, chunk)]
+            parts.append(tuple((begin, end, self._padded(sorted_lengths[first + end - 1])) for begin, end in cuts))
+        return Texts(tokens[order], order.argsort(), tuple(parts))
+
+    def _padded(self, length: int) -> int:
+        return math.ceil(length / self._multiple) * self._multiple
+
+    def backward(
+        self, images: torch.Tensor, tokens: torch.Tensor | Texts, scaler: torch.amp.GradScaler | None = None
+    ) -> torch.Tensor:
+        """Add the gradient of the global batch's mean loss to every parameter's ``grad``; returns that loss, ``[]``.
+
+        ``images`` ``[n, 3, H, W]`` and ``tokens`` ``[n, L]`` (or as ``arrange`` gives them) are this process's pairs,
+        the same n in every process. Gradients are multiplied by the scale of ``scaler``, the returned loss is not.
+        Nothing here waits for the device. Collective.
+        """
+        parts, places = self._parts(images, tokens)
+        size = len(parts[0][0])
+        with _compiler_errors_explained(), exactness(self._exactness):
+            whole = self._wrapped(*parts[0]) if len(parts) == 1 else None
+            states, outputs = ([], [whole]) if whole else self._features(parts)
+            columns = list(zip(*outputs, strict=True))[:2]
+            leaves = [torch.cat(column).detach().requires_grad_() for column in columns]
+            leaves += [value.detach().requires_grad_() for value in outputs[0][2:]]
+            with exactness("ieee"):
+                loss = self._share(leaves, places)
                 _scaled(loss, scaler).backward()
-            else:
-                loss = self._in_parts(images.split(self._micro_batch), tokens.split(self._micro_batch), scaler)
-        return self._world.mean(loss.item())
+            by_part = zip(*(_gradient(leaf).split(size) for leaf in leaves[:2]), strict=True)
+            for number, (part, gradients) in enumerate(zip(parts, by_part, strict=True), start=1):
+                last = number == len(parts)
+                if states:
+                    _set_random_state(states[number - 1], self._world.device)
+                with nullcontext() if last else self._unsynchronised():
+                    again = whole or self._wrapped(*part)
+                    if last:  # the temperature's is the whole batch's already: it enters once, not once per part
+                        gradients = (*gradients, *map(_gradient, leaves[2:]))
+                    pairs = [pair for pair in zip(again, gradients, strict=False) if pair[0].requires_grad]
+                    torch.autograd.backward([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        return self._world.mean(loss.detach())
 
-    def _in_parts(self, images: Outputs, tokens: Outputs, scaler: torch.amp.GradScaler | None) -> torch.Tensor:
-        """The loss of all parts together; backward passes part by part. Returns this process's share."""
-        states, parts = [], []
+    @torch.no_grad()
+    def loss(
+        self, images: torch.Tensor, tokens: torch.Tensor | Texts
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The global batch's loss, ``[]``, and this process's image and text features, ``[n, d]``. Collective."""
+        parts, places = self._parts(images, tokens)
+        with exactness(self._exactness):
+            outputs = [self._towers(*part) for part in parts]
+        features = [torch.cat(column) for column in list(zip(*outputs, strict=True))[:2]]
+        with exactness("ieee"):
+            share = self._share([*features, *outputs[0][2:]], places)
+        return self._world.mean(share), features[0], features[1][places]
+
+    def _parts(self, images: torch.Tensor, tokens: torch.Tensor | Texts) -> tuple[list[_Part], torch.Tensor]:
+        """What the towers take at a time, on the device, and the places of the texts."""
+        texts = tokens if isinstance(tokens, Texts) else self.arrange(tokens.cpu())
+        images, texts = images.to(self._world.device), texts.to(self._world.device)
+        size = len(images) if len(texts.parts) == 1 else self._micro_batch
+        return list(zip(images.split(size), texts.tokens.split(size), texts.parts, strict=True)), texts.places
+
+    def _features(self, parts: Sequence[_Part]) -> tuple[list[Outputs], list[Outputs]]:
+        """What the towers make of each part, without a graph, and the generators' states before each."""
+        states, outputs = [], []
         with torch.no_grad():
-            for part in zip(images, tokens, strict=True):
+            for part in parts:
                 states.append(_random_state(self._world.device))
-                parts.append(self._towers(*part))
-        features = [torch.cat(column).requires_grad_() for column in list(zip(*parts, strict=True))[:2]]
-        temperature = [value.detach().requires_grad_() for value in parts[0][2:]]
-        loss = self._share((*features, *temperature))
-        _scaled(loss, scaler).backward()
+                outputs.append(self._towers(*part))
+        return states, outputs
 
-        by_part = zip(*(_gradient(feature).split(len(images[0])) for feature in features), strict=True)
-        for number, (state, gradients) in enumerate(zip(states, by_part, strict=True), start=1):
-            last = number == len(parts)
-            _set_random_state(state, self._world.device)
-            with nullcontext() if last else self._unsynchronised():
-                outputs = self._wrapped(images[number - 1], tokens[number - 1])
-                if last:  # the temperature's gradient is the whole batch's already: it enters once, not once per part
-                    gradients = (*gradients, *map(_gradient, temperature))
-                pairs = [pair for pair in zip(outputs, gradients, strict=False) if pair[0].requires_grad]
-                torch.autograd.backward([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-        return loss
-
-    def _share(self, outputs: Outputs) -> torch.Tensor:
+    def _share(self, outputs: Sequence[torch.Tensor], places: torch.Tensor) -> torch.Tensor:
         images, texts, scale, *bias = outputs
-        return contrastive(self._loss, images, texts, scale, bias[0] if bias else None, self._world, self._tile)
+        one = bias[0] if bias else None
+        return contrastive(self._loss, images, texts[places], scale, one, self._world, self._tile)
 
     def _unsynchronised(self) -> AbstractContextManager[None]:
         wrapped = self._wrapped
@@ -116,27 +216,24 @@ class ContrastiveStep:
 class _Towers(nn.Module):
     """Both towers and the temperature in one forward pass, so that one wrapper sees every parameter used."""
 
-    def __init__(self, clip: nn.Module, precision: torch.dtype | None, multiple: int) -> None:
+    def __init__(
+        self, clip: nn.Module, trimmable: Any, precision: torch.dtype | None, device: torch.device, normalise: Any
+    ) -> None:
         super().__init__()
         self.clip: Any = clip
-        self._precision = precision
-        self._multiple = multiple
-        self._trimmable = trimmable_tower(clip)
+        self._precision, self._trimmable = precision, trimmable
+        self._normalise = None
+        if normalise is not None:
+            self._normalise = (255 * torch.tensor(normalise, device=device)).view(2, 1, 3, 1, 1).unbind()
 
-    def trim(self, tokens: torch.Tensor) -> torch.Tensor:
-        """``[n, L]`` cut behind the longest text where the tower reads no further, else as it is: exact.
-
-        What a causal tower computes behind the position that it reads reaches neither features nor gradients.
-        """
-        if self._trimmable is None:
-            return tokens
-        longest = int(self._trimmable.ends(tokens).max()) + 1
-        return tokens[:, : math.ceil(longest / self._multiple) * self._multiple]
-
-    def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> Outputs:
+    def forward(self, images: torch.Tensor, tokens: torch.Tensor, cuts: Cuts) -> Outputs:
         encode_text = self._trimmable.encode if self._trimmable else self.clip.encode_text
+        if self._normalise:
+            mean, std = self._normalise
+            images = (images - mean) / std
         with torch.autocast(images.device.type, self._precision, enabled=self._precision is not None):
-            outputs = self.clip.encode_image(images), encode_text(tokens), self.clip.logit_scale.exp()
+            texts = [encode_text(tokens[begin:end, :length]) for begin, end, length in cuts]
+            outputs = self.clip.encode_image(images), torch.cat(texts), self.clip.logit_scale.exp()
         return outputs if self.clip.logit_bias is None else (*outputs, self.clip.logit_bias)
 
 
@@ -146,7 +243,9 @@ def _check(clip: nn.Module, world: World, loss: str, micro_batch: int | None) ->
             "loss: siglip needs a logit bias, and the model has none. Add init_logit_bias: -10 and "
             "init_logit_scale: 2.302585 (ln 10) to its configuration, the start values of arXiv 2303.15343."
         )
-    if (world.size > 1 or micro_batch) and any(isinstance(module, _BatchNorm) for module in clip.modules()):
+    if (world.size > 1 or micro_batch) and any(
+        isinstance(module, _BatchNorm) and module.training for module in clip.modules()
+    ):
         raise UsageError(
             "model: BatchNorm's statistics are those of the samples that go through the tower together, so the "
             "gradient would depend on the number of processes and on micro_batch. Train it in one process without "
@@ -154,12 +253,16 @@ def _check(clip: nn.Module, world: World, loss: str, micro_batch: int | None) ->
         )
 
 
-def _compile_blocks(clip: nn.Module) -> None:
-    """Compile each transformer block in place: one compilation serves all, keys stay, and gradients still leave
-    block by block for the other processes. Raises UsageError for a model without such blocks."""
-    blocks = [block for name, module in clip.named_modules() if name.split(".")[-1] == "resblocks" for block in module]
+def _compile_blocks(clip: nn.Module, is_main: bool) -> None:
+    """Compile each transformer block in place, and say how many of which tower: one compilation serves all, keys stay,
+    and gradients still leave block by block for the other processes. Raises UsageError for a model without any."""
+    rows = ((name, row) for name, row in clip.named_modules() if isinstance(row, nn.ModuleList | nn.Sequential))
+    found = {name: list(row) for name, row in rows if name.split(".")[-1] in _ROWS_OF_BLOCKS}
+    blocks = [block for row in found.values() for block in row]
     if not blocks:
-        raise UsageError("compile: this model has no transformer blocks of open_clip. Leave compile out.")
+        raise UsageError("compile: this model has no transformer blocks of open_clip or timm. Leave compile out.")
+    if is_main:
+        say(f"compile: {', '.join(f'{len(row)} blocks of {name}' for name, row in found.items())}.")
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED_VARIANTS)
     for block in blocks:
         block.compile()

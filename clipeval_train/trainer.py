@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,12 +13,12 @@ import torch
 
 from clipeval.errors import UsageError
 from clipeval.machine import set_threads
-from clipeval_train import model, optim
+from clipeval_train import optim
 from clipeval_train.config import PretrainConfig
 from clipeval_train.distributed import World
 from clipeval_train.ema import Ema
-from clipeval_train.loss import TILE
-from clipeval_train.step import ContrastiveStep
+from clipeval_train.initial import Initial
+from clipeval_train.step import ContrastiveStep, Texts
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -39,15 +41,35 @@ class Clock:
         return self.seen + self.left_out
 
 
+class Reading:
+    """Numbers that are on their way from the device: whoever reads them waits, the sooner the longer."""
+
+    def __init__(self, *values: torch.Tensor) -> None:
+        numbers = torch.stack([value.double() for value in values])
+        self._done = None
+        if numbers.device.type == "cuda":
+            numbers = torch.empty_like(numbers, device="cpu", pin_memory=True).copy_(numbers, non_blocking=True)
+            self._done = torch.cuda.Event()
+            self._done.record()
+        self._numbers = numbers
+
+    def read(self) -> list[float]:
+        """The numbers."""
+        if self._done:
+            self._done.synchronize()
+        return [float(number) for number in self._numbers.tolist()]
+
+
 class Trainer:
     """One rank's copy of the model. Gradients are those of all ranks together, so the copies stay equal."""
 
-    def __init__(self, config: PretrainConfig, architecture: model.Architecture, world: World) -> None:
-        """Starts from a fresh initialisation. Raises UsageError when the model or the precision is impossible here."""
+    def __init__(self, config: PretrainConfig, initial: Initial, world: World) -> None:
+        """Starts from ``initial``. Raises UsageError when the model or the precision is impossible here."""
         if config.precision == "fp16" and world.device.type != "cuda":
             raise UsageError("precision: fp16 needs a CUDA device, and this machine has none. Give bf16 or fp32.")
         self.clock = Clock()
-        self.clip = model.build(architecture, config.seed).to(world.device)
+        architecture = initial.architecture
+        self.clip = initial.build().to(world.device)
         self._config, self._architecture, self._world = config, architecture, world
         if world.device.type == "cpu":
             set_threads(architecture.profile.gmacs_image)
@@ -57,10 +79,12 @@ class Trainer:
             loss=config.loss,
             precision=config.precision,
             micro_batch=config.micro_batch,
-            tile=config.tile or TILE,
+            tile=config.tile,
             checkpointing=config.activation_checkpointing,
             compile=config.compile,
+            normalise=architecture.mean_and_std,
         )
+        self.arrange = self._step.arrange
         groups = optim.decay_groups(self.clip, config.weight_decay)
         self._optimizer = optim.adamw(groups, config.lr, config.betas, config.eps)
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
@@ -68,12 +92,12 @@ class Trainer:
         self._seed_generators()
 
     @property
-    def scale(self) -> float:
-        """The inverse temperature that multiplies the cosines."""
-        return float(self.clip.logit_scale.detach().exp())
+    def _groups(self) -> list[dict[str, Any]]:
+        return self._optimizer.param_groups
 
-    def gradient(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[float, float]:
-        """Loss and gradient norm of the whole batch, of which this rank has ``images`` and ``tokens``."""
+    def gradient(self, images: torch.Tensor, tokens: torch.Tensor | Texts) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and gradient norm of the whole batch, ``[]`` each; ``images`` (values to 255) and ``tokens`` are this
+        rank's part."""
         loss = self._step.backward(images, tokens, self._scaler)
         return loss, optim.clip_gradient(self._optimizer, self._scaler, self._config.grad_clip)
 
@@ -81,20 +105,46 @@ class Trainer:
         """Whether training cannot go on from here. In fp16 gradients overflow now and then: that step is skipped."""
         return not math.isfinite(loss) or not (math.isfinite(norm) or self._scaler.is_enabled())
 
+    def skips(self, norm: float) -> bool:
+        """Whether the step with this norm was left out because fp16 had overflown; it is counted."""
+        skipped = self._scaler.is_enabled() and not math.isfinite(norm)
+        self.clock.skipped_steps += skipped
+        return skipped
+
     def counts(self) -> dict[str, int]:
         """What has gone wrong so far."""
         return {key: value for key, value in asdict(self.clock).items() if key != "seen"}
 
-    def update(self, lr: float, seen: int) -> None:
-        """The optimizer's step with the gradient at hand, after which ``seen`` samples have been seen."""
+    def update(self, loss: torch.Tensor, norm: torch.Tensor, lr: float, seen: int) -> Reading:
+        """The optimizer's step with the gradient at hand, after which ``seen`` samples have been seen.
+
+        One whose loss or norm is not finite leaves the weights as they are. Returns loss, norm and inverse temperature.
+        """
         optim.set_rate(self._optimizer, lr)
-        if not optim.step(self._optimizer, self._scaler):
-            self.clock.skipped_steps += 1
+        optim.step(self._optimizer, self._scaler, norm + 0 * loss)
         with torch.no_grad():  # after the step: a clamp in the forward pass would stop the gradient at the bound
             self.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         if self._ema:
             self._ema.update(self.clip)
         self.clock.seen = seen
+        return Reading(loss, norm, self.clip.logit_scale.detach().exp().squeeze())
+
+    @contextmanager
+    def measured(self, use_ema: bool) -> Iterator[ContrastiveStep]:
+        """The step as it is measured: in inference mode, and with the running average of the weights if told so."""
+        modes = {module: module.training for module in self.clip.modules()}
+        average = self._ema.state_dict() if self._ema and use_ema else None
+        trained = {name: tensor.clone() for name, tensor in self.clip.state_dict().items()} if average else None
+        if average:
+            self.clip.load_state_dict(average)
+        self.clip.eval()
+        try:
+            yield self._step
+        finally:
+            if trained:
+                self.clip.load_state_dict(trained)
+            for module, mode in modes.items():
+                module.training = mode
 
     def content(self, final: bool) -> dict[str, Any]:
         """What a checkpoint holds besides its metadata; nothing is trained on from a ``final`` one. Collective."""
@@ -107,6 +157,7 @@ class Trainer:
         return {
             "arch": self._architecture.name,
             "model_cfg": self._architecture.config,
+            **({"preprocess_cfg": settings} if (settings := self._architecture.preprocess_cfg) else {}),
             "state_dict": self.clip.state_dict(),
             "ema": self._ema.state_dict() if self._ema else None,
             "resume": None if final else state,
@@ -119,9 +170,13 @@ class Trainer:
         """
         resume = saved["resume"]
         self.clip.load_state_dict(saved["state_dict"])
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self._groups]
         self._optimizer.load_state_dict(resume["optimizer"])
+        for group, settings in zip(self._groups, own, strict=True):
+            group |= settings  # betas, eps and decay are this run's, which may have changed them
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.load_state_dict(resume["scaler"])
+        if resume["scaler"]:  # a run that was not in fp16 before has none
+            self._scaler.load_state_dict(resume["scaler"])
         self.clock = Clock(**resume["clock"])
         if self._ema:
             self._ema.load_state_dict(saved["ema"])

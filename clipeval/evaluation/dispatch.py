@@ -108,7 +108,7 @@ class Dispatcher:
             self._receive(event)
 
     def _welcome(self, event: Started) -> None:
-        if different := _difference(event.machine):
+        if different := difference(event.machine):
             self._close(event.node, event.where, f"has {different}. It gets no work: install the same there.")
         elif event.node not in self._closed:
             self._seats[event.seat] = _Seat(event.node, event.where)
@@ -202,16 +202,17 @@ def _needs(unit: Unit) -> tuple[tuple[str, str], ...]:
     return (checkpoint,) if unit.kind == "texts" else (checkpoint, ("data set", unit.cells[0].dataset))
 
 
-def _difference(machine: Machine) -> str:
+def difference(machine: Machine) -> str:
     """What of what decides values a machine has otherwise than this one; empty where all is the same."""
-    return "; ".join([*_other_sources(machine.sources), *_other_packages(machine.packages)])
+    return "; ".join([*other_sources(machine.sources), *_other_packages(machine.packages)])
 
 
-def _other_sources(theirs: dict[str, str]) -> Iterator[str]:
-    ours = provenance.sources()
+def other_sources(theirs: dict[str, str], package: str = "clipeval") -> Iterator[str]:
+    """In which files another machine's ``package`` differs from this one's, if in any."""
+    ours = provenance.sources(package)
     different = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
     if different:
-        yield f"another clipeval (different: {few(different, 3)})"
+        yield f"another {package} (different: {few(different, 3)})"
 
 
 def _other_packages(theirs: str) -> Iterator[str]:

@@ -201,28 +201,31 @@ os.register_at_fork(after_in_child=_let_go)  # a decoder that outlives a killed 
 
 
 @contextmanager
-def exclusive(out: Path) -> Iterator[None]:
+def exclusive(out: Path, option: str = "-o") -> Iterator[None]:
     """Hold the results folder for one run at a time; where the file system has no locks, say so and go on.
 
-    Raises UsageError when another run holds it, StoreError when the folder cannot be written.
+    Raises UsageError when another run holds it, StoreError when the folder cannot be written; ``option`` is how the
+    messages call the place where another folder is given.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StoreError(
-            f"{out}: cannot write results here: {error.strerror}. Choose another folder with -o."
+            f"{out}: cannot write results here: {error.strerror}. Choose another folder with {option}."
         ) from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"{out}: another run is writing here. Wait for it, or choose another folder with -o."
+                f"{out}: another run is writing here. Wait for it, or choose another folder with {option}."
             ) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
-                raise StoreError(f"{out}: cannot lock this folder: {error.strerror}. Choose another -o.") from error
+                raise StoreError(
+                    f"{out}: cannot lock this folder: {error.strerror}. Choose another {option}."
+                ) from error
             say(f"{out}: the file system has no locks ({error.strerror}); see that no other run writes here.")
         _held.add(file)
         yield

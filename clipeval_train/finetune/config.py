@@ -70,6 +70,7 @@ class FinetuneConfig(Recipe):
     hold_out: Real = Field(0.0, ge=0, le=0.5)
     """Share of each class kept out of training where a data set has no validation split, to choose alpha on."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: Count = Field(0, ge=0)
     workers: Count | None = Field(None, ge=0)
     """Processes that decode images, per rank; None: one per core."""

@@ -18,6 +18,7 @@ from clipeval.datasets.subset import Subset
 from clipeval.errors import ClipevalError, DataError
 from clipeval.models.base import Preprocessing
 from clipeval_train.finetune.config import Recipe
+from clipeval_train.signals import left_to_parent
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def load(
         sampler=range(start, stop),
         num_workers=min(workers, stop - start),
         collate_fn=_unchanged,
+        worker_init_fn=left_to_parent,
         pin_memory=device.type == "cuda",
     )
     for item in loader:

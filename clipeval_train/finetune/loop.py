@@ -14,23 +14,23 @@ from clipeval import config as configuration
 from clipeval import machine, models
 from clipeval.console import say
 from clipeval.errors import DataError, ModelError, UsageError
-from clipeval.models import Encoder, ModelSpec
+from clipeval.models import Encoder
 from clipeval.models.checkpoint import Checkpoint
 from clipeval.models.encoder import OpenClipEncoder
-from clipeval.results.provenance import git_commit, packages
 from clipeval.tasks.base import TaskResult
-from clipeval.version import __version__
 from clipeval_train import checkpoint
-from clipeval_train.distributed import World, open_world
+from clipeval_train.distributed import World
 from clipeval_train.finetune import data, heads
 from clipeval_train.finetune.config import FinetuneConfig, Recipe, check_length
 from clipeval_train.finetune.data import LabelledSet
 from clipeval_train.finetune.heads import Head
 from clipeval_train.finetune.tuner import Finetuner
+from clipeval_train.lineage import lineage, one_checkpoint
 from clipeval_train.log import TrainingLog
 from clipeval_train.signals import StopSignals
+from clipeval_train.together import together
 
-_FREE_KEYS = {"out", "resume", "save_every", "eval_every", "workers"}
+_FREE_KEYS = {"out", "resume", "save_every", "eval_every", "workers", "device"}
 """Settings that may change between the parts of a run: they do not decide what is learnt."""
 
 
@@ -42,7 +42,7 @@ def finetune(config: FinetuneConfig) -> Path:
     trained or differ from those of the run in ``out``, DataError, ModelError, StoreError, and MeasureError when the
     loss is no longer finite.
     """
-    with open_world() as world, checkpoint.claimed(Path(config.out)) if world.is_main else nullcontext():
+    with together(config, Path(config.out), config.device) as world:
         return _finetune(config, world)
 
 
@@ -59,7 +59,7 @@ def _finetune(config: FinetuneConfig, world: World) -> Path:
     encoder = models.load_trainable(start, device=str(world.device), precision=config.precision)
     if encoder.device == "cpu":
         machine.set_threads(encoder.info.gmacs_image)
-    workers = max(1, machine.default_workers() // world.size) if config.workers is None else config.workers
+    workers = machine.workers_per_rank() if config.workers is None else config.workers
     sets = data.open_sets(config.data, configuration.load(), config.hold_out)
     if saved:
         _check_unchanged(out, saved, encoder, sets)
@@ -161,7 +161,7 @@ class _Run:
 
     def _metadata(self) -> dict[str, Any]:
         names = ", ".join(dataset.name for dataset in self.sets)
-        return lineage(self.encoder, "finetune", f"fine-tuned on {names}") | {
+        return lineage(self.encoder.info, "finetune", f"fine-tuned on {names}") | {
             "seed": self.config.seed,
             "config": self.config.model_dump(mode="json"),
             "iteration": self.tuner.iteration,
@@ -169,33 +169,6 @@ class _Run:
             "data": _fingerprints(self.sets),
             "evaluations": self.evaluations,
         }
-
-
-def lineage(encoder: OpenClipEncoder, stage: str, reason: str) -> dict[str, Any]:
-    """Metadata of a checkpoint made of another: what that one was, and why this is no point of a from-scratch law."""
-    info = encoder.info
-    return {
-        "source": info.source,
-        "source_family": info.source_family,
-        "unique_samples": info.unique_samples,
-        "samples_seen": info.samples_seen,
-        "samples_seen_from": info.samples_seen_from,
-        "init": info.model,
-        "init_sha256": info.checkpoint_sha256,
-        "stage": stage,
-        "from_scratch_filter": "; ".join(filter(None, (info.from_scratch_filter, reason))),
-        "clipeval_version": __version__,
-        "git_commit": git_commit(),
-        "packages": packages(),
-    }
-
-
-def one_checkpoint(word: str, key: str) -> ModelSpec:
-    """The checkpoint that a MODEL spec names. Raises UsageError when it names none or several."""
-    specs = models.resolve([word], configuration.load())
-    if len(specs) != 1:
-        raise UsageError(f"{key}: '{word}' names {len(specs)} checkpoints, '{specs[0].name}' first. Name exactly one.")
-    return specs[0]
 
 
 def iterations_of(recipe: Recipe, sets: list[LabelledSet]) -> int:

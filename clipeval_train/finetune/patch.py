@@ -29,7 +29,7 @@ from clipeval_train import checkpoint
 from clipeval_train.finetune import heads
 from clipeval_train.finetune.config import PatchConfig
 from clipeval_train.finetune.data import labels_of, without_held_out
-from clipeval_train.finetune.loop import lineage, one_checkpoint
+from clipeval_train.lineage import lineage, one_checkpoint
 
 TARGET, CONTROL = "target", "control"
 _TOWER = "visual."
@@ -102,7 +102,7 @@ def patch(config: PatchConfig) -> Patched:
     alpha = choose(points, config.max_drop)
     points += [point for each in sorted({0.0, alpha, 1.0}) for point in measure(each, False)]
     path = out / "checkpoints" / f"alpha_{alpha:g}.pt"
-    facts = lineage(encoder, "patch", f"patched on {', '.join(config.data)}") | {
+    facts = lineage(encoder.info, "patch", f"patched on {', '.join(config.data)}") | {
         "alpha": alpha,
         "finetuned_sha256": tuned.info.checkpoint_sha256,
         "config": config.model_dump(mode="json"),

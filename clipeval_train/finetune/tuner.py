@@ -84,10 +84,10 @@ class Finetuner:
         self._scaler.scale(loss).backward()
         self._average_gradients()
         norm = optim.clip_gradient(self._optimizer, self._scaler, self._recipe.grad_clip)
-        if not (np.isfinite(norm) or self._scaler.is_enabled()):  # in fp16 an overflow only skips the step
-            raise self._broken("gradient", norm)
+        if not (norm.isfinite() or self._scaler.is_enabled()):  # in fp16 an overflow only skips the step
+            raise self._broken("gradient", norm.item())
         optim.set_rate(self._optimizer, self.lr)
-        optim.step(self._optimizer, self._scaler)
+        optim.step(self._optimizer, self._scaler, norm)
         if self._ema:
             self._ema.update(self._trained)
         self.iteration += 1

@@ -7,13 +7,12 @@ import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from typing import Any
 
 import torch
 
-from clipeval_train import model
 from clipeval_train.input.crops import crop_on_device
 
 _READY = 2
@@ -45,20 +44,21 @@ class Batch:
         return dataclasses.replace(self, images=self.images.pin_memory(), crops=crops, tokens=self.tokens.pin_memory())
 
 
-@cache
-def _mean_and_std(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of pixels from 0 to 255, kept on the device."""
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (model.IMAGE_MEAN, model.IMAGE_STD))
-    return mean * 255, std * 255
-
-
 def to_input(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the model takes, on ``device``: images ``[n, 3, size, size]`` float32, normalised, cropped, and tokens."""
-    mean, std = _mean_and_std(device)
-    images = batch.images.to(device, non_blocking=True).float().sub_(mean).div_(std)
+    """What a step takes, on ``device``: images ``[n, 3, size, size]`` from 0 to 255 and tokens.
+
+    Images stay bytes, a quarter of what the towers take, unless they are cropped here.
+    """
+    images = batch.images.to(device, non_blocking=True)
     if batch.crops is not None:
-        images = crop_on_device(images, batch.crops.to(device, non_blocking=True))
+        images = crop_on_device(images.float(), batch.crops.to(device, non_blocking=True))
     return images, batch.tokens.to(device, non_blocking=True)
+
+
+def arranged(batches: Iterator[Batch], arrange: Callable[[torch.Tensor], Any]) -> Iterator[Batch]:
+    """The batches with their tokens as the step wants them, made where batches are made."""
+    for batch in batches:
+        yield dataclasses.replace(batch, tokens=arrange(batch.tokens))
 
 
 def prefetch(batches: Iterator[Batch], device: torch.device) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from clipeval.errors import ClipevalError, DataError, UsageError
 from clipeval_train.input.bad import Tally
 from clipeval_train.input.batch import Batch
 from clipeval_train.input.source import Source
+from clipeval_train.signals import left_to_parent
 
 _JOB = 64
 """Most samples that a worker prepares at a time: what is under way takes shared memory."""
@@ -118,7 +118,7 @@ class _Pieces:
             collate_fn=_as_is,
             num_workers=workers,
             prefetch_factor=max(2, -(-_BATCHES_AHEAD * jobs_per_batch // workers)) if workers else None,
-            worker_init_fn=_quiet if workers else None,
+            worker_init_fn=left_to_parent,
             generator=torch.Generator(),  # else the loader draws a seed from the generator that the model uses
         )
         self._iterator: Iterator[Any] | None = iter(jobs)
@@ -170,12 +170,6 @@ class _Decoding(Dataset):
 
 def _as_is(piece: Any) -> Any:
     return piece
-
-
-def _quiet(worker: int) -> None:
-    """An interrupt is the main process's to handle, which stops its workers; its handlers are not theirs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _FetchAhead:

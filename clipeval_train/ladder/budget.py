@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clipeval.console import out
 from clipeval.errors import UsageError
-from clipeval_train.ladder.grid import Run
+from clipeval_train.ladder.runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipeval.console import say, show, show_json
-from clipeval.errors import EXIT_NOT_MEASURED, EXIT_OK, UsageError
-from clipeval_train.ladder.grid import Ladder, Run, load_ladder
-from clipeval_train.ladder.jobs import FINISHED, Outcome, state, train
+from clipeval.errors import EXIT_NOT_MEASURED, EXIT_OK, UsageError, few
+from clipeval_train.ladder.grid import Ladder, load_ladder
+from clipeval_train.ladder.jobs import Outcome, train
 from clipeval_train.ladder.processes import slots
+from clipeval_train.ladder.runs import FINISHED, Run, is_training, state
+from clipeval_train.ladder.waiting import left_to_do
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,29 @@ def _plan(ladder: Ladder, request: Request) -> int:
 
 
 def _slurm(ladder: Ladder, request: Request) -> int:
-    from clipeval_train.ladder.slurm import write_array
+    from clipeval_train.ladder import slurm
 
-    left = [run for run in ladder.runs if state(run) != FINISHED]
-    if not left:
-        say(f"{ladder.out}: all {len(ladder.runs)} runs are finished.")
-        return EXIT_OK
-    script = write_array(left, ladder.out)
-    say(f"{len(left)} runs. Add what your cluster needs, for example --partition, --gres=gpu:1 and --time:")
+    states = {run.name: state(run) for run in ladder.runs}
+    left, queued = left_to_do(ladder.runs, states), slurm.in_queue(ladder.out)
+    under_way: set[str] = set()
+    for run in left:  # what goes on from such a run is trained by the same task, or offered by a later call
+        if run.name in queued or run.after in under_way or is_training(run):
+            under_way.add(run.name)
+    new = [run for run in left if run.name not in under_way]
+    if done := len(ladder.runs) - len(left):
+        say(f"{done} of {len(ladder.runs)} runs are finished already.")
+    if under_way:
+        say(f"{len(under_way)} are training or in the queue, and left out: {few(sorted(under_way))}.")
+    scripts = slurm.write_arrays(new, ladder.out, ladder.slurm, list(queued.values())) if new else []
+    commands = [["sbatch", str(script)] for script in scripts]
+    if new and not ladder.slurm:
+        say("What your cluster needs goes into the plan: slurm: {partition: ..., gpus-per-task: 1, time: '12:00:00'}")
     if request.as_json:
-        show_json({"script": str(script), "runs": [run.name for run in left]})
+        names = {"runs": [run.name for run in new], "under_way": sorted(under_way)}
+        show_json({"commands": commands, **names})
     else:
-        show(f"sbatch {script}")
+        for command in commands:
+            show(shlex.join(command))
     return EXIT_OK
 
 
@@ -94,10 +108,7 @@ def _budget(ladder: Ladder, request: Request) -> int:
 
 
 def _train(ladder: Ladder, request: Request) -> int:
-
-    states = {run.name: state(run) for run in ladder.runs}
-    left = [run for run in ladder.runs if states[run.name] != FINISHED]
-    left.sort(key=lambda run: -run.architecture.profile.gmacs * run.config.samples)
+    left = left_to_do(ladder.runs, {run.name: state(run) for run in ladder.runs})
     processes = slots(request.jobs) if request.ray_address is None else []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler interrupts
     if done := len(ladder.runs) - len(left):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from clipeval.errors import UsageError, suggest
 from clipeval.explained import explain
 from clipeval.yaml_file import read_yaml
-from clipeval_train import model
-from clipeval_train.config import Frozen, Place, PretrainConfig, Real, apply_setting, numbers, parse_pretrain
+from clipeval_train.config import Frozen, Place, PretrainConfig, Real, apply_setting, numbers
+from clipeval_train.ladder import slurm, trunks
+from clipeval_train.ladder.runs import Run, make
 
 _NOT_VARIED = {"out", "resume", "arch", "data"}
 _AXES = ["model", "source", *(key for key in PretrainConfig.model_fields if key not in {"model", *_NOT_VARIED})]
@@ -31,60 +32,29 @@ class LadderConfig(Frozen):
     grid: dict[str, tuple[Any, ...]] = Field(min_length=1)
     """Key of a pre-training configuration, or ``source``, and the values it takes. Every combination is one run."""
     defaults: dict[str, Any] = Field(default_factory=dict)
-    """The other keys of the runs' configurations."""
+    """The other keys of the runs' configurations, and ``processes``: how many train a run together."""
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Names for ``grid.model`` and inline open_clip configurations; open_clip's own names need no entry."""
+    """Names for ``grid.model``, and what each stands for: an inline open_clip configuration, or ``model`` (that, or a
+    name of open_clip) and beside it the keys in which its runs differ from ``defaults``."""
     sources: dict[str, dict[str, Any] | tuple[dict[str, Any], ...]] = Field(default_factory=dict)
     """Names for ``grid.source`` and the ``data`` entries each stands for, one or a list of them."""
+    slurm: dict[str, Any] = Field(default_factory=dict)
+    """For ``--slurm``: options of sbatch without their dashes, and ``setup``, lines of shell before the training."""
     price_per_hour: Real | None = Field(None, ge=0)
     """Of what one run occupies: a GPU, or on a CPU one of the processes that train side by side."""
     out: Place
 
 
-class _WithoutAliases(yaml.SafeDumper):
-    """A value that comes twice is written twice: configurations are read without aliases."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-@dataclass(frozen=True)
-class Run:
-    """One pre-training run: ``document`` is its configuration as a file holds it, ``config`` the same, validated."""
-
-    name: str
-    document: dict[str, Any]
-    config: PretrainConfig
-    architecture: model.Architecture
-
-    @property
-    def file(self) -> Path:
-        """Where its configuration is kept."""
-        return hidden(Path(self.config.out).parent) / f"{self.name}.yaml"
-
-    @property
-    def log(self) -> Path:
-        """What it printed."""
-        return self.file.with_suffix(".log")
-
-    @property
-    def yaml(self) -> str:
-        """The configuration's text: ``clipeval-train pretrain`` takes a file of it."""
-        return yaml.dump(self.document, Dumper=_WithoutAliases, sort_keys=False)
-
-
 @dataclass(frozen=True)
 class Ladder:
-    """All runs of a plan, in the order of its grid."""
+    """All runs of a plan, in the order of its grid, trunks in front."""
 
     runs: tuple[Run, ...]
     out: Path
     price_per_hour: float | None
-
-
-def hidden(out: Path) -> Path:
-    """The folder for everything that is not a run."""
-    return out / ".ladder"
+    of_models: tuple[str, ...] = ()
+    """The keys that entries of ``models`` give."""
+    slurm: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
@@ -104,13 +74,29 @@ def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
     except ValidationError as error:
         raise UsageError(explain(error, origin, lambda _: LadderConfig)) from error
     _check_keys(config, origin)
+    _check_models(config, origin)
+    with _from(origin):
+        slurm.check(config.slurm)
     axes = [key for key in _AXES if key in config.grid]
     cells = [
         dict(zip(axes, values, strict=True))
         for values in itertools.product(*(enumerate(config.grid[key]) for key in axes))
     ]
     _refuse_equal_runs(cells, origin)
-    return Ladder(tuple(_run(cell, config, origin) for cell in cells), Path(config.out), config.price_per_hour)
+    runs = [_run(cell, config, origin) for cell in cells]
+    runs = trunks.with_trunks(runs, [_name(cell, without=trunks.KEYS) for cell in cells])
+    beside = (key for entry in config.models.values() if "model" in entry for key in entry if key != "model")
+    of_models = tuple(dict.fromkeys(beside))
+    return Ladder(tuple(runs), Path(config.out), config.price_per_hour, of_models, config.slurm)
+
+
+@contextmanager
+def _from(origin: str) -> Iterator[None]:
+    """Messages on a key say where it stands."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{origin}: {error}") from error
 
 
 Cell = Mapping[str, tuple[int, Any]]
@@ -133,6 +119,19 @@ def _check_keys(config: LadderConfig, origin: str) -> None:
         raise UsageError(f"{origin}: defaults.data: grid.source gives the data. Leave one of the two out.")
 
 
+def _check_models(config: LadderConfig, origin: str) -> None:
+    """Whether entries that hold more than an architecture may say what they say."""
+    for name, entry in config.models.items():
+        for key in entry:
+            where = f"{origin}: models.{name}.{key}"
+            if "model" not in entry and key in (*PretrainConfig.model_fields, "processes"):
+                raise UsageError(f"{where}: is a key of a run. Put the architecture beside it, under `model`.")
+            if "model" in entry and key in config.grid and key != "model":
+                raise UsageError(f"{where}: grid.{key} gives its values. Leave one of the two out.")
+            if "model" in entry and key in _NOT_VARIED:
+                raise UsageError(f"{where}: architectures cannot differ in it. Leave it out here.")
+
+
 def _refuse_equal_runs(cells: Sequence[Cell], origin: str) -> None:
     seen: dict[str, Cell] = {}
     for cell in cells:
@@ -145,10 +144,10 @@ def _refuse_equal_runs(cells: Sequence[Cell], origin: str) -> None:
             )
 
 
-def _name(cell: Cell) -> str:
+def _name(cell: Cell, without: Sequence[str] = ()) -> str:
     """``xs-a-32000``; further keys with theirs: ``xs-a-32000-seed1``."""
-    words = [_word(value) if key in _SHORT_NAMES else f"{key}{_word(value)}" for key, (_, value) in cell.items()]
-    return "-".join(words)
+    kept = [(key, _word(value)) for key, (_, value) in cell.items() if key not in without]
+    return "-".join(word if key in _SHORT_NAMES else f"{key}{word}" for key, word in kept)
 
 
 def _word(value: Any) -> str:
@@ -174,14 +173,35 @@ def _run(cell: Cell, config: LadderConfig, origin: str) -> Run:
         if isinstance(listed, dict):
             places["data[0]"] = places["data"]
     if (chosen := document.get("model")) in config.models:
-        document |= {"arch": chosen, "model": config.models[chosen]}
+        entry = config.models[chosen]
         places["model"] = f"models.{chosen}"
+        if "model" in entry:
+            places |= {key: f"models.{chosen}.{key}" for key in entry}
+        else:
+            entry = {"model": entry}
+        document |= entry
+        if isinstance(document["model"], dict):
+            document["arch"] = chosen
     document["out"] = (Path(config.out) / name).as_posix()
     try:
-        parsed = parse_pretrain(document, "")
-        return Run(name, document, parsed, model.resolve(parsed.model, parsed.arch, parsed.loss))
+        processes = _processes(document.pop("processes", 1))
+        return make(name, _counted(document), Path(config.out), processes=processes)
     except UsageError as error:
         raise UsageError(f"{origin}: {_placed(str(error).removeprefix(': '), places)}") from error
+
+
+def _processes(number: Any) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise UsageError(f"processes: {number!r}: expected how many processes train a run, a whole number from 1.")
+    return number
+
+
+def _counted(document: dict[str, Any]) -> dict[str, Any]:
+    """With the cooldown in samples: a ladder may give it as a share of them, which suits runs of any length."""
+    share, samples = document.get("cooldown"), document.get("samples")
+    if isinstance(share, float) and 0 < share < 1 and isinstance(samples, int | float):
+        return document | {"cooldown": round(share * samples)}
+    return document
 
 
 def _placed(message: str, places: Mapping[str, str]) -> str:

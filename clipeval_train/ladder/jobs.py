@@ -2,106 +2,86 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from signal import Signals
-from typing import Any
 
-from clipeval.console import say
+from clipeval.errors import UsageError, counted
 from clipeval.files import write_text
-from clipeval_train import checkpoint
 from clipeval_train.ladder import child
-from clipeval_train.ladder.grid import Run
-from clipeval_train.ladder.processes import Slot, start, stop
+from clipeval_train.ladder.outcomes import Outcome, Outcomes, begin_log, reason_of
+from clipeval_train.ladder.processes import Slot, start, stop, together
+from clipeval_train.ladder.runs import Run
+from clipeval_train.ladder.waiting import Waiting
 
-FINISHED, STARTED, NEW = "finished", "started", "new"
+_SECONDS_TO_END = 30.0
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended in this call. ``reason`` is empty for a finished one."""
+@dataclass
+class _Team:
+    """A run that trains, the processes that do, and what they occupy."""
 
     run: Run
-    seconds: float
-    reason: str
-
-    def row(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "run": self.run.name,
-            "state": "failed" if self.reason else FINISHED,
-            "out": self.run.config.out,
-            "seconds": self.seconds,
-            "reason": self.reason,
-            "log": str(self.run.log),
-        }
-
-
-def state(run: Run) -> str:
-    """``finished`` with exactly this configuration, ``started`` or ``new``."""
-    newest = checkpoint.newest(Path(run.config.out))
-    if newest is None:
-        return NEW
-    same = run.file.is_file() and run.file.read_text("utf-8") == run.yaml
-    return FINISHED if same and newest.name == checkpoint.path_of(Path(), run.config.samples).name else STARTED
+    slots: list[Slot]
+    processes: list[BaseProcess]
+    since: float
 
 
 def train(runs: Sequence[Run], slots: Sequence[Slot]) -> list[Outcome]:
-    """Train every run that is not finished, the most expensive first, one per slot at a time.
+    """Train the runs, each on as many slots as it has processes, in the order of ``waiting.Waiting``.
 
-    A run that fails leaves the others alone. An interrupt ends all of them and is passed on.
+    A run that fails leaves alone the others that do not go on from it. An interrupt ends all of them and is passed on.
+    Raises UsageError for a run with more processes than there are slots.
     """
-    waiting = deque(runs)
-    free = deque(slots)
-    running: dict[BaseProcess, tuple[Run, Slot, float]] = {}
-    outcomes: list[Outcome] = []
+    _require_room(runs, slots)
+    waiting, free = Waiting(runs), list(slots)
+    teams: list[_Team] = []
+    outcomes = Outcomes(len(runs))
     try:
-        while waiting or running:
-            while waiting and free:
-                run, slot = waiting.popleft(), free.popleft()
-                running[_start(run, slot)] = run, slot, time.monotonic()
-            ended = wait([process.sentinel for process in running])
-            for process in [process for process in running if process.sentinel in ended]:
-                run, slot, since = running.pop(process)
-                process.join()
-                free.append(slot)
-                outcomes.append(Outcome(run, time.monotonic() - since, reason_of(process.exitcode or 0, run)))
-                say(f"[{len(outcomes)}/{len(runs)}] {line_of(outcomes[-1])}")
+        while waiting or teams:
+            while run := waiting.take(len(free)):
+                teams.append(_start(run, [free.pop(0) for _ in range(run.processes)]))
+            everyone = [process for team in teams for process in team.processes]
+            wait([process.sentinel for process in everyone if process.exitcode is None])
+            for team in [team for team in teams if (code := _ended(team)) is not None]:
+                teams.remove(team)
+                free += team.slots
+                outcomes.add(waiting, Outcome(team.run, time.monotonic() - team.since, reason_of(code or 0, team.run)))
     finally:
-        stop(active_children())  # not only `running`: an interrupt may come between a start and its entry there
-    return outcomes
+        stop(active_children())  # not only `teams`: an interrupt may come between a start and its entry there
+    return outcomes.all
 
 
-def _start(run: Run, slot: Slot) -> BaseProcess:
+def _require_room(runs: Sequence[Run], slots: Sequence[Slot]) -> None:
+    gpus = {slot.gpu for slot in slots if slot.gpu is not None}
+    for run in runs:
+        if run.processes > len(slots):
+            more = "a machine with more GPUs" if gpus else f"--jobs {run.processes}"
+            raise UsageError(
+                f"processes: {run.name} takes {run.processes} together, and {len(slots)} at most train side by side "
+                f"here. Give {more}, or fewer `processes`."
+            )
+        if run.processes > 1 and gpus and len(slots) > len(gpus):
+            raise UsageError(
+                f"--jobs: {len(slots)} processes would share {counted(len(gpus), 'GPU')}, and each of those that train "
+                f"{run.name} together needs its own. Give --jobs {len(gpus)}."
+            )
+
+
+def _start(run: Run, slots: list[Slot]) -> _Team:
     write_text(run.file, run.yaml)
-    run.log.write_bytes(b"")
-    return start(child.pretrain, (str(run.file),), slot, run.log)
+    begin_log(run)
+    processes = [start(child.pretrain, (str(run.file),), slot, run.log) for slot in together(slots)]
+    return _Team(run, slots, processes, time.monotonic())
 
 
-def reason_of(code: int, run: Run) -> str:
-    """Why a run that ended in ``code`` failed, with the last line it said; empty for one that did not."""
-    if code == 0:
-        return ""
-    if code < 0:
-        return f"killed by {Signals(-code).name}"
-    said = run.log.read_text("utf-8", errors="replace").strip().splitlines() if run.log.exists() else []
-    return f"exit code {code}: {said[-1] if said else 'it said nothing'}"
-
-
-def line_of(outcome: Outcome) -> str:
-    """An outcome for people."""
-    if outcome.reason:
-        return f"{outcome.run.name}: failed: {outcome.reason} (log: {outcome.run.log})"
-    return f"{outcome.run.name}: {outcome.seconds:.0f} s, {_last_loss(outcome.run)}"
-
-
-def _last_loss(run: Run) -> str:
-    lines = (Path(run.config.out) / "log.jsonl").read_text("utf-8").splitlines()
-    return f"loss {json.loads(lines[-1])['loss']:.3f}"
+def _ended(team: _Team) -> int | None:
+    """The exit code of its run, None while it trains. Where one process fails the others are of no use."""
+    failed = [process for process in team.processes if process.exitcode]
+    if failed:
+        stop(team.processes, _SECONDS_TO_END)
+        return failed[0].exitcode
+    return 0 if all(process.exitcode == 0 for process in team.processes) else None

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from clipeval.console import out, show
-from clipeval.models import profile
+from clipeval.errors import counted
 from clipeval_train.ladder.grid import Ladder
-from clipeval_train.ladder.jobs import FINISHED, state
 from clipeval_train.ladder.processes import Slot
+from clipeval_train.ladder.runs import Run, state
 from clipeval_train.ladder.throughput import Throughput, measure
+from clipeval_train.ladder.waiting import Waiting, left_to_do
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One run. ``gmacs`` are of one image-text pair's forward pass, ``gmacs_total`` of all samples of the run.
+    """One run. ``samples`` are those seen at its end, ``own_samples`` without those that its trunk has seen: what it
+    costs. ``gmacs`` are of one image-text pair's forward pass, ``gmacs_total`` of all own samples.
 
-    ``samples_per_second`` and ``memory_gb`` are measured; ``hours`` follow from them, of one process, and ``price``
-    where the plan file gives one per hour. What evaluation, saving and start-up take is not in them.
+    ``samples_per_second`` and ``memory_gb`` of one process are measured; ``hours`` by the clock follow from them, with
+    ``processes`` that do not slow each other down, and ``price`` where the plan file gives one per process and hour.
+    What evaluation, saving and start-up take is not in them. ``settings`` are those that the run's model gives.
     """
 
     run: str
@@ -29,40 +33,50 @@ class Cost:
     params: float
     gmacs: float
     samples: int
+    own_samples: int
     gmacs_total: float
+    processes: int
     samples_per_second: float
     memory_gb: float
     hours: float
     price: float | None
+    after: str
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """As ``waiting.Item``."""
+        return self.run
+
+    @property
+    def expense(self) -> float:
+        """As ``waiting.Item``."""
+        return self.gmacs_total
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs, and how many processes train side by side."""
+    """All runs, those that are left to do, and how many processes train side by side."""
 
     costs: tuple[Cost, ...]
+    left: tuple[Cost, ...]
     jobs: int
 
     def total(self, costs: Sequence[Cost] | None = None) -> dict[str, float | None]:
-        """Sums over ``costs`` (None: all), the most memory that ``jobs`` runs need at once, and the hours by the clock
-        when each free process takes the most expensive run left."""
+        """Sums over ``costs`` (None: all; hours are those of processes), the most memory that ``jobs`` processes need
+        at once, and the hours by the clock when each run begins as soon as its turn comes (``waiting``)."""
         costs = self.costs if costs is None else costs
         prices = [cost.price for cost in costs if cost.price is not None]
-        memory = sorted((cost.memory_gb for cost in costs), reverse=True)[: self.jobs]
+        memory = sorted((cost.memory_gb for cost in costs for _ in range(cost.processes)), reverse=True)[: self.jobs]
         return {
             "runs": len(costs),
-            "samples": sum(cost.samples for cost in costs),
+            "samples": sum(cost.own_samples for cost in costs),
             "gmacs_total": math.fsum(cost.gmacs_total for cost in costs),
             "memory_gb": math.fsum(memory),
-            "hours": math.fsum(cost.hours for cost in costs),
-            "clock_hours": clock(((cost.gmacs_total, cost.hours) for cost in costs), self.jobs),
+            "hours": math.fsum(cost.hours * cost.processes for cost in costs),
+            "clock_hours": clock(costs, self.jobs),
             "price": math.fsum(prices) if len(prices) == len(costs) else None,
         }
-
-    @property
-    def left(self) -> list[Cost]:
-        """The runs that are not finished. One that has begun counts whole."""
-        return [cost for cost in self.costs if cost.state != FINISHED]
 
     def document(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -79,64 +93,83 @@ def plan(ladder: Ladder, slots: Sequence[Slot]) -> Plan:
     """Measure each architecture for some seconds and add up. Raises UsageError for a model that cannot be built and
     MeasureError when its steps fail."""
     measured = measure(ladder.runs, ladder.out, slots[0])
-    costs = []
-    for run, found in zip(ladder.runs, measured, strict=True):
-        size = run.architecture.profile
-        cost = cost_of(run.name, state(run), size, run.config.samples, found, ladder.price_per_hour)
-        costs.append(cost)
-    return Plan(tuple(costs), len(slots))
+    states = {run.name: state(run) for run in ladder.runs}
+    left = {run.name for run in left_to_do(ladder.runs, states)}
+    costs = [
+        cost_of(run, states[run.name], found, ladder.price_per_hour, ladder.of_models)
+        for run, found in zip(ladder.runs, measured, strict=True)
+    ]
+    jobs = max([len(slots), *(run.processes for run in ladder.runs)])
+    return Plan(tuple(costs), tuple(cost for cost in costs if cost.run in left), jobs)
 
 
 def cost_of(
-    name: str, state: str, size: profile.Profile, samples: int, measured: Throughput, price_per_hour: float | None
+    run: Run, state: str, measured: Throughput, price_per_hour: float | None, of_models: Sequence[str] = ()
 ) -> Cost:
-    """The cost of one run."""
-    hours = samples / measured.samples_per_second / 3600
+    """The cost of one run; ``of_models`` are the keys to show."""
+    size, samples = run.architecture.profile, run.config.samples - run.seen_before
+    hours = samples / measured.samples_per_second / run.processes / 3600
+    shown = run.config.model_dump(mode="json")
     return Cost(
-        run=name,
+        run=run.name,
         state=state,
         params=size.params,
         gmacs=size.gmacs,
-        samples=samples,
+        samples=run.config.samples,
+        own_samples=samples,
         gmacs_total=size.gmacs * samples,
+        processes=run.processes,
         samples_per_second=measured.samples_per_second,
         memory_gb=measured.memory_gb,
         hours=hours,
-        price=None if price_per_hour is None else hours * price_per_hour,
+        price=None if price_per_hour is None else hours * run.processes * price_per_hour,
+        after=run.after,
+        settings={key: shown[key] for key in of_models if key in shown},
     )
 
 
-def clock(work: Iterable[tuple[float, float]], jobs: int) -> float:
-    """Hours until all is done when ``jobs`` processes take (expense, hours), the most expensive first."""
-    ends = [0.0] * jobs
-    for _, hours in sorted(work, key=lambda item: -item[0]):
-        heapq.heappush(ends, heapq.heappop(ends) + hours)
-    return max(ends)
+def clock(costs: Sequence[Cost], jobs: int) -> float:
+    """Hours until all is done when ``jobs`` processes work, and no run needs more of them."""
+    waiting, now, free = Waiting(costs), 0.0, jobs
+    order = itertools.count()
+    running: list[tuple[float, int, Cost]] = []
+    while waiting or running:
+        while cost := waiting.take(free):
+            free -= cost.processes
+            heapq.heappush(running, (now + cost.hours, next(order), cost))
+        now, _, cost = heapq.heappop(running)
+        free += cost.processes
+        waiting.done(cost)
+    return now
 
 
 def print_plan(found: Plan) -> None:
-    """The plan as a table on stdout."""
+    """The plan as a table on stdout. Columns that say nothing of this ladder are left out."""
     from clipeval import tables
 
-    priced = any(cost.price is not None for cost in found.costs)
     table = tables.table()
-    columns = ("run", "state", "params", "GMACs/sample", "samples", "GMACs", "samples/s *", "memory *", "hours")
-    for position, name in enumerate((*columns, *(["price"] if priced else []))):
-        table.add_column(name, justify="left" if position < 2 else "right")
-    for cost in found.costs:
-        table.add_row(
-            *(cost.run, cost.state, _short(cost.params), f"{cost.gmacs:.4g}", f"{cost.samples:,}"),
-            *(_short(cost.gmacs_total), f"{cost.samples_per_second:,.0f}", f"{cost.memory_gb:.1f} GB"),
-            *(_hours(cost.hours), *([_price(cost.price)] if priced else [])),
-        )
-    parts = [("all", list(found.costs)), ("left to do", found.left)]
+    rows = [_row(cost) for cost in found.costs]
+    titles = [title for title in dict.fromkeys(itertools.chain(*rows)) if any(row.get(title) for row in rows)]
+    if not any(cost.after for cost in found.costs):
+        titles.remove(_OWN)
+    for position, title in enumerate(titles):
+        table.add_column(title, justify="left" if position < 2 else "right")
+    for row in rows:
+        table.add_row(*(row.get(title, "") for title in titles))
+    parts = [("all", list(found.costs)), ("left to do", list(found.left))]
     for title, costs in parts[: 1 if len(found.left) == len(found.costs) else 2]:
         sums = found.total(costs)
+        words = {
+            "run": counted(len(costs), "run"),
+            "state": title,
+            _OWN if _OWN in titles else "samples": f"{sums['samples']:,}",
+            "GMACs": _short(sums["gmacs_total"] or 0),
+            "memory *": f"{sums['memory_gb']:.1f} GB",
+            "hours": _hours(sums["hours"] or 0),
+            "price": _price(sums["price"]),
+        }
         table.add_section()
-        table.add_row(
-            *(f"{len(costs)} runs", title, "", "", f"{sums['samples']:,}", _short(sums["gmacs_total"] or 0), ""),
-            *(f"{sums['memory_gb']:.1f} GB", _hours(sums["hours"] or 0), *([_price(sums["price"])] if priced else [])),
-        )
+        table.add_row(*(words.get(title, "") for title in titles))
     out().print(table)
     clock_hours = found.total(found.left)["clock_hours"] or 0
     show(
@@ -145,8 +178,36 @@ def print_plan(found: Plan) -> None:
     )
 
 
+_OWN = "own samples"
+
+
+def _row(cost: Cost) -> dict[str, str]:
+    """Column -> cell; a column that is empty in all rows says nothing of this ladder."""
+    return {
+        "run": cost.run,
+        "state": cost.state,
+        **{key: _word(value) for key, value in cost.settings.items()},
+        "params": _short(cost.params),
+        "GMACs/sample": f"{cost.gmacs:.4g}",
+        "samples": f"{cost.samples:,}",
+        _OWN: f"{cost.own_samples:,}",
+        "GMACs": _short(cost.gmacs_total),
+        "processes": f"{cost.processes}" if cost.processes > 1 else "",
+        "samples/s *": f"{cost.samples_per_second:,.0f}",
+        "memory *": f"{cost.memory_gb:.1f} GB",
+        "hours": _hours(cost.hours),
+        "price": _price(cost.price),
+    }
+
+
 def _hours(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _short(value: float) -> str:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from clipeval.machine import cores, resolve_device
+from clipeval_train.ladder import ranks
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What one process may use: threads, and a GPU as CUDA_VISIBLE_DEVICES names it, or None."""
+    """What a process may use: threads, and GPUs as CUDA_VISIBLE_DEVICES names them, or None. It has further variables
+    in its environment."""
 
     threads: int
     gpu: str | None
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 def slots(jobs: int | None) -> list[Slot]:
@@ -40,6 +43,18 @@ def slots(jobs: int | None) -> list[Slot]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
     return [Slot(threads, gpus[index % len(gpus)]) for index in range(jobs or len(gpus))]
+
+
+def together(slots: Sequence[Slot]) -> list[Slot]:
+    """The same for processes that train together: they know of each other, and each sees the GPUs of all."""
+    if len(slots) == 1:
+        return list(slots)
+    gpus = None if slots[0].gpu is None else ",".join(str(slot.gpu) for slot in slots)
+    port = ranks.free_port("127.0.0.1")
+    return [
+        Slot(slot.threads, gpus, tuple(ranks.variables(rank, rank, len(slots), len(slots), "127.0.0.1", port).items()))
+        for rank, slot in enumerate(slots)
+    ]
 
 
 def start(function: Callable[..., None], arguments: tuple[Any, ...], slot: Slot, log: Path) -> BaseProcess:
@@ -61,13 +76,13 @@ def call(function: Callable[..., None], arguments: tuple[Any, ...], slot: Slot, 
     return process.exitcode or 0
 
 
-def stop(processes: list[BaseProcess]) -> None:
-    """Tell processes to end and wait until they have; an interrupt while waiting ends them at once."""
+def stop(processes: list[BaseProcess], seconds: float | None = None) -> None:
+    """Tell processes to end and wait until they have; an interrupt while waiting, or ``seconds``, ends them at once."""
     try:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.join()
+            process.join(seconds)
     finally:
         for process in processes:
             process.kill()
@@ -82,6 +97,7 @@ def _child(function: Callable[..., None], arguments: tuple[Any, ...], slot: Slot
     os.environ["OMP_NUM_THREADS"] = str(slot.threads)
     if slot.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    os.environ |= dict(slot.environment)
     import torch
 
     torch.set_num_threads(slot.threads)

@@ -16,12 +16,12 @@ from clipeval import digest
 from clipeval.console import say
 from clipeval.errors import MeasureError
 from clipeval.files import write_text
-from clipeval_train.ladder.grid import Run, hidden
 from clipeval_train.ladder.processes import Slot, call
+from clipeval_train.ladder.runs import Run, hidden
 
 _NOT_PART_OF_A_STEP = (
     *("samples", "seed", "out", "warmup", "schedule", "cooldown", "start_from", "save_every", "save_minutes", "keep"),
-    *("evaluate", "loggers", "resume"),
+    *("evaluate", "validate", "loggers", "resume"),
 )
 _FIRST_STEPS, _SECONDS, _MOST_STEPS = 4, 3.0, 400
 
@@ -35,9 +35,10 @@ class Throughput:
 
 
 def measure(runs: Sequence[Run], out: Path, slot: Slot) -> list[Throughput]:
-    """The throughput of every run, measured once per architecture and kept in ``out``.
+    """The throughput of one process of every run, measured once per architecture and kept in ``out``.
 
-    Data sources share a measurement, as they share the step. Raises MeasureError when the steps fail.
+    Of several processes one has its part of the batch to do. Data sources share a measurement, as they share the step.
+    Raises MeasureError when the steps fail.
     """
     memory = hidden(out) / "throughput.json"
     known: dict[str, dict[str, float]] = {}
@@ -52,13 +53,18 @@ def measure(runs: Sequence[Run], out: Path, slot: Slot) -> list[Throughput]:
     return [Throughput(**known[key]) for key in keys]
 
 
+def _step(run: Run) -> dict[str, Any]:
+    step = {key: value for key, value in run.document.items() if key not in _NOT_PART_OF_A_STEP}
+    return step | {"batch_size": max(2, run.config.batch_size // run.processes)}
+
+
 def _key(run: Run, slot: Slot) -> str:
-    step = {key: value for key, value in run.document.items() if key not in (*_NOT_PART_OF_A_STEP, "data")}
+    step = {key: value for key, value in _step(run).items() if key != "data"}
     return digest.of_value([step, platform.node(), slot.threads, slot.gpu])
 
 
 def _measured(run: Run, slot: Slot) -> Throughput:
-    step = {key: value for key, value in run.document.items() if key not in _NOT_PART_OF_A_STEP}
+    step = _step(run)
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "throughput.json"
         code = call(_steps, (step, str(result)), slot, Path(folder) / "log")

@@ -49,7 +49,7 @@ def test_a_checkpoint_is_plain_and_loads_in_open_clip(trained):
     metadata = saved["metadata"]
     expected = {"source": "digits", "source_family": "digits", "unique_samples": 1442, "samples_seen": 96, "seed": 0}
     assert metadata.items() >= expected.items()
-    assert PretrainConfig.model_validate(metadata["config"]) == config
+    assert PretrainConfig.model_validate(metadata["config"]) == config.on("cpu")
     model = open_clip.CLIP(**saved["model_cfg"])
     model.load_state_dict(saved["state_dict"], strict=True)
     assert all(weight.dtype == torch.float32 for weight in saved["state_dict"].values())
@@ -165,8 +165,22 @@ def test_what_a_killed_process_left_half_done_is_cleared_away(tmp_path):
     (tmp_path / "checkpoints/.samples_000000000064.pt.999.tmp").write_bytes(b"half")
     shutil.copy(checkpoint.newest(tmp_path), checkpoint.path_of(tmp_path, 64))  # killed before the pointer moved
     with checkpoint.claimed(tmp_path):
-        assert names(tmp_path) == ["samples_000000000032.pt"]
+        assert names(tmp_path) == ["samples_000000000032.pt", "samples_000000000064.pt"]
     assert not list(tmp_path.glob(".log*"))
+
+
+def test_a_command_that_is_refused_deletes_no_checkpoint_and_neither_does_one_that_goes_back(tmp_path):
+    """The pointer is set back by hand, or by a backup: later files stay until the run comes to them again."""
+    config = tiny_config(tmp_path, save_every=64)
+    pretrain(config)
+    before = names(tmp_path)
+    (tmp_path / "latest").write_text("checkpoints/samples_000000000128.pt\n")
+    with pytest.raises(UsageError, match="holds a run with lr"):
+        pretrain(config.model_copy(update={"lr": 0.5}))
+    assert names(tmp_path) == before
+    with checkpoint.claimed(tmp_path):
+        checkpoint.save(tmp_path, content(192), keep=2)
+    assert names(tmp_path) == [name for name in before if name != "samples_000000000064.pt"]
 
 
 def test_two_runs_do_not_share_a_folder(trained):

@@ -1,20 +1,36 @@
 """What processes tell each other, and how they find each other."""
 
 import os
+import socket
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from tiny_run import tiny_config
 from worlds import in_processes, one
 
+from clipeval import machine
 from clipeval.errors import UsageError
 from clipeval_train import distributed
 from clipeval_train.distributed import World, open_world
+from clipeval_train.together import together
 
-STARTERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
+STARTERS = (
+    "OMPI_COMM_WORLD_SIZE",
+    "SLURM_STEP_ID",
+    "SLURM_JOB_ID",
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_PROCID",
+)
 PROGRAM = """
 import torch.distributed
 from clipeval_train.distributed import open_world
@@ -100,6 +116,10 @@ def test_slurm_gives_places_inside_a_step_only():
     for nodes, first in {"gpu[003-006,9],old1": "gpu003", "gpu7": "gpu7", "a-1,b2": "a-1", "n[4,8]": "n4"}.items():
         point = distributed._meeting_point({**step, "SLURM_STEP_NODELIST": nodes})
         assert point == {"MASTER_ADDR": first, "MASTER_PORT": "30123"}
+    steps = [{"SLURM_STEP_NODELIST": "n1", "SLURM_JOB_ID": "70123", "SLURM_STEP_ID": str(n)} for n in range(9)]
+    assert len({distributed._meeting_point(one)["MASTER_PORT"] for one in steps}) == 9
+    mpirun = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+    assert distributed._place(mpirun) == (3, 4, 1)
     assert distributed._meeting_point({}) == {}
 
 
@@ -113,5 +133,89 @@ def test_an_absent_gpu_is_refused():
         warnings.simplefilter("ignore")  # torch warns of a driver that is not there
         if torch.cuda.is_available():
             pytest.skip("this machine has a GPU")
-    with pytest.raises(UsageError, match="no such GPU"), open_world("cuda"):
+    with pytest.raises(UsageError, match=r"device: cuda: this machine has no such GPU.*Use device: cpu"):
+        open_world("cuda").__enter__()
+
+
+class Reached(Exception):
+    """The call has come to the driver."""
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus", "index"),
+    [
+        ({}, 1, 0),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, 1, 0),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "5"}, 8, 5),
+        ({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "3"}, 1, 0),
+    ],
+    ids=["alone", "torchrun of one", "torchrun of eight", "one visible GPU per task"],
+)
+def test_each_process_binds_a_gpu_by_its_number(monkeypatch, environment, gpus, index):
+    """Only what asks the driver is stood in for: torch's own checks of the argument are the real ones."""
+    bound = []
+
+    def driver(number):
+        bound.append(number)
+        raise Reached
+
+    monkeypatch.setattr(machine, "_has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", driver, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for device in ("auto", "cuda"):
+        with pytest.raises(Reached):
+            open_world(device).__enter__()
+    assert bound == [index, index]
+
+
+def inside_a_group(world, _):
+    with open_world("cpu") as own:
+        total = own.sum(float(own.rank + 1))
+        gathered = own.gather_objects(own.rank)
+        own.barrier()
+    return (own.rank, own.size), total, gathered, dist.is_initialized()
+
+
+def test_a_group_that_the_caller_has_opened_is_used_and_left_open(tmp_path):
+    for rank, found in enumerate(in_processes(2, tmp_path, inside_a_group)):
+        assert found == ((rank, 2), 3.0, [0, 1], True)
+
+
+def two_runs(world, folder):
+    os.environ["SLURM_JOB_ID"], os.environ["SLURM_STEP_ID"] = "7", str(world.rank)
+    config = tiny_config(folder / "ab"[world.rank], lr=1e-3 * (1 + world.rank))
+    with pytest.raises(UsageError) as met, together(config, Path(config.out)):
         pass
+    return str(met.value)
+
+
+def test_processes_of_two_runs_that_meet_both_say_so(tmp_path):
+    for message in in_processes(2, tmp_path / "processes", two_runs, tmp_path):
+        assert f"process 0 trains {tmp_path}/a (settings " in message
+        assert f"process 1 trains {tmp_path}/b (settings " in message
+        assert "job 7, step 0" in message
+        assert "job 7, step 1" in message
+    assert not (tmp_path / "a").exists(), "neither writes anything"
+
+
+def test_a_meeting_point_that_is_taken_is_named(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UsageError, match=f"MASTER_PORT: {port} is taken on this machine"):
+            open_world("cpu").__enter__()
+    monkeypatch.delenv("MASTER_PORT")
+    with pytest.raises(UsageError, match="environment: MASTER_PORT: the 2 processes need them to find each other"):
+        open_world("cpu").__enter__()
+
+
+@pytest.mark.parametrize(("cores", "ranks", "workers"), [(208, 8, 16), (64, 8, 7), (16, 1, 15), (2, 1, 1), (1, 4, 1)])
+def test_the_cores_that_ranks_leave_decode(monkeypatch, cores, ranks, workers):
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert machine.workers_per_rank() == workers

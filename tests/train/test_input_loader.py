@@ -86,7 +86,7 @@ def test_what_a_sample_is_made_of(tmp_path):
         pixels = decode_image(image(100 * shard + number))
         box = crop_box(*pixels.shape[1:], uniform(3, 24 + row, 25 + row)[0])
         assert torch.equal(batch.images[row], resized_crop(pixels, box, 16))
-        assert torch.equal(batch.tokens[row], model.tokenize(architecture, [f"sample {shard}-{number}"])[0])
+        assert torch.equal(batch.tokens[row], model.tokenizer(architecture)([f"sample {shard}-{number}"])[0])
 
 
 def test_the_models_random_numbers_are_left_alone(tmp_path):
@@ -262,7 +262,7 @@ def test_digit_pixels_equal_the_transform_of_evaluation_and_captions_name_the_cl
     for row, key in enumerate(batch.keys.tolist()):
         expected = (transform(dataset.image(key)) * 255).round().to(torch.uint8)
         assert torch.equal(batch.images[row], expected)
-        own = model.tokenize(architecture, texts[dataset.labels[key]]).tolist()
+        own = model.tokenizer(architecture)(texts[dataset.labels[key]]).tolist()
         assert batch.tokens[row].tolist() in own
 
 
@@ -287,19 +287,18 @@ def test_the_parts_of_ranks_make_up_the_batch_in_memory_too():
     assert not torch.equal(whole[0].images, next(digits(seed=1).batches(70, 107, 12)).images)
 
 
-def test_input_is_normalised_and_cropped():
+def test_input_stays_bytes_and_is_cropped():
     batch = next(digits().batches(0, 12, 12))
     images, tokens = to_input(batch, CPU)
     assert torch.equal(tokens, batch.tokens)
     whole = to_input(Batch(0, 12, batch.images, None, batch.tokens, batch.keys), CPU)[0]
-    mean, std = (np.array(values).reshape(3, 1, 1) for values in (model.IMAGE_MEAN, model.IMAGE_STD))
-    np.testing.assert_allclose(whole, (batch.images.numpy() / 255 - mean) / std, atol=1e-5)
-    assert batch.images.dtype == torch.uint8  # normalised in a copy
+    assert whole.dtype == torch.uint8
+    assert torch.equal(whole, batch.images)
     assert images.shape == whole.shape
-    assert 0.01 < (images - whole).abs().mean() < 0.5
+    assert 1 < (images - whole).abs().mean() < 40
     assert batch.crops is not None
     whole_crop = Batch(0, 12, batch.images, torch.ones_like(batch.crops), batch.tokens, batch.keys)
-    torch.testing.assert_close(to_input(whole_crop, CPU)[0], whole, rtol=0, atol=1e-4)
+    torch.testing.assert_close(to_input(whole_crop, CPU)[0], whole.float(), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(

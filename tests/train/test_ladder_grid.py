@@ -100,6 +100,43 @@ def test_no_file_and_no_mapping(tmp_path):
     assert document(tmp_path)["out"].startswith(str(tmp_path))
 
 
+def test_an_architecture_may_have_keys_of_its_own(tmp_path):
+    models = {
+        "xs": {"model": tower(4), "lr": "4e-3", "micro_batch": 16},
+        "B": {"model": "ViT-B-32", "batch_size": 64, "processes": 2},
+        "s": tower(8),
+    }
+    grid = {"model": ["xs", "B", "s"], "source": ["a"], "samples": [64, 128]}
+    found = ladder(tmp_path, grid=grid, models=models)
+    told = {
+        run.name: (run.config.lr, run.config.batch_size, run.config.micro_batch, run.processes, run.architecture.name)
+        for run in found.runs
+    }
+    assert told["xs-a-64"] == told["xs-a-128"] == (4e-3, 32, 16, 1, "xs")
+    assert told["B-a-64"] == (1e-2, 64, None, 2, "ViT-B-32")
+    assert told["s-a-128"] == (1e-2, 32, None, 1, "s")
+    assert found.of_models == ("lr", "micro_batch", "batch_size", "processes")
+    assert found.runs[0].config.model == tower(4)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({**tower(4), "lr": 1}, r"models\.xs\.lr: is a key of a run\. Put the architecture beside it, under `model`"),
+        ({"model": tower(4), "samples": 64}, r"models\.xs\.samples: grid\.samples gives its values"),
+        ({"model": tower(4), "out": "x"}, r"models\.xs\.out: architectures cannot differ in it"),
+        ({"model": tower(4), "lrr": 1}, r"models\.xs\.lrr: unknown key\. Did you mean 'lr'\?"),
+        ({"model": tower(4), "lr": -1}, r"models\.xs\.lr: input should be greater than 0"),
+        ({"model": {**tower(4), "embed": 3}}, r"models\.xs\.model\.embed: unknown key\."),
+        ({"model": "ViT-B-33"}, r"models\.xs\.model: 'ViT-B-33' is not an architecture of open_clip"),
+        ({"model": tower(4), "processes": 0}, r"models\.xs\.processes: 0: expected how many processes"),
+    ],
+)
+def test_mistakes_in_keys_of_an_architecture(tmp_path, entry, message):
+    with pytest.raises(UsageError, match=message):
+        ladder(tmp_path, grid=GRID, models={"xs": entry})
+
+
 def test_the_example_trains_both_sources_alike():
     runs = load_ladder(Path(__file__).parents[2] / "examples/ladder.yaml").runs
     assert len(runs) == 18
@@ -110,7 +147,8 @@ def test_the_example_trains_both_sources_alike():
     assert of_source["material"] == of_source["phosphor-remix"]
     assert len(set(of_source["material"])) == 9
     for run in runs:
-        others = ("arch", "model", "samples", "data", "out")
+        assert run.config.lr == {"xs": 4e-3, "s": 2e-3, "m": 1e-3}[run.config.arch]
+        others = ("arch", "model", "lr", "samples", "data", "out")
         assert {k: v for k, v in run.document.items() if k not in others} == {
             k: v for k, v in runs[0].document.items() if k not in others
         }

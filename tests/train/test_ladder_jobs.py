@@ -18,9 +18,9 @@ from clipeval_train import checkpoint
 from clipeval_train.cli import app
 from clipeval_train.ladder import jobs
 from clipeval_train.ladder.command import Request, run_ladder
-from clipeval_train.ladder.grid import hidden
+from clipeval_train.ladder.outcomes import reason_of
 from clipeval_train.ladder.processes import Slot, call, slots, start
-from clipeval_train.ladder.slurm import script
+from clipeval_train.ladder.runs import hidden
 
 DIGITS = {"shards": "builtin:digits"}
 
@@ -108,7 +108,7 @@ def test_an_interrupt_in_the_middle_of_a_start_ends_that_run_too(tmp_path, monke
 def test_a_crash_is_reported_with_its_signal(tmp_path, monkeypatch):
     assert call(_crash, (signal.SIGSEGV,), Slot(1, None), tmp_path / "log") == -signal.SIGSEGV
     (run,) = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}).runs
-    assert jobs.reason_of(-9, run) == "killed by SIGKILL"
+    assert reason_of(-9, run) == "killed by SIGKILL"
 
 
 def _wait(folder):
@@ -137,10 +137,14 @@ def test_no_run_outlives_the_command(tmp_path, number):
     assert not any(_alive(pid) for pid in children)
 
 
+def _wait_instead(file):
+    _wait(Path(file).parents[2] / "pids")
+
+
 def two_waiting_runs(folder):
     """What the test above interrupts."""
     runs = ladder(Path(folder), grid={"model": ["xs"], "source": ["a", "b"], "samples": [64]}).runs
-    jobs._start = lambda run, slot: jobs.start(_wait, (f"{folder}/pids",), slot, Path(folder) / "log")
+    jobs.child.pretrain = _wait_instead
     jobs.train(runs, [Slot(1, None)] * 2)
 
 
@@ -174,22 +178,16 @@ def test_the_slurm_script_trains_what_is_left(tmp_path, monkeypatch, capsys):
     folder.mkdir()
     (folder / "srun").write_text('#!/bin/sh\nexec "$@"\n')
     (folder / "srun").chmod(0o755)
-    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "0"}
+    environment = os.environ | {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "SLURM_ARRAY_TASK_ID": "0",
+        "SLURM_ARRAY_JOB_ID": "7",
+    }
     subprocess.run(["bash", path], check=True, env=environment, cwd="/")
     assert (tmp_path / "runs/s-a-64/latest").is_file()
     assert "64 samples" in (hidden(tmp_path / "runs") / "s-a-64.log").read_text()
     assert run_ladder(Request(plan, slurm=True)) == 0
-    assert "all 2 runs are finished" in capsys.readouterr().err
-
-
-def test_the_slurm_script_quotes(tmp_path, monkeypatch):
-    runs = ladder(tmp_path, grid={"model": ["xs"], "samples": [64, 128], "source": ["a"]}).runs
-    monkeypatch.chdir(tmp_path)
-    text = script(runs, Path("my runs"))
-    assert "#SBATCH --array=0-1\n" in text
-    assert "'my runs/.ladder'/${runs[$SLURM_ARRAY_TASK_ID]}" in text
-    assert text.index("\n  xs-a-64\n") < text.index("\n  xs-a-128\n")
-    assert f"cd {tmp_path}\n" in text
+    assert "2 of 2 runs are finished already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

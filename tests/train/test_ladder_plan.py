@@ -2,23 +2,33 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 from tiny_ladder import ladder, tower
 
 from clipeval.models.profile import Profile
 from clipeval_train.ladder import throughput
-from clipeval_train.ladder.grid import hidden
 from clipeval_train.ladder.plan import Plan, clock, cost_of, plan, print_plan
 from clipeval_train.ladder.processes import Slot
+from clipeval_train.ladder.runs import hidden
 from clipeval_train.ladder.throughput import Throughput
 
 SIZE = Profile(1e6, 6e5, 4e5, 0.5, 0.3, 0.2, 16)
 SLOT = Slot(1, None)
 
 
-def cost(name, samples, rate, memory=1.0, price=None, state="new"):
-    return cost_of(name, state, SIZE, samples, Throughput(rate, memory), price)
+def cost(name, samples, rate, memory=1.0, price=None, state="new", before=0, after="", processes=1):
+    """Of a run that has no more of a run than what costs are made of."""
+    run = SimpleNamespace(
+        name=name,
+        architecture=SimpleNamespace(profile=SIZE),
+        config=SimpleNamespace(samples=samples, model_dump=lambda mode: {}),
+        seen_before=before,
+        after=after,
+        processes=processes,
+    )
+    return cost_of(run, state, Throughput(rate, memory), price)
 
 
 def test_one_run_by_hand():
@@ -29,7 +39,7 @@ def test_one_run_by_hand():
 
 def test_totals_by_hand():
     costs = (cost("a", 3600, 1.0, 1.0, 2.0), cost("b", 7200, 2.0, 4.0, 2.0, "finished"), cost("c", 1800, 1.0, 2.0, 2.0))
-    found = Plan(costs, jobs=2)
+    found = Plan(costs, (costs[0], costs[2]), jobs=2)
     assert found.total() == {
         "runs": 3,
         "samples": 12_600,
@@ -41,22 +51,36 @@ def test_totals_by_hand():
     }
     left = found.total(found.left)
     assert (left["runs"], left["hours"], left["clock_hours"], left["price"]) == (2, 1.5, 1.0, 3.0)
-    assert Plan((cost("a", 1, 1.0),), 1).total()["price"] is None
-    assert Plan((), 2).total()["clock_hours"] == 0
+    assert Plan((cost("a", 1, 1.0),), (), 1).total()["price"] is None
+    assert Plan((), (), 2).total()["clock_hours"] == 0
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3, 7])
 def test_clock_against_a_simulation(jobs):
-    work = [(float(expense), hours) for expense, hours in zip(range(9), (3, 1, 4, 1, 5, 9, 2, 6, 5), strict=True)]
-    left = [hours for _, hours in sorted(work, reverse=True)]
+    hours = (3, 1, 4, 1, 5, 9, 2, 6, 5)
+    work = [cost(f"{n}", n + 1, (n + 1) / (3600 * hours), 1.0) for n, hours in enumerate(hours)]
+    left = list(reversed(hours))  # the most samples first
     now, running = 0.0, []
     while left or running:  # minute by minute
         while left and len(running) < jobs:
             running.append(now + left.pop(0))
         now += 1.0
         running = [end for end in running if end > now]
-    assert clock(work, jobs) == now
-    assert max(sum(hours for _, hours in work) / jobs, 9) <= clock(work, jobs)
+    assert clock(work, jobs) == pytest.approx(now)
+    assert max(sum(hours) / jobs, 9) <= clock(work, jobs) + 1e-9
+
+
+def test_clock_with_trunks_and_several_processes_by_hand():
+    trunk = cost("t", 3600, 1.0)  # 1 h
+    branches = [cost("a", 7200, 1.0, before=3600, after="t"), cost("b", 10800, 1.0, before=3600, after="t")]  # 1, 2 h
+    wide = cost("w", 14400, 1.0, processes=2)  # 4 process hours, 2 h of two
+    assert clock([trunk, *branches], 1) == pytest.approx(4)
+    assert clock([trunk, *branches], 2) == pytest.approx(3)  # the trunk alone, then both
+    assert clock([branches[0]], 2) == pytest.approx(1)  # its trunk is finished
+    assert clock([wide, trunk, branches[0]], 2) == pytest.approx(4)  # both at the wide one, then trunk and branch
+    assert wide.price is None
+    assert Plan((wide, trunk), (), 2).total()["hours"] == pytest.approx(5)
+    assert cost("w", 7200, 1.0, price=3.0, processes=2).price == pytest.approx(6)
 
 
 @pytest.fixture

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
+import threading
+import time
+from pathlib import Path
 
 import pytest
+from ray_nodes import HAS_NAMESPACES, Nodes
 from tiny_ladder import ladder, plan_file, tower
 
+import clipeval_train
 from clipeval.errors import UsageError
+from clipeval_train import checkpoint
 from clipeval_train.ladder.command import Request, run_ladder
-from clipeval_train.ladder.jobs import FINISHED, state
+from clipeval_train.ladder.runs import FINISHED, state
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::FutureWarning"
@@ -33,3 +40,60 @@ def test_runs_train_fail_alone_and_are_not_trained_twice(tmp_path, capsys):
 def test_the_cluster_chooses_the_number_of_jobs(tmp_path):
     with pytest.raises(UsageError, match="--ray-address and --jobs"):
         run_ladder(Request(plan_file(tmp_path), jobs=2, ray_address="local"))
+
+
+def read_log(run):
+    return run.log.read_text() if run.log.exists() else ""
+
+
+WIDE = {"xs": {"model": tower(4), "processes": 2}}
+
+
+@pytest.mark.skipif(not HAS_NAMESPACES, reason="needs mount and host name namespaces")
+def test_a_run_over_two_nodes_outlives_one_of_them(tmp_path, monkeypatch, capsys):
+    """Two nodes of a core each. One with other code is named and gets none; one is lost and replaced."""
+    package = Path(clipeval_train.__file__).parent
+    changed = tmp_path / "schedule.py"
+    changed.write_text((package / "schedule.py").read_text() + "\n# changed\n")
+    grid = {"model": ["xs"], "source": ["a"], "samples": [6400]}
+    changes = {"grid": grid, "models": WIDE, "defaults": {"batch_size": 32, "lr": 1e-2, "save_every": 320}}
+    plan = plan_file(tmp_path, **changes)
+    (run,) = ladder(tmp_path, **changes).runs
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with Nodes() as nodes:
+        nodes.add(
+            "other", "--num-cpus=2", f"--bind {shlex.quote(str(changed))} {shlex.quote(str(package))}/schedule.py"
+        )
+        nodes.add("left")
+        nodes.add("right")
+        code = []
+        thread = threading.Thread(target=lambda: code.append(run_ladder(Request(plan, ray_address=nodes.address))))
+        monkeypatch.setattr("signal.signal", lambda *_: None)  # not in the main thread
+        thread.start()
+        limit = time.monotonic() + 120
+        while not (Path(run.config.out) / "latest").exists():
+            assert time.monotonic() < limit, read_log(run)
+            time.sleep(0.1)
+        nodes.kill("right")
+        nodes.add("third")
+        thread.join(200)
+    assert code == [0], read_log(run)
+    err = capsys.readouterr().err
+    assert "other gets no run: another clipeval_train (different: schedule.py)" in err
+    text = read_log(run)
+    assert text.count("== ") == 2
+    assert "left, right (Ray)" in text or "right, left (Ray)" in text
+    assert "continues at" in text
+    metadata = checkpoint.load(checkpoint.newest(Path(run.config.out)))["metadata"]
+    assert metadata["samples_seen"] == 6400
+
+
+def test_several_processes_and_a_run_that_is_too_large(tmp_path, capsys, monkeypatch):
+    models = WIDE | {"s": {"model": tower(8), "processes": 99}}
+    plan = plan_file(tmp_path, grid=GRID | {"source": ["a"], "model": ["xs", "s"]}, models=models)
+    assert run_ladder(Request(plan, ray_address="local", as_json=True)) == 3
+    captured = capsys.readouterr()
+    rows = {row["run"]: row for row in json.loads(captured.out)["runs"]}
+    assert rows["xs-a-64"]["state"] == "finished"
+    assert "takes 99 cores, and the cluster has" in rows["s-a-64"]["reason"]
+    assert "each process trains on a core" in captured.err

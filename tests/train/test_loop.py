@@ -3,21 +3,27 @@
 import json
 import math
 import os
+import re
 import signal
 import sys
+import time
 import types
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tiny_run import MODEL, tiny_config
 
 import clipeval
 from clipeval.errors import DataError, MeasureError, UsageError
 from clipeval.models import profile
 from clipeval_train import checkpoint, loop
+from clipeval_train.config import load_pretrain
 from clipeval_train.distributed import World
+from clipeval_train.initial import Initial
 from clipeval_train.loop import pretrain
-from clipeval_train.model import resolve
+from clipeval_train.schedule import learning_rate
 from clipeval_train.trainer import MAX_LOGIT_SCALE, Trainer
 
 
@@ -164,6 +170,62 @@ def test_other_settings_do_not_continue_a_run(finished):
         pretrain(config.model_copy(update={"samples": 500}))
 
 
+def follow(message, config):
+    """Run the command that a message names, with CONFIG as it was: what it returns."""
+    words = re.search(r"clipeval-train pretrain CONFIG (.*)", message)[1].split()
+    file = Path(config.out).parent / "config.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
+    return pretrain(load_pretrain(file, words))
+
+
+def test_a_run_that_diverged_goes_on_by_the_command_that_it_names(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path / "run", save_every=64)
+    with monkeypatch.context() as patch:
+        before_each_step(patch, nan_at(5))
+        with pytest.raises(MeasureError) as stopped:
+            pretrain(config)
+    saved = read(follow(str(stopped.value), config))["metadata"]
+    assert (saved["samples_seen"], saved["config"]["lr"], saved["from_scratch_filter"]) == (423, 0.005, "")
+    [part] = saved["history"]
+    assert (part["until"], part["config"]["lr"], part["other_data"]) == (128, 0.01, False)
+    rates = [line["lr"] for line in lines(tmp_path / "run-2")]
+    assert rates == pytest.approx([learning_rate(n - 16, config) / 2 for n in range(160, 417, 32)] + rates[-1:])
+
+
+def test_settings_that_are_refused_go_on_by_the_command_that_is_named(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path / "run", save_every=64)
+    with monkeypatch.context() as patch:
+        killed_after(patch, 5)
+        with pytest.raises(Kill):
+            pretrain(config)
+    changes = {"precision": "bf16", "betas": (0.8, 0.9), "eps": 1e-5, "weight_decay": 0.1, "grad_clip": 1.0}
+    changes |= {"schedule": "constant", "warmup": 50, "batch_size": 16}
+    for key, value in changes.items():
+        with pytest.raises(UsageError, match=f"holds a run with {key}") as refused:
+            pretrain(config.model_copy(update={key: value}))
+    path = follow(str(refused.value), config.model_copy(update=changes))
+    saved = read(path)
+    assert saved["metadata"]["samples_seen"] == 423
+    assert [group["betas"] for group in saved["resume"]["optimizer"]["param_groups"]] == [(0.8, 0.9)] * 2
+    assert [group["weight_decay"] for group in saved["resume"]["optimizer"]["param_groups"]] == [0.1, 0.0]
+    again = read(
+        pretrain(
+            config.model_copy(update=changes | {"start_from": str(path), "samples": 500, "out": str(tmp_path / "x")})
+        )
+    )
+    assert [part["until"] for part in again["metadata"]["history"]] == [128]
+
+
+def test_other_data_may_follow_and_is_told(tmp_path):
+    pretrain(constant(tmp_path / "run", samples=128))
+    icons = [{"source": "icons", "shards": "builtin:icons/material"}]
+    config = constant(tmp_path / "more", samples=192, data=icons, start_from=str(tmp_path / "run"), cooldown=32)
+    metadata = read(pretrain(config))["metadata"]
+    assert metadata["source"] == "icons"
+    assert metadata["from_scratch_filter"] == "other data until 128 samples"
+    assert read(pretrain(config))["metadata"] == metadata
+
+
 def test_changed_data_does_not_continue_a_run(tmp_path, monkeypatch):
     config = tiny_config(tmp_path, save_every=64)
     with monkeypatch.context() as patch:
@@ -197,21 +259,28 @@ def test_a_branch_equals_a_run_that_was_planned_so(tmp_path):
         assert_equal_weights(saved["state_dict"], weights(pretrain(own)))
         assert saved["metadata"]["samples_seen"] == samples
         assert saved["metadata"]["from_scratch_filter"] == ""
+        assert saved["metadata"]["history"] == []
         assert pretrain(branch) == checkpoint.path_of(tmp_path / f"branch-{samples}", samples)
     longer = constant(tmp_path / "longer", samples=500, start_from=str(tmp_path / "trunk"))
-    assert read(pretrain(longer))["metadata"]["samples_seen"] == 500
+    metadata = read(pretrain(longer))["metadata"]
+    assert (metadata["samples_seen"], metadata["from_scratch_filter"]) == (500, "constant learning rate")
 
 
 def test_branches_that_cannot_be(tmp_path):
     pretrain(constant(tmp_path / "trunk", samples=128))
     start = str(tmp_path / "trunk")
     for changes, message in (
-        ({"samples": 160, "cooldown": 40}, "has seen 128 samples, but .* equal only until 120"),
-        ({"samples": 160, "lr": 0.5}, "is of a run with lr: 0.01, and this one says 0.5"),
+        ({"samples": 128}, "has seen 128 samples. Give more `samples`"),
+        ({"samples": 160, "seed": 3}, "is of a run with seed: 0, and this one says 3. Leave seed as it was"),
         ({"samples": 160, "start_from": str(tmp_path)}, "no checkpoint of clipeval-train is there"),
     ):
         with pytest.raises(UsageError, match=message):
             pretrain(constant(tmp_path / "branch", **{"start_from": start} | changes))
+    late = read(pretrain(constant(tmp_path / "late", samples=160, cooldown=40, start_from=start)))["metadata"]
+    assert [part["until"] for part in late["history"]] == [128], "its rate fell from 120 on, the trunk's did not"
+    ended = pretrain(constant(tmp_path / "ended", samples=128, cooldown=28))
+    with pytest.raises(UsageError, match="is the end of its run, and holds weights alone"):
+        pretrain(constant(tmp_path / "branch", start_from=str(ended)))
 
 
 def nan_at(*steps):
@@ -220,15 +289,18 @@ def nan_at(*steps):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     before_each_step(monkeypatch, nan_at(5))
-    with pytest.raises(MeasureError, match=r"loss nan, gradient norm \S+ after 160 samples. Lower lr"):
+    with pytest.raises(
+        MeasureError,
+        match=r"loss nan, gradient norm \S+ after 160 samples. Lower lr, .* go on from samples_000000000128.pt: ",
+    ):
         pretrain(tiny_config(tmp_path, save_every=64))
     assert checkpoint.load(checkpoint.newest(tmp_path))["metadata"]["samples_seen"] == 128
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     done = Trainer.gradient
-    monkeypatch.setattr(Trainer, "gradient", lambda self, *args: (done(self, *args)[0], math.inf))
-    with pytest.raises(MeasureError, match="gradient norm inf after 0 samples"):
+    monkeypatch.setattr(Trainer, "gradient", lambda self, *args: (done(self, *args)[0], torch.tensor(math.inf)))
+    with pytest.raises(MeasureError, match=r"gradient norm inf after 0 samples.* and go on with another `out`"):
         pretrain(tiny_config(tmp_path))
 
 
@@ -268,6 +340,45 @@ def test_a_rollback_leaves_the_data_out_and_keeps_the_count(tmp_path, monkeypatc
     assert "Back at 128 samples; 64 are left out." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_after_the_broken_one_is_lost_with_it(tmp_path, monkeypatch, precision):
+    """NaN in [192, 224), where nothing is saved: it is read when the next batch is under way."""
+    steps = []
+    before_each_step(monkeypatch, lambda step: steps.append(step) or nan_at(6)(step))
+    settings = {"save_every": 64, "on_nonfinite": "rollback", "precision": precision}
+    path = pretrain(tiny_config(tmp_path, **settings))
+    [event] = [line for line in lines(tmp_path) if "event" in line]
+    assert (event["samples"], event["left_out_from"], event["left_out_to"]) == (192, 192, 224)
+    assert read(path)["metadata"]["left_out"] == 32
+    assert len(steps) == 14 + 2, "the broken one, and one more"
+    assert [line["samples"] for line in lines(tmp_path)][5:8] == [192, 192, 224]
+
+
+def test_no_checkpoint_holds_a_broken_step(tmp_path, monkeypatch):
+    """Every place at which one is saved, and the end: the error comes first."""
+    for step, samples in ((3, 96), (13, 416)):
+        with monkeypatch.context() as patch:
+            before_each_step(patch, nan_at(step))
+            with pytest.raises(MeasureError, match=f"after {samples} samples"):
+                pretrain(tiny_config(tmp_path / str(step), save_every=64))
+        saved = checkpoint.load(checkpoint.newest(tmp_path / str(step)))
+        assert saved["metadata"]["samples_seen"] == samples // 64 * 64
+        assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
+
+
+def test_what_time_and_signals_saved_makes_room_and_what_was_asked_for_stays(tmp_path):
+    pretrain(tiny_config(tmp_path, save_minutes=1e-9, save_every=128))
+    names = sorted(int(path.stem[-12:]) for path in (tmp_path / "checkpoints").iterdir())
+    assert names == [128, 256, 320, 352, 384, 416, 423], "three that time saved, at 320, 352 and 416"
+
+
+def test_precision_is_settled_by_the_device(tmp_path):
+    saved = read(pretrain(tiny_config(tmp_path, samples=32, warmup=0)))
+    assert saved["metadata"]["config"]["precision"] == "fp32"
+    assert tiny_config(tmp_path).on("cuda").precision == "bf16"
+    assert tiny_config(tmp_path, precision="fp16").on("cuda").precision == "fp16"
+
+
 def test_a_rollback_survives_a_restart(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         before_each_step(patch, nan_at(5))
@@ -293,14 +404,14 @@ def alone():
 
 def test_the_logit_scale_stays_in_its_range_and_leaves_the_bound_again(tmp_path):
     config = tiny_config(tmp_path)
-    trainer = Trainer(config, resolve(config.model, "tiny"), alone())
+    trainer = Trainer(config, Initial(config), alone())
     images, tokens = torch.randn(8, 3, 16, 16), torch.randint(1, 999, (8, 12))
     bounds = set()
     for direction in (-1.0, 1.0):  # the optimizer's gradient is forced, as if the data pulled that way
         for _ in range(60):
-            trainer.gradient(images, tokens)
+            loss, norm = trainer.gradient(images, tokens)
             trainer.clip.logit_scale.grad.fill_(direction)
-            trainer.update(1.0, 0)
+            trainer.update(loss, norm, 1.0, 0)
             assert 0 <= trainer.clip.logit_scale.item() <= MAX_LOGIT_SCALE + 1e-6
             bounds.add(round(trainer.clip.logit_scale.item(), 4))
     assert {0.0, round(MAX_LOGIT_SCALE, 4)} <= bounds
@@ -308,7 +419,7 @@ def test_the_logit_scale_stays_in_its_range_and_leaves_the_bound_again(tmp_path)
 
 def test_a_step_that_fp16_skips_is_counted_and_its_samples_are_seen(tmp_path):
     config = tiny_config(tmp_path)
-    trainer = Trainer(config, resolve(config.model, "tiny"), alone())
+    trainer = Trainer(config, Initial(config), alone())
     trainer._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     before = trainer.clip.text_projection.detach().clone()
     for overflow, skipped in ((True, 1), (False, 1)):
@@ -317,9 +428,10 @@ def test_a_step_that_fp16_skips_is_counted_and_its_samples_are_seen(tmp_path):
             trainer.clip.text_projection.grad[0, 0] = math.inf
             trainer._scaler._per_optimizer_states.clear()  # it has looked at the gradient already
             trainer._scaler.unscale_(trainer._optimizer)
-            norm = math.inf
-        assert not trainer.is_broken(loss, norm)
-        trainer.update(0.1, 8)
+            norm = torch.tensor(math.inf)
+        assert not trainer.is_broken(loss.item(), norm.item())
+        trainer.update(loss, norm, 0.1, 8)
+        assert trainer.skips(norm.item()) == overflow
         assert trainer.counts()["skipped_steps"] == skipped
         assert torch.equal(trainer.clip.text_projection.detach(), before) == overflow
     assert trainer.clock.seen == 8
@@ -414,11 +526,39 @@ def test_loggers_get_every_number(tmp_path, monkeypatch):
         def finish(self):
             written.append("finished")
 
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **settings: Run()))
-    pretrain(tiny_config(tmp_path, samples=64, warmup=0, loggers=("wandb",)))
-    assert [step for step, _ in written[:-1]] == [32, 64]
+    opened = []
+    init = types.SimpleNamespace(init=lambda **settings: opened.append(settings) or Run())
+    monkeypatch.setitem(sys.modules, "wandb", init)
+    config = tiny_config(tmp_path, samples=64, warmup=0, loggers=("wandb",), save_every=32)
+    with monkeypatch.context() as patch:
+        killed_after(patch, 1)
+        with pytest.raises(Kill):
+            pretrain(config)
+    pretrain(config)
+    assert [entry for entry in written if entry == "finished"] == ["finished"] * 2
+    assert [step for step, _ in (entry for entry in written if entry != "finished")] == [32, 64]
     assert written[0][1]["loss"] == lines(tmp_path)[0]["loss"]
-    assert written[-1] == "finished"
+    assert opened[0]["id"] == opened[1]["id"], "a run that goes on is one run there"
+    assert opened[1]["resume"] == "allow"
+
+
+def test_the_loss_that_is_told_is_of_whole_batches(tmp_path, capsys):
+    """The last batch has 7 pairs, among which chance has a lower loss than among 32."""
+    pretrain(tiny_config(tmp_path, lr=1e-9))
+    batches = [(line["batch"], line["loss"]) for line in lines(tmp_path)]
+    assert [size for size, _ in batches[-2:]] == [32, 7]
+    assert batches[-1][1] < batches[-2][1] - 1
+    assert f"423 samples, loss {batches[-2][1]:.3f}, " in capsys.readouterr().err
+
+
+def test_saving_and_evaluating_are_no_part_of_the_rates(tmp_path, monkeypatch):
+    """An evaluation of half a second: the same samples per second as without, and all of it in the run's seconds."""
+    monkeypatch.setattr(loop.evaluation, "evaluate", lambda *args: time.sleep(0.5))
+    pretrain(tiny_config(tmp_path, evaluate=EVALUATE | {"every": 64}))
+    told = lines(tmp_path)
+    assert told[-1]["seconds"] - told[0]["seconds"] > 6 * 0.5
+    trained = sum(line["batch"] / line["samples_per_second"] for line in told[1:])
+    assert trained < told[-1]["seconds"] - told[0]["seconds"] - 6 * 0.5 + 0.2
 
 
 def test_a_logger_that_is_not_installed(tmp_path, monkeypatch):

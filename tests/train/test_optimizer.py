@@ -83,7 +83,7 @@ def test_fused_step_equals_the_formula():
     layer, optimizer = layer_with_gradient()
     before, gradient = layer.weight.detach().clone(), layer.weight.grad.clone()
     set_rate(optimizer, 0.2)
-    assert step(optimizer, no_scaler())
+    step(optimizer, no_scaler(), layer.weight.grad.norm())
     expected = before * (1 - 0.2 * 0.5) - 0.2 * gradient / (gradient.abs() + 1e-6)
     torch.testing.assert_close(layer.weight.detach(), expected, rtol=1e-5, atol=1e-6)
     assert layer.weight.grad is None
@@ -111,7 +111,8 @@ def test_the_scale_is_taken_out_before_clipping():
     scaler.scale(torch.tensor(1.0))
     assert clip_gradient(optimizer, scaler, 6.5) == pytest.approx(13)
     assert layer.weight.grad.flatten().tolist() == pytest.approx([1.5, 2], rel=1e-5)
-    assert step(optimizer, scaler)
+    step(optimizer, scaler, torch.tensor(13.0))
+    assert layer.weight.grad is None
 
 
 def test_an_overflow_leaves_the_weights_and_is_told():
@@ -120,7 +121,34 @@ def test_an_overflow_leaves_the_weights_and_is_told():
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     scaler.scale(torch.tensor(1.0))
     layer.weight.grad[0, 1] = math.inf
-    assert clip_gradient(optimizer, scaler, 1.0) == math.inf
-    assert not step(optimizer, scaler)
+    norm = clip_gradient(optimizer, scaler, 1.0)
+    assert norm == math.inf
+    step(optimizer, scaler, norm)
     assert torch.equal(layer.weight.detach(), before)
     assert scaler.get_scale() == 512
+
+
+def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_moments():
+    layer, optimizer = layer_with_gradient()
+    step(optimizer, no_scaler(), torch.tensor(13.0))
+    before = [value.clone() for state in optimizer.state.values() for value in state.values()]
+    weights = [parameter.detach().clone() for parameter in layer.parameters()]
+    for value in (math.inf, math.nan):
+        layer.weight.grad, layer.bias.grad = torch.full((1, 2), value), torch.ones(1)
+        step(optimizer, no_scaler(), clip_gradient(optimizer, no_scaler(), None))
+        after = [value for state in optimizer.state.values() for value in state.values()]
+        assert all(map(torch.equal, before, after))
+        assert all(map(torch.equal, weights, layer.parameters()))
+    layer.weight.grad, layer.bias.grad = torch.ones(1, 2), torch.ones(1)
+    step(optimizer, no_scaler(), torch.tensor(1.0))
+    assert not torch.equal(weights[0], layer.weight)
+
+
+def test_a_run_warms_up_by_itself(tmp_path):
+    """A twentieth, at most 10,000 batches, and never into the cooldown."""
+    given = {"warmup": None, "batch_size": 4}
+    assert tiny_config(tmp_path, **given, samples=1000).warmup_samples == 50
+    assert tiny_config(tmp_path, **given, samples=10**9).warmup_samples == 40_000
+    assert tiny_config(tmp_path, **given, samples=1000, schedule="constant", cooldown=990).warmup_samples == 10
+    assert tiny_config(tmp_path, warmup=0, samples=1000).warmup_samples == 0
+    assert learning_rate(25, tiny_config(tmp_path, **given, samples=1000, lr=0.8)) == pytest.approx(0.4)

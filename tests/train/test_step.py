@@ -84,7 +84,7 @@ def two_steps(world, cases):
         step.backward(images[own], tokens[own])
         step.module.zero_grad()
         value = step.backward(images[own], tokens[own])
-        results.append((value, gradients(step.module)))
+        results.append((value.item(), gradients(step.module)))
     return results
 
 
@@ -119,7 +119,7 @@ def test_dropout_masks_are_those_of_one_pass_in_parts(loss, micro_batch):
 
     step = ContrastiveStep(model(patch_dropout=0.5), one(), loss, micro_batch=micro_batch)
     torch.manual_seed(8)
-    assert step.backward(images, tokens) == pytest.approx(expected.item(), abs=1e-12)
+    assert step.backward(images, tokens).item() == pytest.approx(expected.item(), abs=1e-12)
     assert_equal(gradients(step.module), gradients(clip))
     assert torch.equal(torch.get_rng_state(), after)
 
@@ -127,14 +127,81 @@ def test_dropout_masks_are_those_of_one_pass_in_parts(loss, micro_batch):
 def test_trimming_cuts_behind_the_longest_text_and_changes_nothing():
     images, tokens = batch()
     step = ContrastiveStep(model(), one())
-    widths = []
-    step._towers.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[1].shape[1]))
+    widths = text_widths(step)
     value = step.backward(images, tokens)
     assert widths == [11]
     loss, theirs = reference(model(), "clip", images, tokens)
-    assert value == pytest.approx(loss, abs=1e-12)
+    assert value.item() == pytest.approx(loss, abs=1e-12)
     assert_equal(gradients(step.module), theirs)
     assert step.module.positional_embedding.grad[11:].abs().max() == 0
+
+
+def text_widths(step):
+    """The lengths at which the text tower runs, as they come."""
+    widths = []
+    step.module.transformer.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[1]))
+    return widths
+
+
+@pytest.mark.parametrize(("micro_batch", "passes"), [(None, 1), (24, 1), (5, 2)])
+def test_texts_go_through_the_tower_by_length_and_change_nothing(micro_batch, passes, monkeypatch):
+    """Captions are of 2 to 11 tokens, and shuffled: each part is as long as the longest of its own."""
+    monkeypatch.setattr(step_module, "_SMALLEST_CHUNK", 1)
+    images, tokens = batch()
+    lengths = sorted((tokens == VOCABULARY - 1).int().argmax(1).add(1).tolist())
+    step = ContrastiveStep(model(), one(), micro_batch=micro_batch)
+    widths = text_widths(step)
+    value = step.backward(images, tokens)
+    size = 3 if micro_batch != 5 else 5
+    assert widths == [max(lengths[first : first + size]) for first in range(0, PAIRS, size)] * passes
+    assert sum(widths) < 0.8 * len(widths) * 11
+    loss, theirs = reference(model(), "clip", images, tokens)
+    assert value.item() == pytest.approx(loss, abs=1e-12)
+    assert_equal(gradients(step.module), theirs)
+
+
+def test_the_loss_alone_is_that_of_a_step():
+    images, tokens = batch()
+    for micro_batch in (None, 5, 100):
+        step = ContrastiveStep(model(), one(), micro_batch=micro_batch)
+        value, image, text = step.loss(images, tokens)
+        assert value.item() == pytest.approx(reference(model(), "clip", images, tokens)[0], abs=1e-12)
+        torch.testing.assert_close(image, step.module.encode_image(images))
+        torch.testing.assert_close(text, step.module.encode_text(tokens))
+        assert all(parameter.grad is None for parameter in step.module.parameters())
+
+
+@pytest.mark.parametrize("micro_batch", [None, 7])
+def test_bytes_are_normalised_part_by_part(micro_batch):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (PAIRS, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
+    step = ContrastiveStep(model().float(), one(), micro_batch=micro_batch, normalise=(mean, std))
+    seen = []
+    step.module.visual.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    step.backward(images, batch()[1])
+    expected = (images / 255 - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    torch.testing.assert_close(torch.cat(seen)[:PAIRS], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="settings of torch from 2.9 on")
+@pytest.mark.parametrize("micro_batch", [None, 7])
+@pytest.mark.parametrize(("precision", "towers"), [("fp32", "tf32"), ("bf16", "ieee")])
+def test_towers_in_fp32_are_tf32_on_a_gpu_and_the_loss_never_is(micro_batch, precision, towers, monkeypatch):
+    """What torch is told while each part computes, forward and backward; it says nothing to a CPU."""
+    torch_says = torch.backends.cuda.matmul
+    before, seen = torch_says.fp32_precision, {"towers": set(), "loss": set()}
+    step = ContrastiveStep(model().float(), one(), precision=precision, micro_batch=micro_batch)
+    step.module.visual.register_forward_pre_hook(lambda *_: seen["towers"].add(torch_says.fp32_precision))
+    step.module.visual.proj.register_hook(lambda _: seen["towers"].add(torch_says.fp32_precision))
+    addmm, addmm_ = torch.addmm, torch.Tensor.addmm_
+    watched = lambda own: lambda *arguments: seen["loss"].add(torch_says.fp32_precision) or own(*arguments)  # noqa: E731
+    monkeypatch.setattr(torch, "addmm", watched(addmm))
+    monkeypatch.setattr(torch.Tensor, "addmm_", watched(addmm_))
+    images, tokens = batch()
+    step.backward(images.float(), tokens)
+    assert seen == {"towers": {towers}, "loss": {"ieee"}}
+    assert torch_says.fp32_precision == before
 
 
 def test_towers_that_read_beyond_the_text_are_not_trimmed():
@@ -143,8 +210,7 @@ def test_towers_that_read_beyond_the_text_are_not_trimmed():
     config["text_cfg"] |= {"pool_type": "last"}
     torch.manual_seed(3)
     step = ContrastiveStep(open_clip.CLIP(**config).double(), one())
-    widths = []
-    step._towers.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[1].shape[1]))
+    widths = text_widths(step)
     step.backward(images, tokens)
     assert widths == [CONTEXT]
 
@@ -205,7 +271,7 @@ def test_features_in_bf16_leave_the_loss_in_fp32(monkeypatch):
         value = step.backward(images.float(), tokens)
         loss, theirs = reference(model(), "clip", images, tokens)
         assert seen == {"features": torch.bfloat16, "loss": torch.float32}
-        assert value == pytest.approx(loss, rel=2e-2)
+        assert value.item() == pytest.approx(loss, rel=2e-2)
         mine, exact = (
             torch.cat([g.double().flatten() for g in found.values()]) for found in (gradients(step.module), theirs)
         )
@@ -218,7 +284,7 @@ def test_a_scaler_multiplies_gradients_and_not_the_loss(micro_batch):
     step = ContrastiveStep(model(), one(), micro_batch=micro_batch)
     value = step.backward(*batch(), scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
     loss, theirs = reference(model(), "clip", *batch())
-    assert value == pytest.approx(loss, abs=1e-12)
+    assert value.item() == pytest.approx(loss, abs=1e-12)
     assert_equal(gradients(step.module), {name: 8 * gradient for name, gradient in theirs.items()})
 
 

@@ -46,12 +46,12 @@ def run(world, config, steps=None):
         return corpus
 
     @contextmanager
-    def this_world():
+    def this_world(device):
         yield world
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "open_corpus", watched)
-        patch.setattr(loop, "open_world", this_world)
+        patch.setattr("clipeval_train.together.open_world", this_world)
         with suppress(Kill):
             loop.pretrain(config)
     return batches

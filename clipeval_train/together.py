@@ -1,0 +1,83 @@
+"""The processes of one run: agreed on what they train, alone in its folder, and of one fate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+
+from clipeval import digest
+from clipeval.errors import ClipevalError, MeasureError, UsageError
+from clipeval_train import checkpoint
+from clipeval_train.distributed import World, open_world
+
+
+@contextmanager
+def together(config: BaseModel, out: Path, device: str = "auto") -> Iterator[World]:
+    """The World of a run while the block runs; its process 0 holds the folder ``out``.
+
+    Raises, in every process, UsageError when processes of different runs have met and when another run writes to
+    ``out``, StoreError for ``out``, and MeasureError when another process has ended.
+    """
+    with open_world(device) as world, _one_fate(world):
+        _check_same_run(world, config, out)
+        with _claimed(out, world):
+            yield world
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What processes of one run have in common; a port alone does not tell runs apart."""
+
+    job: str
+    step: str
+    out: str
+    settings: str
+
+    def __str__(self) -> str:
+        where = f", job {self.job}, step {self.step}" if self.job else ""
+        return f"{self.out} (settings {self.settings[:8]}{where})"
+
+
+def _check_same_run(world: World, config: BaseModel, out: Path) -> None:
+    job, step = (os.environ.get(key, "") for key in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    mine = _Identity(job, step, str(out), digest.of_value(config.model_dump(mode="json")))
+    runs = world.gather_objects(mine)
+    other = next((rank for rank, run in enumerate(runs) if run != runs[0]), None)
+    if other is not None:
+        raise UsageError(
+            f"processes of two runs have met: process 0 trains {runs[0]}, process {other} trains {runs[other]}. Start "
+            "both again, each with a MASTER_PORT of its own (torchrun: --master-port), and one command for all "
+            "processes of a run."
+        )
+
+
+@contextmanager
+def _one_fate(world: World) -> Iterator[None]:
+    """When a process has ended, the others notice by a connection that is closed, which is no bug of theirs."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.distributed has no narrower class for what gloo reports
+        if world.size > 1 and ("gloo" in str(error).lower() or isinstance(error, torch.distributed.DistError)):
+            raise MeasureError(f"process {world.rank}: another process of this run has ended, and says why.") from error
+        raise
+
+
+@contextmanager
+def _claimed(out: Path, world: World) -> Iterator[None]:
+    """Rank 0 holds the run's folder; if it cannot, every rank raises its error."""
+    with ExitStack() as stack:
+        error: ClipevalError | None = None
+        if world.is_main:
+            try:
+                stack.enter_context(checkpoint.claimed(out))
+            except ClipevalError as found:
+                error = found
+        if error := world.broadcast(error):
+            raise error
+        yield

@@ -1,0 +1,144 @@
+"""SIGTERM as torchrun, Slurm and `timeout` send it: to every process of a run, those that decode images included."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from finetune_runs import base_checkpoint
+from helpers import caption_shards, image_folder
+from tiny_run import MODEL
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+
+
+def descendants(root):
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    children = {}
+    for pid, parent in (map(int, line.split()) for line in listed.splitlines()):
+        children.setdefault(parent, []).append(pid)
+    found, todo = [], [root]
+    while todo:
+        todo += (below := children.get(todo.pop(), []))
+        found += below
+    return found
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def stopped(command, log, tmp_path, target):
+    """Start, wait for lines in the log, signal what ``target`` chooses: exit code, stderr, the processes there were."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "stderr", "w") as stderr:
+        process = subprocess.Popen(command, env=environment, stderr=stderr, start_new_session=True)
+        deadline = time.monotonic() + 200
+        while not log.exists() or len(log.read_text().splitlines()) < 3:
+            assert process.poll() is None, (tmp_path / "stderr").read_text()[-3000:]
+            assert time.monotonic() < deadline, (tmp_path / "stderr").read_text()[-3000:]
+            time.sleep(0.1)
+        family = descendants(process.pid)
+        target(process.pid, family)
+        code = process.wait(120)
+    time.sleep(1)
+    return code, (tmp_path / "stderr").read_text(), family
+
+
+def term_to_group(pid, family):
+    os.killpg(pid, signal.SIGTERM)
+
+
+def term_to_launcher(pid, family):
+    os.kill(pid, signal.SIGTERM)
+
+
+def term_to_all_below(pid, family):
+    for process in family:
+        os.kill(process, signal.SIGTERM)
+
+
+@pytest.fixture
+def pretrain_file(tmp_path):
+    caption_shards(tmp_path / "pairs", images=130)
+    config = {
+        "model": MODEL,
+        "data": [{"source": "squares", "shards": f"{tmp_path}/pairs/test/{{0..1}}.tar"}],
+        "workers": 2,
+        "samples": 1_000_000,
+        "batch_size": 16,
+        "lr": 1e-3,
+        "out": str(tmp_path / "run"),
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    return str(tmp_path / "run.yaml")
+
+
+def assert_saved_and_gone(tmp_path, said, family, stem):
+    assert "bug" not in said, said[-3000:]
+    latest = tmp_path / "run" / (tmp_path / "run/latest").read_text().strip()
+    assert latest.name.startswith(stem)
+    assert torch.load(latest, weights_only=True)["resume"] is not None
+    assert [pid for pid in family if is_running(pid)] == []
+
+
+@pytest.mark.parametrize("target", [term_to_launcher, term_to_all_below])
+def test_two_ranks_with_workers_save_and_end(tmp_path, pretrain_file, target):
+    """torchrun signals the group of each rank; Slurm all processes of a step."""
+    command = [*TORCHRUN, "clipeval_train", "pretrain", pretrain_file]
+    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, target)
+    assert code != 0, "torchrun's own"
+    assert said.count("told to stop; saved at") == 1
+    assert len(family) >= 6, "two ranks and two workers of each"
+    assert_saved_and_gone(tmp_path, said, family, "samples_")
+
+
+def kill_a_rank(pid, family):
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+
+
+def test_a_rank_that_is_killed_ends_the_other_one_with_its_reason(tmp_path, pretrain_file):
+    command = [*TORCHRUN, "clipeval_train", "pretrain", pretrain_file]
+    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, kill_a_rank)
+    assert code != 0
+    assert "bug" not in said, said[-3000:]
+    assert "another process of this run has ended, and says why" in said
+    time.sleep(6)  # workers of a killed process notice within five seconds
+    assert [pid for pid in family if is_running(pid)] == []
+
+
+def test_one_process_and_its_workers_in_a_group_save_and_end_with_130(tmp_path, pretrain_file):
+    command = [sys.executable, "-m", "clipeval_train", "pretrain", pretrain_file, "samples=50_000"]
+    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, term_to_group)
+    assert code == 130, said[-3000:]
+    assert len(family) >= 2
+    assert_saved_and_gone(tmp_path, said, family, "samples_")
+
+
+def test_fine_tuning_saves_and_ends_with_130(tmp_path):
+    base = base_checkpoint(tmp_path / "base.pt")
+    config = {
+        "model": str(base),
+        "data": [f"folder:{image_folder(tmp_path / 'colours')}"],
+        "iterations": 50_000,
+        "batch_size": 8,
+        "lr": 1e-4,
+        "workers": 2,
+        "out": str(tmp_path / "run"),
+    }
+    (tmp_path / "ft.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "clipeval_train", "finetune", str(tmp_path / "ft.yaml")]
+    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, term_to_group)
+    assert code == 130, said[-3000:]
+    assert_saved_and_gone(tmp_path, said, family, "iteration_")
