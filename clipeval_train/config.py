@@ -67,7 +67,7 @@ class ValidateEntry(Frozen):
     every: Count = Field(gt=0)
     """Samples between them; a checkpoint is saved for each, and the last one is validated too."""
     data: tuple[SourceEntry, ...] = Field(min_length=1)
-    """Sources as those of the training; each is measured by itself."""
+    """Sources as those of the training, of built-in ones the test split; each is measured by itself."""
     batch_size: Count = Field(256, ge=2)
     """Pairs that are told apart: a loss depends on it, so runs that are compared need the same."""
     samples: Count = Field(4096, ge=2)

@@ -25,9 +25,12 @@ _HOPELESS = 0.5
 """A share of bad samples at which a worker does not look for others, unless more are allowed."""
 
 
-def open_corpus(config: PretrainConfig, architecture: model.Architecture) -> Corpus:
-    """Open every source, indexing what is new. Raises UsageError or DataError that names the source."""
-    sources = [open_source(entry, architecture.image_size) for entry in config.data]
+def open_corpus(config: PretrainConfig, architecture: model.Architecture, split: str = "train") -> Corpus:
+    """Open every source, indexing what is new; ``split`` is that of built-in data sets.
+
+    Raises UsageError or DataError that names the source.
+    """
+    sources = [open_source(entry, architecture.image_size, split) for entry in config.data]
     for source in sources:
         if source.tally.bad:
             left_out, found = source.tally.bad.total(), source.tally.read

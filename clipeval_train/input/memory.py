@@ -17,13 +17,13 @@ from clipeval_train.input.bad import Tally
 
 
 class MemorySource:
-    """The training split of a built-in data set: one unit of small images, resized as for evaluation."""
+    """One split of a built-in data set: one unit of small images, resized as for evaluation."""
 
     is_remote = False
 
-    def __init__(self, entry: SourceEntry, size: int) -> None:
+    def __init__(self, entry: SourceEntry, size: int, split: str = "train") -> None:
         """Raises UsageError for an unknown data set, DataError where it needs a package that is not installed."""
-        dataset = open_dataset(entry.source, DatasetEntry(spec=entry.shards), "train")
+        dataset = open_dataset(entry.source, DatasetEntry(spec=entry.shards), split)
         self.name, self.tally = entry.source, Tally()
         self.captions = _captions(dataset)
         self.images = np.empty((len(dataset), 3, size, size), np.uint8)

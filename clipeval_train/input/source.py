@@ -32,14 +32,15 @@ class Source(Protocol):
         """How messages call a sample."""
 
 
-def open_source(entry: SourceEntry, size: int) -> Source:
-    """Open what ``entry`` names; images that are made in memory get the side ``size``. Raises UsageError, DataError."""
+def open_source(entry: SourceEntry, size: int, split: str = "train") -> Source:
+    """Open what ``entry`` names, of a built-in data set the ``split``; images that are made in memory get the side
+    ``size``. Raises UsageError, DataError."""
     from clipeval_train.input.lists import ListSource, is_list
     from clipeval_train.input.memory import MemorySource
     from clipeval_train.input.shards import ShardSource
 
     if entry.shards.startswith("builtin:"):
-        return MemorySource(entry, size)
+        return MemorySource(entry, size, split)
     if is_list(entry.shards):
         return ListSource(entry)
     return ShardSource(entry)

@@ -47,7 +47,9 @@ def reference(path, config, weights="state_dict"):
     clip.eval()
     source = config.validate.data
     reading = config.model_copy(update={"data": source, "seed": 0, "batch_size": 2})
-    corpus = open_corpus(reading, model.resolve(config.model, "x"))
+    corpus = open_corpus(reading, model.resolve(config.model, "x"), "test")
+    trained_on = open_corpus(reading, model.resolve(config.model, "x"))
+    assert corpus.fingerprint != trained_on.fingerprint
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.IMAGE_MEAN, model.IMAGE_STD))
     values, images, texts = [], [], []
     for batch in corpus.batches(0, 96, 24):
