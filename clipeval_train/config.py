@@ -6,7 +6,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from clipeval.errors import UsageError
 from clipeval.explained import explain
@@ -37,6 +46,10 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_FIRST = ("source", "shards", "weight")
+"""The keys of a source that every checkpoint holds."""
+
+
 class SourceEntry(Frozen):
     """An upstream data set that takes part in the training."""
 
@@ -46,6 +59,14 @@ class SourceEntry(Frozen):
     """Where its image-text pairs are: webdataset shards, a list of files, or ``builtin:icons/material+phosphor``."""
     weight: Real = Field(1.0, gt=0)
     """Its share of the samples seen, relative to the weights of the other sources."""
+    bad_shards: Count = Field(0, ge=0)
+    """So many shards may be missing or damaged; what is whole in those is used."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that are younger than some checkpoints are left out where they change nothing."""
+        fields = type(self).model_fields
+        return {key: value for key, value in serialize(self).items() if key in _FIRST or value != fields[key].default}
 
 
 class EvaluateEntry(Frozen):

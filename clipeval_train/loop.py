@@ -63,7 +63,7 @@ def pretrain(config: PretrainConfig) -> Path:
             path = checkpoint.path_of(out, seen)
             if config.evaluate and _is_due(config, max(0, seen - config.batch_size), seen) and path.exists():
                 evaluation.evaluate(config.evaluate, path, out, world)  # a kill may have come before it
-            costs = (saved["metadata"] if saved else {}) | last_costs(out)
+            costs = (saved["metadata"] if saved else {"bad_samples": corpus.left_out}) | last_costs(out)
             gmacs = architecture.profile.gmacs
             _train(config, trainer, corpus, world, Meter(world, gmacs, config.peak_tflops, costs))
         path = checkpoint.path_of(out, config.samples)

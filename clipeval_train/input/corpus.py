@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -52,6 +53,8 @@ class Corpus:
         self.sizes = dict.fromkeys((source.name for source in sources), 0)
         for source in sources:  # several entries may be of one source
             self.sizes[source.name] += int(source.units.sum())
+        self.left_out = dict(sum((source.tally.bad for source in sources), Counter[str]()))
+        """Samples and shards that were found bad when the sources were opened, by reason."""
         self.fingerprint = digest.of_value([source.fingerprint for source in sources])
         memory = [source for source in sources if isinstance(source, MemorySource)]
         self._all: tuple[torch.Tensor, torch.Tensor] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +16,20 @@ import torch
 
 from clipeval import digest
 from clipeval.console import say
-from clipeval.errors import DataError
+from clipeval.errors import DataError, few
 from clipeval.files import write_atomically, write_json
 from clipeval.machine import workers_per_rank
+from clipeval.remote.copies import WebPage
+from clipeval.remote.origin import public
 from clipeval_train.config import SourceEntry
 from clipeval_train.input import files
 from clipeval_train.input.bad import BadSample, Tally
 from clipeval_train.input.decode import decode_captions, decode_image
-from clipeval_train.input.shard_index import ROW, build_index, index_path, load_index
+from clipeval_train.input.shard_index import ROW, Indexed, build_index, index_of_nothing, index_path, load_index
 
+_NAMED = 8
+"""So many bad shards are named in a message."""
+_UNREADABLE = "missing or unreadable shard"
 _FEW = 8
 """So many shards are indexed without starting processes for it."""
 
@@ -35,13 +40,27 @@ class ShardSource:
     def __init__(self, entry: SourceEntry) -> None:
         """Index what is not indexed yet, from the headers. Raises UsageError or DataError naming what is wrong."""
         self.name = entry.source
-        paths = files.expand(self.name, entry.shards)
-        indexes = [index_path(identity) for identity in files.identities(self.name, paths)]
+        named = files.expand(self.name, entry.shards)
+        paths, identities, bad = [], [], {}
+        for path, identity in zip(named, files.identities(self.name, named), strict=True):
+            if isinstance(identity, str):
+                bad[path] = identity
+            else:
+                paths.append(path)
+                identities.append(identity)
+        _check(entry, bad, len(named))
+        indexes = [index_path(identity) for identity in identities]
         self._table = index_path([index.stem for index in indexes]).with_suffix(".npy")
-        counts, self.tally = _summary(self.name, paths, indexes, self._table)
+        counts, self.tally, damaged = _summary(self.name, paths, indexes, self._table)
+        for path in bad:
+            self.tally.read += 1
+            self.tally.reject(_UNREADABLE, public(path))
+        if bad := bad | damaged:
+            _check(entry, bad, len(named))
+            say(f"{self.name}: {_listed(bad, len(named))} What is whole in them is used.")
         if not sum(counts):
             raise DataError(
-                f"data: {self.name}: no usable sample in the {len(paths):,} shards of '{entry.shards}' "
+                f"data: {self.name}: no usable sample in the {len(named):,} shards of '{entry.shards}' "
                 f"({self.tally}). A sample is KEY.jpg, .jpeg, .png or .webp with KEY.txt or KEY.json."
             )
         used = np.flatnonzero(counts)
@@ -83,31 +102,50 @@ class ShardSource:
         return self._paths[int(np.searchsorted(self._ends, index, side="right"))]
 
 
-def _summary(source: str, paths: Sequence[str], indexes: Sequence[Path], table: Path) -> tuple[list[int], Tally]:
-    """Usable samples per shard and what is wrong with others; ``table`` holds the rows of all shards afterwards."""
+def _check(entry: SourceEntry, bad: Mapping[str, str], count: int) -> None:
+    """Raises DataError when more of the ``count`` shards are bad than ``entry`` allows."""
+    if len(bad) > entry.bad_shards:
+        allow = f", or allow so many with `bad_shards: {len(bad)}` in this source" if len(bad) < count else ""
+        listed = _listed(bad, count)
+        raise DataError(f"data: {entry.source}: {listed} Check the path and download them again{allow}.")
+
+
+def _listed(bad: Mapping[str, str], count: int) -> str:
+    names = few((f"{public(path)} ({reason})" for path, reason in bad.items()), most=_NAMED)
+    return f"{len(bad):,} of {count:,} shards {'is' if len(bad) == 1 else 'are'} missing or damaged: {names}."
+
+
+def _summary(
+    source: str, paths: Sequence[str], indexes: Sequence[Path], table: Path
+) -> tuple[list[int], Tally, dict[str, str]]:
+    """Usable samples per shard, what is wrong with others, and what with shards; ``table`` holds the rows of all shards
+    afterwards."""
     summary = table.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         saved = json.loads(summary.read_text("utf-8"))
-        if saved["seal"] == digest.of_value([digest.of_file(table), saved["counts"], saved["tally"]]):
-            return saved["counts"], Tally.of(saved["tally"])
+        if saved["seal"] == digest.of_value([digest.of_file(table), saved["found"]]):
+            counts, facts, damaged = saved["found"]
+            return counts, Tally.of(facts), {paths[place]: damage for place, damage in damaged}
     _index_missing(source, paths, indexes)
-    counts, tally = [], Tally()
-    for path, index in zip(paths, indexes, strict=True):
-        rows, found = _indexed(path, index)
+    counts, tally, damaged = [], Tally(), []
+    for place, (path, index) in enumerate(zip(paths, indexes, strict=True)):
+        rows, found, damage = _indexed(path, index)
         counts.append(len(rows))
         tally.add(found)
+        if damage:
+            damaged.append([place, damage])
 
     def write_table(temporary: Path) -> None:
         with temporary.open("wb") as file:  # piece by piece: billions of rows do not fit in memory
             header = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (sum(counts),)}
             np.lib.format.write_array_header_1_0(file, header)
             for path, index in zip(paths, indexes, strict=True):
-                file.write(_indexed(path, index)[0].tobytes())
+                file.write(_indexed(path, index).rows.tobytes())
 
     write_atomically(table, write_table)
-    seal = digest.of_value([digest.of_file(table), counts, tally.facts()])
-    write_json(summary, {"counts": counts, "tally": tally.facts(), "seal": seal}, indent=None)
-    return counts, tally
+    facts = [counts, tally.facts(), damaged]
+    write_json(summary, {"found": facts, "seal": digest.of_value([digest.of_file(table), facts])}, indent=None)
+    return counts, tally, {paths[place]: damage for place, damage in damaged}
 
 
 def _index_missing(source: str, paths: Sequence[str], indexes: Sequence[Path]) -> None:
@@ -124,11 +162,13 @@ def _index_missing(source: str, paths: Sequence[str], indexes: Sequence[Path]) -
             pass
 
 
-def _indexed(path: str, index: Path) -> tuple[np.ndarray, Tally]:
+def _indexed(path: str, index: Path) -> Indexed:
     if known := load_index(index):
         return known
     files.forget(path)
     try:
         return build_index(files.local(path), path, index)
+    except WebPage:
+        return index_of_nothing(path, "a web page, not a tar", index)
     except OSError as error:
         raise DataError(f"{path}: cannot read the shard: {error.strerror or error}.") from error

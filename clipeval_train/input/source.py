@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from clipeval.errors import UsageError
+from clipeval.remote.origin import public
 from clipeval_train.config import SourceEntry
 
 if TYPE_CHECKING:
@@ -34,12 +36,18 @@ class Source(Protocol):
 
 def open_source(entry: SourceEntry, size: int) -> Source:
     """Open what ``entry`` names; images that are made in memory get the side ``size``. Raises UsageError, DataError."""
+    from clipeval_train.input.files import patterns
     from clipeval_train.input.lists import ListSource, is_list
     from clipeval_train.input.memory import MemorySource
     from clipeval_train.input.shards import ShardSource
 
     if entry.shards.startswith("builtin:"):
         return MemorySource(entry, size)
-    if is_list(entry.shards):
-        return ListSource(entry)
-    return ShardSource(entry)
+    parts = patterns(entry.source, entry.shards)
+    kinds = {is_list(part): part for part in parts}
+    if len(kinds) > 1:
+        raise UsageError(
+            f"data: {entry.source}: '{public(kinds[True])}' is a list and '{public(kinds[False])}' is not, and one "
+            "source is of one kind. Make them two entries of `data`; they may have the same name."
+        )
+    return ListSource(entry) if True in kinds else ShardSource(entry)
