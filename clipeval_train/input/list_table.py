@@ -5,6 +5,7 @@ Images inside a Parquet file are unpacked once into the cache, where all process
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from clipeval.errors import DataError, UsageError, few
 from clipeval.files import write_atomically
 from clipeval.paths import cache_dir
 from clipeval.plain import printable
+from clipeval.regular import open_regular
 from clipeval.remote.copies import is_remote
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ IMAGE_COLUMNS = ("image", "filepath")
 CAPTION_COLUMNS = ("caption", "title")
 _ROWS_AT_ONCE = 256
 _LONGEST_PATH = 4096
+_LONGEST_HEADER = 1 << 16
 _FORMAT = 1
 
 
@@ -63,13 +66,25 @@ def _csv(where: str, path: str) -> pyarrow.Table:
     import pyarrow
     import pyarrow.csv
 
-    parsing = pyarrow.csv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
+    parsing = pyarrow.csv.ParseOptions(delimiter=_separator(path))
     parsing.newlines_in_values = True
     as_bytes = dict.fromkeys([*IMAGE_COLUMNS, *CAPTION_COLUMNS], pyarrow.binary())
     options = pyarrow.csv.ConvertOptions(column_types=as_bytes)
     table = pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=options)
     image, caption = _columns(where, table.column_names)
     return _table(table[image], None, table[caption])
+
+
+def _separator(path: str) -> str:
+    """What makes columns of images and captions of the first line; open_clip's lists are called .csv and have tabs."""
+    with open_regular(Path(path)) as file:
+        header = file.readline(_LONGEST_HEADER).decode("utf-8-sig", "replace").rstrip("\r\n")
+    separators = "\t,;" if path.lower().endswith(".tsv") else ",\t;"
+    for separator in separators:
+        names = set(next(csv.reader([header], delimiter=separator), []))
+        if names.intersection(IMAGE_COLUMNS) and names.intersection(CAPTION_COLUMNS):
+            return separator
+    return separators[0]
 
 
 def _parquet(where: str, path: str) -> pyarrow.Table:
@@ -191,7 +206,6 @@ def _columns(where: str, names: list[str]) -> list[str]:
     for wanted in (IMAGE_COLUMNS, CAPTION_COLUMNS):
         column = next((name for name in wanted if name in names), None)
         if column is None:
-            tabs = ": is it separated by tabs? Call it .tsv" if len(names) == 1 and "\t" in names[0] else ""
-            raise DataError(f"{where}: has no column {' or '.join(wanted)}, only {few(map(printable, names))}{tabs}.")
+            raise DataError(f"{where}: has no column {' or '.join(wanted)}, only {few(map(printable, names))}.")
         found.append(column)
     return found
