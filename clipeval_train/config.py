@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
 )
 
@@ -21,6 +22,7 @@ from clipeval.errors import UsageError
 from clipeval.explained import explain
 from clipeval.paths import with_home
 from clipeval.yaml_file import parse_yaml, read_yaml
+from clipeval_train.condition import condition
 
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")
 
@@ -38,6 +40,7 @@ def numbers(value: Any) -> Any:
 
 Real = Annotated[float, BeforeValidator(numbers), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(numbers)]
+Weight = Annotated[Real, Field(gt=0)]
 Place = Annotated[str, AfterValidator(with_home)]
 """A path, or several with ``::``; ``~`` is the home folder."""
 
@@ -61,6 +64,26 @@ class SourceEntry(Frozen):
     """Its share of the samples seen, relative to the weights of the other sources."""
     bad_shards: Count = Field(0, ge=0)
     """So many shards may be missing or damaged; what is whole in those is used."""
+    caption: Annotated[dict[str, Weight], Field(min_length=1, max_length=16)] | None = None
+    """Where captions are, with their shares: ``{txt: 0.3, json.recaption: 0.7}`` in shards, columns in lists."""
+    where: str | None = None
+    """Which samples are used, by what is known of them: ``clip_l14_similarity_score > 0.28``."""
+
+    @field_validator("caption", mode="before")
+    @classmethod
+    def _with_weights(cls, value: Any) -> Any:
+        """One name or several without shares have equal ones."""
+        names = [value] if isinstance(value, str) else value
+        return (
+            dict.fromkeys(names, 1.0) if isinstance(names, list) and all(isinstance(n, str) for n in names) else value
+        )
+
+    @field_validator("where")
+    @classmethod
+    def _is_condition(cls, value: str | None) -> str | None:
+        if value is not None:
+            condition(value)
+        return value
 
     @model_serializer(mode="wrap")
     def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -258,6 +258,7 @@ def _facts(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
         "source": source,
         "source_family": source,
         "unique_samples": len(corpus),
+        "filtered": corpus.filtered,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "data_fingerprint": corpus.fingerprint,

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tarfile import BLOCKSIZE
 
@@ -25,7 +25,8 @@ from clipeval_train.config import SourceEntry
 from clipeval_train.input import files
 from clipeval_train.input.bad import BadSample, Tally
 from clipeval_train.input.decode import decode_captions, decode_image
-from clipeval_train.input.shard_index import ROW, Indexed, build_index, index_of_nothing, index_path, load_index
+from clipeval_train.input.selection import Selection, choose, place_of
+from clipeval_train.input.shard_index import Indexed, build_index, index_of_nothing, index_path, load_index, row_type
 
 _NAMED = 8
 """So many bad shards are named in a message."""
@@ -49,9 +50,10 @@ class ShardSource:
                 paths.append(path)
                 identities.append(identity)
         _check(entry, bad, len(named))
-        indexes = [index_path(identity) for identity in identities]
+        chosen = Selection.of(entry)
+        indexes = [index_path([identity, *chosen.identity] if chosen.identity else identity) for identity in identities]
         self._table = index_path([index.stem for index in indexes]).with_suffix(".npy")
-        counts, self.tally, damaged = _summary(self.name, paths, indexes, self._table)
+        counts, self.tally, damaged, self.dropped = _summary(chosen, paths, indexes, self._table)
         for path in bad:
             self.tally.read += 1
             self.tally.reject(_UNREADABLE, public(path))
@@ -59,8 +61,9 @@ class ShardSource:
             _check(entry, bad, len(named))
             say(f"{self.name}: {_listed(bad, len(named))} What is whole in them is used.")
         if not sum(counts):
+            why = f" where {entry.where}" if self.dropped else ""
             raise DataError(
-                f"data: {self.name}: no usable sample in the {len(named):,} shards of '{entry.shards}' "
+                f"data: {self.name}: no usable sample in the {len(named):,} shards of '{entry.shards}'{why} "
                 f"({self.tally}). A sample is KEY.jpg, .jpeg, .png or .webp with KEY.txt or KEY.json."
             )
         used = np.flatnonzero(counts)
@@ -70,7 +73,10 @@ class ShardSource:
         self._ends = np.cumsum(self.units)
         self._files = files.Reader()
         names = [Path(path).name for path in self._paths]
-        self.fingerprint = digest.of_value([names, self.units.tolist(), digest.of_file(self._table)])
+        content = [names, self.units.tolist(), digest.of_file(self._table)]
+        self.fingerprint = digest.of_value([*content, chosen.captions] if chosen.captions else content)
+        self._places = [place_of(key) for key in chosen.captions]
+        self._weights = np.array([*(entry.caption or {}).values()])
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "_rows"}
@@ -79,12 +85,17 @@ class ShardSource:
     def _rows(self) -> np.ndarray:
         return np.load(self._table, mmap_mode="r")
 
-    def read(self, index: int) -> tuple[torch.Tensor, list[str]]:
-        """Image ``[3, height, width]`` uint8 and captions of a sample. Raises BadSample, or DataError for the shard."""
-        image, image_size, text, text_size, is_json = self._rows[index].item()
-        shard = self._shard(index)
-        captions = decode_captions(self._files.read(shard, text, text_size), is_json)
-        return decode_image(self._files.read(shard, image, image_size)), captions
+    def read(self, index: int, draw: float = 0.0) -> tuple[torch.Tensor, list[str]]:
+        """Image ``[3, height, width]`` uint8 and captions of a sample; of those that ``caption`` names the ones that
+        ``draw`` in [0, 1) chooses. Raises BadSample, or DataError for the shard."""
+        row, shard = self._rows[index], self._shard(index)
+        if self._places:
+            number = choose(self._weights, row["texts"][:, 1] > 0, draw)
+            (text, size), field = row["texts"][number].tolist(), self._places[number][1]
+        else:
+            text, size, field = int(row["text"]), int(row["text_size"]), "caption" if row["is_json"] else ""
+        captions = decode_captions(self._files.read(shard, text, size), field)
+        return decode_image(self._files.read(shard, int(row["image"]), int(row["image_size"]))), captions
 
     def where(self, index: int) -> str:
         """How messages call a sample: its shard, and its name as the header before its image has it."""
@@ -116,58 +127,66 @@ def _listed(bad: Mapping[str, str], count: int) -> str:
 
 
 def _summary(
-    source: str, paths: Sequence[str], indexes: Sequence[Path], table: Path
-) -> tuple[list[int], Tally, dict[str, str]]:
-    """Usable samples per shard, what is wrong with others, and what with shards; ``table`` holds the rows of all shards
-    afterwards."""
+    chosen: Selection, paths: Sequence[str], indexes: Sequence[Path], table: Path
+) -> tuple[list[int], Tally, dict[str, str], int]:
+    """Usable samples per shard, what is wrong with others, what with shards, and how many ``where`` leaves out;
+    ``table`` holds the rows of all shards afterwards."""
     summary = table.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         saved = json.loads(summary.read_text("utf-8"))
         if saved["seal"] == digest.of_value([digest.of_file(table), saved["found"]]):
-            counts, facts, damaged = saved["found"]
-            return counts, Tally.of(facts), {paths[place]: damage for place, damage in damaged}
-    _index_missing(source, paths, indexes)
-    counts, tally, damaged = [], Tally(), []
+            counts, facts, damaged, dropped = saved["found"]
+            return counts, Tally.of(facts), {paths[place]: damage for place, damage in damaged}, dropped
+    _index_missing(chosen, paths, indexes)
+    counts, tally, damaged, dropped = [], Tally(), [], 0
+    compared: set[str] = set()
+    known: tuple[str, ...] = ()
     for place, (path, index) in enumerate(zip(paths, indexes, strict=True)):
-        rows, found, damage = _indexed(path, index)
-        counts.append(len(rows))
-        tally.add(found)
-        if damage:
-            damaged.append([place, damage])
+        found = _indexed(path, index, chosen)
+        counts.append(len(found.rows))
+        tally.add(found.tally)
+        dropped += found.dropped
+        compared.update(found.compared)
+        known = known or found.known
+        if found.damage:
+            damaged.append([place, found.damage])
+    if sum(counts) + dropped:
+        chosen.check_fields(compared, known, "the JSON of no sample has a")
 
     def write_table(temporary: Path) -> None:
         with temporary.open("wb") as file:  # piece by piece: billions of rows do not fit in memory
-            header = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (sum(counts),)}
+            row = np.lib.format.dtype_to_descr(row_type(chosen.captions))
+            header = {"descr": row, "fortran_order": False, "shape": (sum(counts),)}
             np.lib.format.write_array_header_1_0(file, header)
             for path, index in zip(paths, indexes, strict=True):
-                file.write(_indexed(path, index).rows.tobytes())
+                file.write(_indexed(path, index, chosen).rows.tobytes())
 
     write_atomically(table, write_table)
-    facts = [counts, tally.facts(), damaged]
+    facts = [counts, tally.facts(), damaged, dropped]
     write_json(summary, {"found": facts, "seal": digest.of_value([digest.of_file(table), facts])}, indent=None)
-    return counts, tally, {paths[place]: damage for place, damage in damaged}
+    return counts, tally, {paths[place]: damage for place, damage in damaged}, dropped
 
 
-def _index_missing(source: str, paths: Sequence[str], indexes: Sequence[Path]) -> None:
+def _index_missing(chosen: Selection, paths: Sequence[str], indexes: Sequence[Path]) -> None:
     """Processes that share a cache folder share the work: each goes its own way and skips what others have done."""
     missing = [pair for pair in zip(paths, indexes, strict=True) if not pair[1].exists()]
     random.SystemRandom().shuffle(missing)
     if len(missing) <= _FEW:
         for path, index in missing:
-            _indexed(path, index)
+            _indexed(path, index, chosen)
         return
-    say(f"{source}: indexing {len(missing):,} shards")
+    say(f"{chosen.source}: indexing {len(missing):,} shards")
     with ProcessPoolExecutor(min(workers_per_rank(), len(missing))) as pool:
-        for _ in pool.map(_indexed, *zip(*missing, strict=True), chunksize=1):
+        for _ in pool.map(partial(_indexed, chosen=chosen), *zip(*missing, strict=True), chunksize=1):
             pass
 
 
-def _indexed(path: str, index: Path) -> Indexed:
+def _indexed(path: str, index: Path, chosen: Selection) -> Indexed:
     if known := load_index(index):
         return known
     files.forget(path)
     try:
-        return build_index(files.local(path), path, index)
+        return build_index(files.local(path), path, index, chosen)
     except WebPage:
         return index_of_nothing(path, "a web page, not a tar", index)
     except OSError as error:

@@ -27,8 +27,12 @@ class Source(Protocol):
     tally: Tally
     """What was found unusable when the source was opened."""
 
-    def read(self, index: int) -> tuple[torch.Tensor, list[str]]:
-        """Image ``[3, height, width]`` uint8 and at least one caption. Raises BadSample."""
+    dropped: int
+    """Usable samples that ``where`` leaves out."""
+
+    def read(self, index: int, draw: float = 0.0) -> tuple[torch.Tensor, list[str]]:
+        """Image ``[3, height, width]`` uint8 and at least one caption; where several places of captions have shares,
+        those of the place that ``draw`` in [0, 1) chooses. Raises BadSample."""
 
     def where(self, index: int) -> str:
         """How messages call a sample."""
