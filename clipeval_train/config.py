@@ -59,7 +59,8 @@ class SourceEntry(Frozen):
     source: str
     """Its name in the results table."""
     shards: Place
-    """Where its image-text pairs are: webdataset shards, a list of files, or ``builtin:icons/material+phosphor``."""
+    """Where its image-text pairs are: webdataset shards, lists of files, Parquet, the training split of a data set of
+    the hub (``hf:NAME``), or ``builtin:icons/material+phosphor``."""
     weight: Real = Field(1.0, gt=0)
     """Its share of the samples seen, relative to the weights of the other sources."""
     bad_shards: Count = Field(0, ge=0)

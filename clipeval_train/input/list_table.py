@@ -134,7 +134,7 @@ def _parquet(where: str, path: str, chosen: Selection) -> _Read:
     if not embedded:
         table = pyarrow.parquet.read_table(path, columns=names)
         return _table(table[names[0]], None, [table[name] for name in names[1:]]), facts
-    key = digest.of_value([_FORMAT, digest.of_file(Path(path)), names[1:]])
+    key = digest.of_value([_FORMAT, digest.of_file(Path(path)), names])
     unpacked = cache_dir() / "indexes" / "train" / f"{key}.arrow"
     if not unpacked.exists():
         write_atomically(unpacked, lambda temporary: _unpack(file, names, temporary))
@@ -249,7 +249,7 @@ def _columns(where: str, names: list[str], chosen: Selection) -> list[str]:
     """The column of images and those of captions."""
     found = []
     captions: list[tuple[str, ...]] = [(key,) for key in chosen.captions] or [CAPTION_COLUMNS]
-    for wanted in (IMAGE_COLUMNS, *captions):
+    for wanted in ((chosen.image,) if chosen.image else IMAGE_COLUMNS, *captions):
         column = next((name for name in wanted if name in names), None)
         if column is None:
             raise DataError(f"{where}: has no column {' or '.join(wanted)}, only {few(map(printable, names))}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +38,16 @@ class ListSource:
 
     is_remote = False
 
-    def __init__(self, entry: SourceEntry) -> None:
-        """Read the lists. Raises DataError naming the file that cannot be read, or is without the columns or rows."""
-        self.name, self._chosen = entry.source, Selection.of(entry)
+    def __init__(self, entry: SourceEntry, lists: Sequence[str] = (), chosen: Selection | None = None) -> None:
+        """Read the lists that ``entry`` names, or these.
+
+        Raises DataError naming the file that cannot be read, or is without the columns or rows.
+        """
+        self.name, self._chosen = entry.source, chosen or Selection.of(entry)
         if entry.bad_shards:
             raise UsageError(f"data: {self.name}: bad_shards: lists have none; a bad row is one of `bad_samples`.")
         self._weights = np.array([*(entry.caption or {"": 1.0}).values()])
-        self._lists = files.expand(self.name, entry.shards)
+        self._lists = [*lists] or files.expand(self.name, entry.shards)
         rows, complete, usable = len(self._table), len(complete_rows(self._table)), len(self._places)
         self.tally, self.dropped = Tally(rows), complete - usable
         if complete < rows:

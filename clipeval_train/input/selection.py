@@ -22,6 +22,8 @@ class Selection:
     captions: tuple[str, ...] = ()
     """Where captions are; none named: where the kind of source has them."""
     where: str | None = None
+    image: str = ""
+    """The column of images; "" where it has a usual name."""
 
     @classmethod
     def of(cls, entry: SourceEntry) -> Selection:

@@ -41,12 +41,15 @@ class Source(Protocol):
 def open_source(entry: SourceEntry, size: int) -> Source:
     """Open what ``entry`` names; images that are made in memory get the side ``size``. Raises UsageError, DataError."""
     from clipeval_train.input.files import patterns
+    from clipeval_train.input.hub import hub_lists
     from clipeval_train.input.lists import ListSource, is_list
     from clipeval_train.input.memory import MemorySource
     from clipeval_train.input.shards import ShardSource
 
     if entry.shards.startswith("builtin:"):
         return MemorySource(entry, size)
+    if entry.shards.startswith("hf:"):
+        return ListSource(entry, *hub_lists(entry))
     parts = patterns(entry.source, entry.shards)
     kinds = {is_list(part): part for part in parts}
     if len(kinds) > 1:
