@@ -80,9 +80,9 @@ def test_what_cannot_be_used_is_said(folder, tmp_path):
         opened(f"hf:{folder}")
     with pytest.raises(DataError, match="data: s: there is no file or folder /no/such, and it is not a"):
         opened("hf:/no/such")
-    (tmp_path / "pictures" / "train").mkdir(parents=True)
-    (tmp_path / "pictures" / "train" / "a.jpg").write_bytes(image(0))
-    (tmp_path / "pictures" / "train" / "metadata.csv").write_text("file_name,text\na.jpg,x\n")
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / "train" / name).mkdir(parents=True)
+        (tmp_path / "pictures" / "train" / name / "a.jpg").write_bytes(image(0))
     with pytest.raises(DataError, match=r"is read for training where it is in Parquet .*of the kind imagefolder"):
         opened(f"hf:{tmp_path}/pictures")
 
