@@ -69,6 +69,9 @@ class SourceEntry(Frozen):
     """Where captions are, with their shares: ``{txt: 0.3, json.recaption: 0.7}`` in shards, columns in lists."""
     where: str | None = None
     """Which samples are used, by what is known of them: ``clip_l14_similarity_score > 0.28``."""
+    counts: Literal["index", "stats"] = "index"
+    """What tells how many samples shards have: an index of all of them, for which remote ones are fetched first, or the
+    NNNNN_stats.json that img2dataset writes beside each."""
 
     @field_validator("caption", mode="before")
     @classmethod

@@ -78,7 +78,7 @@ def local(path: str) -> Path:
         return Path(path)
     copy = local_path(path)
     if not copy.exists():
-        with _only_one(copy):
+        with only_one(copy):
             if not copy.exists():
                 _make_room(copy.parent.parent)
                 fetch(path, offline=False, quiet=True)
@@ -154,8 +154,8 @@ def _identity(source: str, path: str) -> list[object] | str:
 
 
 @contextlib.contextmanager
-def _only_one(copy: Path) -> Iterator[None]:
-    """Other processes of this machine that want the same file wait; a process that dies leaves no lock behind."""
+def only_one(copy: Path) -> Iterator[None]:
+    """Other processes of this machine that want to make the same file wait; one that dies leaves no lock behind."""
     import fcntl
 
     copy.parent.mkdir(parents=True, exist_ok=True)

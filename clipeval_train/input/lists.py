@@ -44,8 +44,8 @@ class ListSource:
         Raises DataError naming the file that cannot be read, or is without the columns or rows.
         """
         self.name, self._chosen = entry.source, chosen or Selection.of(entry)
-        if entry.bad_shards:
-            raise UsageError(f"data: {self.name}: bad_shards: lists have none; a bad row is one of `bad_samples`.")
+        if entry.bad_shards or entry.counts == "stats":
+            raise UsageError(f"data: {self.name}: bad_shards and counts are for shards; a bad row is a bad sample.")
         self._weights = np.array([*(entry.caption or {"": 1.0}).values()])
         self._lists = [*lists] or files.expand(self.name, entry.shards)
         rows, complete, usable = len(self._table), len(complete_rows(self._table)), len(self._places)

@@ -24,8 +24,8 @@ class MemorySource:
 
     def __init__(self, entry: SourceEntry, size: int) -> None:
         """Raises UsageError for an unknown data set, DataError where it needs a package that is not installed."""
-        if entry.caption or entry.where or entry.bad_shards:
-            raise UsageError(f"data: {entry.source}: caption, where and bad_shards are for shards and lists.")
+        if entry.caption or entry.where or entry.bad_shards or entry.counts == "stats":
+            raise UsageError(f"data: {entry.source}: caption, where, bad_shards and counts are not for built-in data.")
         dataset = open_dataset(entry.source, DatasetEntry(spec=entry.shards), "train")
         self.name, self.tally = entry.source, Tally()
         self.captions = _captions(dataset)

@@ -19,7 +19,7 @@ from clipeval.console import say
 from clipeval.errors import DataError, few
 from clipeval.files import write_atomically, write_json
 from clipeval.machine import workers_per_rank
-from clipeval.remote.copies import WebPage
+from clipeval.remote.copies import WebPage, is_remote
 from clipeval.remote.origin import public
 from clipeval_train.config import SourceEntry
 from clipeval_train.input import files
@@ -30,7 +30,8 @@ from clipeval_train.input.shard_index import Indexed, build_index, index_of_noth
 
 _NAMED = 8
 """So many bad shards are named in a message."""
-_UNREADABLE = "missing or unreadable shard"
+UNREADABLE = "missing or unreadable shard"
+_FETCHES_AT_ONCE = 8
 _FEW = 8
 """So many shards are indexed without starting processes for it."""
 
@@ -49,17 +50,17 @@ class ShardSource:
             else:
                 paths.append(path)
                 identities.append(identity)
-        _check(entry, bad, len(named))
+        check_bad(entry, bad, len(named))
         chosen = Selection.of(entry)
         indexes = [index_path([identity, *chosen.identity] if chosen.identity else identity) for identity in identities]
         self._table = index_path([index.stem for index in indexes]).with_suffix(".npy")
         counts, self.tally, damaged, self.dropped = _summary(chosen, paths, indexes, self._table)
         for path in bad:
             self.tally.read += 1
-            self.tally.reject(_UNREADABLE, public(path))
+            self.tally.reject(UNREADABLE, public(path))
         if bad := bad | damaged:
-            _check(entry, bad, len(named))
-            say(f"{self.name}: {_listed(bad, len(named))} What is whole in them is used.")
+            check_bad(entry, bad, len(named))
+            say(f"{self.name}: {bad_shards(bad, len(named))} What is whole in them is used.")
         if not sum(counts):
             why = f" where {entry.where}" if self.dropped else ""
             raise DataError(
@@ -71,12 +72,10 @@ class ShardSource:
         self.is_remote = any(map(files.is_remote, self._paths))
         self.units = np.array(counts)[used]
         self._ends = np.cumsum(self.units)
-        self._files = files.Reader()
         names = [Path(path).name for path in self._paths]
         content = [names, self.units.tolist(), digest.of_file(self._table)]
         self.fingerprint = digest.of_value([*content, chosen.captions] if chosen.captions else content)
-        self._places = [place_of(key) for key in chosen.captions]
-        self._weights = np.array([*(entry.caption or {}).values()])
+        self._reader = SampleReader(entry, chosen)
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "_rows"}
@@ -88,22 +87,11 @@ class ShardSource:
     def read(self, index: int, draw: float = 0.0) -> tuple[torch.Tensor, list[str]]:
         """Image ``[3, height, width]`` uint8 and captions of a sample; of those that ``caption`` names the ones that
         ``draw`` in [0, 1) chooses. Raises BadSample, or DataError for the shard."""
-        row, shard = self._rows[index], self._shard(index)
-        if self._places:
-            number = choose(self._weights, row["texts"][:, 1] > 0, draw)
-            (text, size), field = row["texts"][number].tolist(), self._places[number][1]
-        else:
-            text, size, field = int(row["text"]), int(row["text_size"]), "caption" if row["is_json"] else ""
-        captions = decode_captions(self._files.read(shard, text, size), field)
-        return decode_image(self._files.read(shard, int(row["image"]), int(row["image_size"]))), captions
+        return self._reader.read(self._shard(index), self._rows[index], draw)
 
     def where(self, index: int) -> str:
         """How messages call a sample: its shard, and its name as the header before its image has it."""
-        name = f"sample {index}"
-        with contextlib.suppress(BadSample):
-            header = self._files.read(self._shard(index), int(self._rows[index]["image"]) - BLOCKSIZE, 100)
-            name = header.split(bytes(1))[0].decode(errors="replace")
-        return f"{self._shard(index)}: {name}"
+        return self._reader.where(self._shard(index), self._rows[index], index)
 
     def fetch(self, unit: int) -> None:
         """Have a shard on this machine. Raises DataError and StoreError."""
@@ -113,15 +101,44 @@ class ShardSource:
         return self._paths[int(np.searchsorted(self._ends, index, side="right"))]
 
 
-def _check(entry: SourceEntry, bad: Mapping[str, str], count: int) -> None:
+class SampleReader:
+    """Reads samples by their row in a shard's index."""
+
+    def __init__(self, entry: SourceEntry, chosen: Selection) -> None:
+        self._places = [place_of(key) for key in chosen.captions]
+        self._weights = np.array([*(entry.caption or {}).values()])
+        self._files = files.Reader()
+
+    def read(self, shard: str, row: np.void, draw: float) -> tuple[torch.Tensor, list[str]]:
+        """Image ``[3, height, width]`` uint8 and captions of a sample; of those that ``caption`` names the ones that
+        ``draw`` in [0, 1) chooses. Raises BadSample, or DataError for the shard."""
+        if self._places:
+            number = choose(self._weights, row["texts"][:, 1] > 0, draw)
+            (text, size), field = row["texts"][number].tolist(), self._places[number][1]
+        else:
+            text, size, field = int(row["text"]), int(row["text_size"]), "caption" if row["is_json"] else ""
+        captions = decode_captions(self._files.read(shard, text, size), field)
+        return decode_image(self._files.read(shard, int(row["image"]), int(row["image_size"]))), captions
+
+    def where(self, shard: str, row: np.void, index: int) -> str:
+        """How messages call a sample: its shard, and its name as the header before its image has it."""
+        name = f"sample {index}"
+        with contextlib.suppress(BadSample):
+            header = self._files.read(shard, int(row["image"]) - BLOCKSIZE, 100)
+            name = header.split(bytes(1))[0].decode(errors="replace")
+        return f"{shard}: {name}"
+
+
+def check_bad(entry: SourceEntry, bad: Mapping[str, str], count: int) -> None:
     """Raises DataError when more of the ``count`` shards are bad than ``entry`` allows."""
     if len(bad) > entry.bad_shards:
         allow = f", or allow so many with `bad_shards: {len(bad)}` in this source" if len(bad) < count else ""
-        listed = _listed(bad, count)
+        listed = bad_shards(bad, count)
         raise DataError(f"data: {entry.source}: {listed} Check the path and download them again{allow}.")
 
 
-def _listed(bad: Mapping[str, str], count: int) -> str:
+def bad_shards(bad: Mapping[str, str], count: int) -> str:
+    """Which of ``count`` shards are bad, and why, as a message has it."""
     names = few((f"{public(path)} ({reason})" for path, reason in bad.items()), most=_NAMED)
     return f"{len(bad):,} of {count:,} shards {'is' if len(bad) == 1 else 'are'} missing or damaged: {names}."
 
@@ -142,7 +159,7 @@ def _summary(
     compared: set[str] = set()
     known: tuple[str, ...] = ()
     for place, (path, index) in enumerate(zip(paths, indexes, strict=True)):
-        found = _indexed(path, index, chosen)
+        found = indexed(path, index, chosen)
         counts.append(len(found.rows))
         tally.add(found.tally)
         dropped += found.dropped
@@ -159,7 +176,7 @@ def _summary(
             header = {"descr": row, "fortran_order": False, "shape": (sum(counts),)}
             np.lib.format.write_array_header_1_0(file, header)
             for path, index in zip(paths, indexes, strict=True):
-                file.write(_indexed(path, index, chosen).rows.tobytes())
+                file.write(indexed(path, index, chosen).rows.tobytes())
 
     write_atomically(table, write_table)
     facts = [counts, tally.facts(), damaged, dropped]
@@ -173,18 +190,24 @@ def _index_missing(chosen: Selection, paths: Sequence[str], indexes: Sequence[Pa
     random.SystemRandom().shuffle(missing)
     if len(missing) <= _FEW:
         for path, index in missing:
-            _indexed(path, index, chosen)
+            indexed(path, index, chosen)
         return
+    at_once = max(workers_per_rank(), _FETCHES_AT_ONCE if any(is_remote(path) for path, _ in missing) else 0)
     say(f"{chosen.source}: indexing {len(missing):,} shards")
-    with ProcessPoolExecutor(min(workers_per_rank(), len(missing))) as pool:
-        for _ in pool.map(partial(_indexed, chosen=chosen), *zip(*missing, strict=True), chunksize=1):
+    with ProcessPoolExecutor(min(at_once, len(missing))) as pool:
+        for _ in pool.map(partial(indexed, chosen=chosen), *zip(*missing, strict=True), chunksize=1):
             pass
 
 
-def _indexed(path: str, index: Path, chosen: Selection) -> Indexed:
+def indexed(path: str, index: Path, chosen: Selection, renew: bool = True) -> Indexed:
+    """What a shard holds, from its index or from the shard. ``renew``: what is here of a remote one may be older.
+
+    Raises DataError and StoreError.
+    """
     if known := load_index(index):
         return known
-    files.forget(path)
+    if renew:
+        files.forget(path)
     try:
         return build_index(files.local(path), path, index, chosen)
     except WebPage:

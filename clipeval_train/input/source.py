@@ -40,6 +40,7 @@ class Source(Protocol):
 
 def open_source(entry: SourceEntry, size: int) -> Source:
     """Open what ``entry`` names; images that are made in memory get the side ``size``. Raises UsageError, DataError."""
+    from clipeval_train.input.counted_shards import CountedShardSource
     from clipeval_train.input.files import patterns
     from clipeval_train.input.hub import hub_lists
     from clipeval_train.input.lists import ListSource, is_list
@@ -57,4 +58,6 @@ def open_source(entry: SourceEntry, size: int) -> Source:
             f"data: {entry.source}: '{public(kinds[True])}' is a list and '{public(kinds[False])}' is not, and one "
             "source is of one kind. Make them two entries of `data`; they may have the same name."
         )
-    return ListSource(entry) if True in kinds else ShardSource(entry)
+    if True in kinds:
+        return ListSource(entry)
+    return CountedShardSource(entry) if entry.counts == "stats" else ShardSource(entry)

@@ -243,7 +243,7 @@ def test_lists(tmp_path, kind):
 
 def test_keys_that_cannot_be_are_refused():
     for keys in ({"caption": "txt"}, {"where": "a > 1"}, {"bad_shards": 1}):
-        with pytest.raises(UsageError, match="caption, where and bad_shards are for shards and lists"):
+        with pytest.raises(UsageError, match="caption, where, bad_shards and counts are not for built-in"):
             opened("builtin:digits", **keys)
-    with pytest.raises(UsageError, match="bad_shards: lists have none"):
+    with pytest.raises(UsageError, match="bad_shards and counts are for shards"):
         opened("a.csv", bad_shards=1)
