@@ -46,7 +46,7 @@ class ListSource:
         self.name, self._chosen = entry.source, chosen or Selection.of(entry)
         if entry.bad_shards or entry.counts == "stats":
             raise UsageError(f"data: {self.name}: bad_shards and counts are for shards; a bad row is a bad sample.")
-        self._weights = np.array([*(entry.caption or {"": 1.0}).values()])
+        self._weights = [*(entry.caption or {"": 1.0}).values()]
         self._lists = [*lists] or files.expand(self.name, entry.shards)
         rows, complete, usable = len(self._table), len(complete_rows(self._table)), len(self._places)
         self.tally, self.dropped = Tally(rows), complete - usable
@@ -68,7 +68,7 @@ class ListSource:
         ``draw`` in [0, 1) chooses. Raises BadSample."""
         cells = [self._cell(name, index) for name in caption_columns(self._chosen)]
         found = [[text.as_py() for text in cell if text.is_valid] if cell.is_valid else [] for cell in cells]
-        texts = found[choose(self._weights, np.array([any(column) for column in found]), draw)]
+        texts = found[choose(self._weights, [any(column) for column in found], draw)]
         if sum(map(len, texts)) > CAPTION_LIMIT:
             raise BadSample("caption too large")
         captions = usable_captions(map(decode_text, texts))

@@ -94,8 +94,12 @@ def captions_of(found: Any) -> list[str]:
     return [caption for caption in captions if isinstance(caption, str) and caption.strip()]
 
 
-def choose(weights: np.ndarray, present: np.ndarray, draw: float) -> int:
+def choose(weights: Sequence[float], present: Sequence[bool], draw: float) -> int:
     """Of the texts that are present, which one ``draw`` in [0, 1) chooses; at least one is."""
-    ends = np.cumsum(weights * present)
-    last = int(np.flatnonzero(present)[-1])
-    return min(int(np.searchsorted(ends, draw * ends[-1], side="right")), last)
+    shares = [(number, weight) for number, weight in enumerate(weights) if present[number]]
+    left = draw * sum(weight for _, weight in shares)
+    for number, weight in shares:
+        left -= weight
+        if left < 0:
+            return number
+    return shares[-1][0]

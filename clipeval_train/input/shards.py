@@ -106,15 +106,16 @@ class SampleReader:
 
     def __init__(self, entry: SourceEntry, chosen: Selection) -> None:
         self._places = [place_of(key) for key in chosen.captions]
-        self._weights = np.array([*(entry.caption or {}).values()])
+        self._weights = [*(entry.caption or {}).values()]
         self._files = files.Reader()
 
     def read(self, shard: str, row: np.void, draw: float) -> tuple[torch.Tensor, list[str]]:
         """Image ``[3, height, width]`` uint8 and captions of a sample; of those that ``caption`` names the ones that
         ``draw`` in [0, 1) chooses. Raises BadSample, or DataError for the shard."""
         if self._places:
-            number = choose(self._weights, row["texts"][:, 1] > 0, draw)
-            (text, size), field = row["texts"][number].tolist(), self._places[number][1]
+            texts = row["texts"].tolist()
+            number = choose(self._weights, [size > 0 for _, size in texts], draw)
+            (text, size), field = texts[number], self._places[number][1]
         else:
             text, size, field = int(row["text"]), int(row["text_size"]), "caption" if row["is_json"] else ""
         captions = decode_captions(self._files.read(shard, text, size), field)
