@@ -7,12 +7,23 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from clipeval.errors import UsageError
 from clipeval.explained import explain
 from clipeval.paths import with_home
 from clipeval.yaml_file import parse_yaml, read_yaml
+from clipeval_train.condition import condition
 
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")
 
@@ -30,6 +41,7 @@ def numbers(value: Any) -> Any:
 
 Real = Annotated[float, BeforeValidator(numbers), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(numbers)]
+Weight = Annotated[Real, Field(gt=0)]
 Place = Annotated[str, AfterValidator(with_home)]
 """A path, or several with ``::``; ``~`` is the home folder."""
 
@@ -38,15 +50,51 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_FIRST = ("source", "shards", "weight")
+"""The keys of a source that every checkpoint holds."""
+
+
 class SourceEntry(Frozen):
     """An upstream data set that takes part in the training."""
 
     source: str
     """Its name in the results table."""
     shards: Place
-    """Where its image-text pairs are: webdataset shards, a list of files, or ``builtin:icons/material+phosphor``."""
+    """Where its image-text pairs are: webdataset shards, lists of files, Parquet, the training split of a data set of
+    the hub (``hf:NAME``), or ``builtin:icons/material+phosphor``."""
     weight: Real = Field(1.0, gt=0)
     """Its share of the samples seen, relative to the weights of the other sources."""
+    bad_shards: Count = Field(0, ge=0)
+    """So many shards may be missing or damaged; what is whole in those is used."""
+    caption: Annotated[dict[str, Weight], Field(min_length=1, max_length=16)] | None = None
+    """Where captions are, with their shares: ``{txt: 0.3, json.recaption: 0.7}`` in shards, columns in lists."""
+    where: str | None = None
+    """Which samples are used, by what is known of them: ``clip_l14_similarity_score > 0.28``."""
+    counts: Literal["index", "stats"] = "index"
+    """What tells how many samples shards have: an index of all of them, for which remote ones are fetched first, or the
+    NNNNN_stats.json that img2dataset writes beside each."""
+
+    @field_validator("caption", mode="before")
+    @classmethod
+    def _with_weights(cls, value: Any) -> Any:
+        """One name or several without shares have equal ones."""
+        names = [value] if isinstance(value, str) else value
+        return (
+            dict.fromkeys(names, 1.0) if isinstance(names, list) and all(isinstance(n, str) for n in names) else value
+        )
+
+    @field_validator("where")
+    @classmethod
+    def _is_condition(cls, value: str | None) -> str | None:
+        if value is not None:
+            condition(value)
+        return value
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that are younger than some checkpoints are left out where they change nothing."""
+        fields = type(self).model_fields
+        return {key: value for key, value in serialize(self).items() if key in _FIRST or value != fields[key].default}
 
 
 class EvaluateEntry(Frozen):

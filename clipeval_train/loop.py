@@ -73,7 +73,7 @@ def pretrain(config: PretrainConfig) -> Path:
                 validation.measure(trainer, path)  # a kill may have come before it
             if config.evaluate and _is_due(config, before, seen) and path.exists():
                 evaluation.evaluate(config.evaluate, path, out, world)  # a kill may have come before it
-            costs = (start.saved["metadata"] if start else {}) | last_costs(out)
+            costs = (start.saved["metadata"] if start else {"bad_samples": corpus.left_out}) | last_costs(out)
             gmacs = architecture.profile.gmacs
             meter = Meter(world, gmacs, config.peak_tflops, costs)
             _Run(config, trainer, corpus, facts, world, meter, validation).to_the_end()
@@ -281,6 +281,7 @@ def _facts(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
         "source": source,
         "source_family": source,
         "unique_samples": len(corpus),
+        "filtered": corpus.filtered,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
         "data_fingerprint": corpus.fingerprint,

@@ -204,15 +204,14 @@ def _needs(unit: Unit) -> tuple[tuple[str, str], ...]:
 
 def difference(machine: Machine) -> str:
     """What of what decides values a machine has otherwise than this one; empty where all is the same."""
-    return "; ".join([*other_sources(machine.sources), *_other_packages(machine.packages)])
+    return "; ".join([*_other_sources(machine.sources), *_other_packages(machine.packages)])
 
 
-def other_sources(theirs: dict[str, str], package: str = "clipeval") -> Iterator[str]:
-    """In which files another machine's ``package`` differs from this one's, if in any."""
-    ours = provenance.sources(package)
+def _other_sources(theirs: dict[str, str]) -> Iterator[str]:
+    ours = provenance.sources()
     different = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
     if different:
-        yield f"another {package} (different: {few(different, 3)})"
+        yield f"another clipeval (different: {few(different, 3)})"
 
 
 def _other_packages(theirs: str) -> Iterator[str]:

@@ -165,6 +165,15 @@ def _refresh(url: str, target: Path, copy: Version | None, optional: bool, quiet
         _refresh_once(url, target, None, optional, quiet)
 
 
+class WebPage(DataError):
+    """The server sent a web page and not the file."""
+
+
+def is_web_page(start: bytes) -> bool:
+    """Whether a file that begins so is HTML."""
+    return re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype )?html", start[:1000], re.IGNORECASE) is not None
+
+
 class _Damaged(DataError):
     """What arrived is not what the hub has announced."""
 
@@ -212,8 +221,8 @@ def _write(url: str, pieces: Iterator[Any], path: Path, limit: int) -> None:
     written = 0
     with path.open("wb") as file:
         for piece in pieces:
-            if not written and re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype )?html", piece[:1000], re.IGNORECASE):
-                raise DataError(f"{public(url)}: the server sent a web page and not the file. Is a login needed?")
+            if not written and is_web_page(piece):
+                raise WebPage(f"{public(url)}: the server sent a web page and not the file. Is a login needed?")
             written += len(piece)
             if written > limit:
                 raise DataError(f"{public(url)}: the server sends more than {limit:,} bytes. Check the address.")

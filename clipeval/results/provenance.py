@@ -39,7 +39,6 @@ def packages() -> str:
 
 
 @cache
-<<<<<<< HEAD
 def sources() -> dict[str, str]:
     """The digest of every file of the two packages here that may decide a value, by its path. A wheel has others beside
     them (``clipeval/published``), which say what can be asked for."""
@@ -47,14 +46,6 @@ def sources() -> dict[str, str]:
     files = (path for package in _OURS for path in sorted((root / package).rglob("*")) if path.suffix in _DECIDING)
     digests = {path.relative_to(root): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
     return {name.as_posix(): found for name, found in digests.items() if "published" not in name.parts}
-=======
-def sources(package: str = "clipeval") -> dict[str, str]:
-    """The digest of every file of a package of this project by its path in it: ``clipeval`` makes a value of
-    embeddings."""
-    root = Path(__file__).parents[2] / package
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
->>>>>>> ladder
 
 
 @cache

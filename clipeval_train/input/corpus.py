@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,13 +31,16 @@ def open_corpus(config: PretrainConfig, architecture: model.Architecture, split:
 
     Raises UsageError or DataError that names the source.
     """
-    sources = [open_source(entry, architecture.image_size, split) for entry in config.data]
+    sources: list[Source] = [open_source(entry, architecture.image_size, split) for entry in config.data]
     for source in sources:
         if source.tally.bad:
             left_out, found = source.tally.bad.total(), source.tally.read
             say(f"{source.name}: left out {left_out:,} of {found:,} samples ({source.tally})")
         source.tally.check(config.bad_samples)
-    return Corpus(config, architecture, sources)
+    corpus = Corpus(config, architecture, sources)
+    for kept in corpus.filtered:
+        say(f"{kept['source']}: {kept['left']:,} of {kept['of']:,} samples are left where {kept['where']}")
+    return corpus
 
 
 class Corpus:
@@ -55,6 +59,14 @@ class Corpus:
         self.sizes = dict.fromkeys((source.name for source in sources), 0)
         for source in sources:  # several entries may be of one source
             self.sizes[source.name] += int(source.units.sum())
+        self.left_out = dict(sum((source.tally.bad for source in sources), Counter[str]()))
+        """Samples and shards that were found bad when the sources were opened, by reason."""
+        self.filtered = [
+            {"source": source.name, "where": entry.where, "left": left, "of": left + source.dropped}
+            for source, entry in zip(sources, config.data, strict=True)
+            if entry.where and (left := int(source.units.sum()))
+        ]
+        """What the conditions of sources leave."""
         self.fingerprint = digest.of_value([source.fingerprint for source in sources])
         memory = [source for source in sources if isinstance(source, MemorySource)]
         self._all: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -98,7 +110,8 @@ class Corpus:
         images = torch.empty(stop - start, *self.image_shape, dtype=torch.uint8)
         captions, tally = [], Tally()
         for row, draw in enumerate(draws):
-            keys[row], image, texts = self._first_usable(start + row, int(keys[row]), tally)
+            which = float(draw[CAPTION_ROW, 1])
+            keys[row], image, texts = self._first_usable(start + row, int(keys[row]), which, tally)
             images[row] = resized_crop(image, crop_box(image.shape[1], image.shape[2], draw), self.image_shape[1])
             captions.append(texts[int(draw[CAPTION_ROW, 0] * len(texts))])
         return images, self._tokenizer(captions), keys, tally
@@ -109,13 +122,15 @@ class Corpus:
             if source.is_remote:
                 yield source, self._order.blocks(number, start, stop)
 
-    def _first_usable(self, position: int, planned: int, tally: Tally) -> tuple[int, torch.Tensor, list[str]]:
+    def _first_usable(
+        self, position: int, planned: int, draw: float, tally: Tally
+    ) -> tuple[int, torch.Tensor, list[str]]:
         """The sample of a position, or the first of its substitutes that can be used: key, image, captions."""
         for key in self._candidates(position, planned):
             tally.read += 1
             source, index = self._place(key)
             try:
-                return key, *source.read(index)
+                return key, *source.read(index, draw)
             except BadSample as bad:
                 tally.reject(str(bad), source.where(index))
                 tally.check(max(self._budget, _HOPELESS))

@@ -12,6 +12,9 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from clipeval.datasets.images import TooLarge, opened, rgb
 from clipeval_train.input.bad import BadSample
+from clipeval_train.input.selection import captions_of, field_of
+
+_ABSENT = object()
 
 
 def decode_image(data: bytes) -> torch.Tensor:
@@ -34,20 +37,21 @@ def decode_image(data: bytes) -> torch.Tensor:
         raise BadSample("undecodable image") from None
 
 
-def decode_captions(data: bytes, is_json: bool) -> list[str]:
-    """The captions of a sample: the whole of a text file, or ``caption`` of img2dataset's JSON, a text or a list.
+def decode_captions(data: bytes, field: str = "") -> list[str]:
+    """The captions of a sample: the whole of a text file, or this field of a JSON file, a text or a list.
 
     Raises BadSample when there is none.
     """
     text = decode_text(data)
-    captions = [text]
-    if is_json:
-        try:
-            found = json.loads(text)["caption"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise BadSample("no caption in the JSON") from None
-        captions = found if isinstance(found, list) else [found]
-    return usable_captions(captions)
+    if not field:
+        return usable_captions([text])
+    try:
+        found = field_of(json.loads(text), field, _ABSENT)
+    except (ValueError, RecursionError):
+        found = _ABSENT
+    if found is _ABSENT:
+        raise BadSample("no caption in the JSON")
+    return usable_captions(found if isinstance(found, list) else [found])
 
 
 def decode_text(data: bytes) -> str:
@@ -60,7 +64,7 @@ def decode_text(data: bytes) -> str:
 
 def usable_captions(captions: Iterable[object]) -> list[str]:
     """The captions that are texts and not blank. Raises BadSample when there is none."""
-    usable = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
+    usable = captions_of([*captions])
     if not usable:
         raise BadSample("empty caption")
     return usable

@@ -10,6 +10,7 @@ import contextlib
 import glob
 import os
 import shutil
+import stat
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,18 +30,25 @@ _OPEN_FILES = 64
 _REQUESTS_AT_ONCE = 32
 
 
-def expand(source: str, reference: str) -> list[str]:
-    """The files of ``A::B`` with brace patterns, and globs where they are local.
+def patterns(source: str, reference: str) -> list[str]:
+    """The parts of ``A::B`` without their braces, which may be globs.
 
-    Raises UsageError for commands and unknown schemes, DataError naming the pattern that matches nothing.
+    Raises UsageError for commands and unknown schemes, DataError for braces that stand for too much or nothing.
     """
     refuse_commands(reference, f"data: {source}: {reference}")
     try:
-        patterns = [pattern for part in with_home(reference).split("::") for pattern in braces.expand(part)]
+        return [pattern for part in with_home(reference).split("::") for pattern in braces.expand(part)]
     except ValueError as error:
         raise DataError(f"data: {source}: '{public(reference):.200}': {error}. Write {{00000..00099}}.") from error
+
+
+def expand(source: str, reference: str) -> list[str]:
+    """The files of ``A::B`` with brace patterns, and globs where they are local.
+
+    Raises as ``patterns``, and DataError naming the pattern that matches nothing.
+    """
     paths = []
-    for pattern in patterns:
+    for pattern in patterns(source, reference):
         is_pattern = not is_remote(pattern) and glob.has_magic(pattern)
         try:
             matches = sorted(glob.glob(pattern, recursive=True)) if is_pattern else [pattern]  # noqa: PTH207
@@ -52,11 +60,9 @@ def expand(source: str, reference: str) -> list[str]:
     return paths
 
 
-def identities(source: str, paths: Sequence[str]) -> list[list[object]]:
-    """Per file, its place and what changes with its content: size and time, or the server's tag.
-
-    Raises DataError naming the file that is missing or cannot be asked for.
-    """
+def identities(source: str, paths: Sequence[str]) -> list[list[object] | str]:
+    """Per file, its place and what changes with its content (size and time, or the server's tag), or as a text why it
+    cannot be read. Raises DataError naming the file that a server cannot be asked for."""
     if not any(map(is_remote, paths)):
         return [_identity(source, path) for path in paths]
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
@@ -72,7 +78,7 @@ def local(path: str) -> Path:
         return Path(path)
     copy = local_path(path)
     if not copy.exists():
-        with _only_one(copy):
+        with only_one(copy):
             if not copy.exists():
                 _make_room(copy.parent.parent)
                 fetch(path, offline=False, quiet=True)
@@ -126,27 +132,30 @@ def forget(path: str) -> None:
         local_path(path).unlink(missing_ok=True)
 
 
-def _identity(source: str, path: str) -> list[object]:
+def _identity(source: str, path: str) -> list[object] | str:
     try:
         if is_remote(path):
             found = ask(path)
             return [path, found.digest] if found.digest else [path, found.size, found.etag, found.modified]
-        known = digest.stamp(Path(path))
+        found_here = Path(path).stat()
+        if not stat.S_ISREG(found_here.st_mode):
+            return "not a regular file"
+        if not os.access(path, os.R_OK):
+            return "permission denied"
+        known = digest.stamp_of(found_here)
         # The content of a file that changed just now is asked for: it may change again under the same stamp.
         return [os.path.realpath(path), *known, *([] if digest.is_settled(known) else [digest.of_file(Path(path))])]
-    except FileNotFoundError as error:
-        where = f"data: {source}: the file {public(path)}"
-        raise DataError(f"{where} is missing. Check the path, or download it again.") from error
+    except FileNotFoundError:
+        return "missing"
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"data: {source}: {public(path)}: cannot read the shard: {reason}.") from error
+        return str((error.strerror if isinstance(error, OSError) else None) or error)
     except DataError as error:
         raise DataError(f"data: {source}: {public(path)} cannot be asked for: {error}") from error
 
 
 @contextlib.contextmanager
-def _only_one(copy: Path) -> Iterator[None]:
-    """Other processes of this machine that want the same file wait; a process that dies leaves no lock behind."""
+def only_one(copy: Path) -> Iterator[None]:
+    """Other processes of this machine that want to make the same file wait; one that dies leaves no lock behind."""
     import fcntl
 
     copy.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ _JOB = 64
 """Most samples that a worker prepares at a time: what is under way takes shared memory."""
 _BATCHES_AHEAD = 2
 _POLL_SECONDS = 0.2
+_FETCHES_AT_ONCE = 8
+"""Shards of a source that are fetched side by side: one connection gives a fraction of what a network does."""
 
 
 class Samples(Protocol):
@@ -191,10 +194,21 @@ class _FetchAhead:
                 if self._stopped.wait(_POLL_SECONDS):
                     return
             before = position
-            for unit in random.SystemRandom().sample(units.tolist(), len(units)):  # ranks of a machine share the work
-                if self._stopped.is_set():
-                    return
-                try:
-                    source.fetch(unit)
-                except ClipevalError:
-                    return  # who reads the shard meets the same error, and reports it
+            left = deque(random.SystemRandom().sample(units.tolist(), len(units)))  # ranks of a machine share the work
+            fetchers = [
+                threading.Thread(target=self._fetch_some, args=(source, left), daemon=True)
+                for _ in range(min(_FETCHES_AT_ONCE, len(left)))
+            ]
+            for fetcher in fetchers:
+                fetcher.start()
+            for fetcher in fetchers:
+                fetcher.join()
+
+    def _fetch_some(self, source: Any, left: deque[int]) -> None:
+        while left and not self._stopped.is_set():
+            try:
+                source.fetch(left.popleft())
+            except IndexError:
+                return  # another one took the last
+            except ClipevalError:
+                left.clear()  # who reads the shard meets the same error, and reports it

@@ -20,9 +20,12 @@ class MemorySource:
     """One split of a built-in data set: one unit of small images, resized as for evaluation."""
 
     is_remote = False
+    dropped = 0
 
     def __init__(self, entry: SourceEntry, size: int, split: str = "train") -> None:
         """Raises UsageError for an unknown data set, DataError where it needs a package that is not installed."""
+        if entry.caption or entry.where or entry.bad_shards or entry.counts == "stats":
+            raise UsageError(f"data: {entry.source}: caption, where, bad_shards and counts are not for built-in data.")
         dataset = open_dataset(entry.source, DatasetEntry(spec=entry.shards), split)
         self.name, self.tally = entry.source, Tally()
         self.captions = _captions(dataset)
@@ -33,7 +36,7 @@ class MemorySource:
         self.units = np.array([len(dataset)])
         self.fingerprint = hashlib.sha256(self.images.tobytes() + "\0".join(self.captions).encode()).hexdigest()
 
-    def read(self, index: int) -> tuple[torch.Tensor, list[str]]:
+    def read(self, index: int, draw: float = 0.0) -> tuple[torch.Tensor, list[str]]:
         """Image ``[3, size, size]`` uint8 and captions of a sample."""
         return torch.from_numpy(self.images[index]), [self.captions[index]]
 

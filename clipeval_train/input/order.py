@@ -48,15 +48,10 @@ class Order:
         self._offsets = np.concatenate([[0], np.cumsum(self._sizes)])
         self._batch_size, self._seed = batch_size, seed
         self._block = max(_BLOCK, 8 * batch_size)
-        for position, size in enumerate(self._sizes):
-            if size < 4 * batch_size:
-                raise UsageError(
-                    f"data[{position}]: {size} samples are too few for batch_size {batch_size}: at least "
-                    f"{4 * batch_size} keep repeats out of a batch. Lower batch_size or add data."
-                )
         self._shares = _shares(weights)
         pattern = np.repeat(np.arange(len(units)), self._shares)
         self._pattern = np.random.default_rng([seed, len(units)]).permutation(pattern)
+        self._reach = [self._kept_apart(source) for source in range(len(units))]
         drawn = self._pattern[:, None] == np.arange(len(units))
         self._rank = (np.cumsum(drawn, axis=0) - 1)[np.arange(_CYCLE), self._pattern]
         self._pass = lru_cache(maxsize=2 * len(units))(self._planned_pass)
@@ -84,13 +79,14 @@ class Order:
 
         They come from the same block, so their shards are at hand. None of them is planned less than ``batch_size``
         positions away, and no two positions that can share a batch have one in common: candidates of a position agree
-        with its rank in its source modulo ``batch_size``.
+        with its rank in its source modulo the draws within which none comes twice.
         """
         source, drawn_before = (int(values[0]) for values in self._drawn(position, position + 1))
         number, place = divmod(drawn_before, int(self._sizes[source]))
         block = int(np.searchsorted(self._pass(source, number).first_sample, place, side="right")) - 1
         samples = self._samples(source, number, block)
-        candidates = samples[samples % self._batch_size == drawn_before % self._batch_size]
+        reach = self._reach[source]
+        candidates = samples[samples % reach == drawn_before % reach]
         near = self.take(max(0, position - self._batch_size + 1), position + self._batch_size)
         return candidates[~np.isin(candidates, near)]
 
@@ -112,6 +108,21 @@ class Order:
         source = self._pattern[within]
         return source, cycle * self._shares[source] + self._rank[within]
 
+    def _kept_apart(self, source: int) -> int:
+        """Within how many draws from a source none may come twice: as many as a batch can hold; where the source has
+        room for it, a whole batch. Raises UsageError for a source too small for that."""
+        cycles, rest = divmod(self._batch_size, _CYCLE)
+        drawn = np.concatenate([[0], np.cumsum(np.tile(self._pattern == source, 2))])
+        most = cycles * int(self._shares[source]) + int(np.max(drawn[rest:][:_CYCLE] - drawn[:_CYCLE]))
+        size = int(self._sizes[source])
+        if size < 4 * most:
+            raise UsageError(
+                f"data[{source}]: {size} samples are too few for batch_size {self._batch_size}, of which up to {most} "
+                f"come from here: at least {4 * most} keep repeats out of a batch. Lower batch_size or its weight, or "
+                "add data."
+            )
+        return self._batch_size if size >= 4 * self._batch_size else most
+
     def _planned_pass(self, source: int, number: int) -> _Pass:
         sizes = self._units[source]
         units = np.random.default_rng([self._seed, source, number]).permutation(len(sizes))
@@ -130,9 +141,10 @@ class Order:
         the one before.
         """
         order = self._shuffled(source, number, block)
-        if block or number == 0 or self._batch_size == 1:
+        reach = self._reach[source]
+        if block or number == 0 or reach == 1:
             return order
-        recent = self._shuffled(source, number - 1, -1)[1 - self._batch_size :]
+        recent = self._shuffled(source, number - 1, -1)[1 - reach :]
         half = len(order) // 2
         early = order[:half]
         late = np.isin(early, recent)

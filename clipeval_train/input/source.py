@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from clipeval.errors import UsageError
+from clipeval.remote.origin import public
 from clipeval_train.config import SourceEntry
 
 if TYPE_CHECKING:
@@ -25,8 +27,12 @@ class Source(Protocol):
     tally: Tally
     """What was found unusable when the source was opened."""
 
-    def read(self, index: int) -> tuple[torch.Tensor, list[str]]:
-        """Image ``[3, height, width]`` uint8 and at least one caption. Raises BadSample."""
+    dropped: int
+    """Usable samples that ``where`` leaves out."""
+
+    def read(self, index: int, draw: float = 0.0) -> tuple[torch.Tensor, list[str]]:
+        """Image ``[3, height, width]`` uint8 and at least one caption; where several places of captions have shares,
+        those of the place that ``draw`` in [0, 1) chooses. Raises BadSample."""
 
     def where(self, index: int) -> str:
         """How messages call a sample."""
@@ -35,12 +41,24 @@ class Source(Protocol):
 def open_source(entry: SourceEntry, size: int, split: str = "train") -> Source:
     """Open what ``entry`` names, of a built-in data set the ``split``; images that are made in memory get the side
     ``size``. Raises UsageError, DataError."""
+    from clipeval_train.input.counted_shards import CountedShardSource
+    from clipeval_train.input.files import patterns
+    from clipeval_train.input.hub import hub_lists
     from clipeval_train.input.lists import ListSource, is_list
     from clipeval_train.input.memory import MemorySource
     from clipeval_train.input.shards import ShardSource
 
     if entry.shards.startswith("builtin:"):
         return MemorySource(entry, size, split)
-    if is_list(entry.shards):
+    if entry.shards.startswith("hf:"):
+        return ListSource(entry, *hub_lists(entry))
+    parts = patterns(entry.source, entry.shards)
+    kinds = {is_list(part): part for part in parts}
+    if len(kinds) > 1:
+        raise UsageError(
+            f"data: {entry.source}: '{public(kinds[True])}' is a list and '{public(kinds[False])}' is not, and one "
+            "source is of one kind. Make them two entries of `data`; they may have the same name."
+        )
+    if True in kinds:
         return ListSource(entry)
-    return ShardSource(entry)
+    return CountedShardSource(entry) if entry.counts == "stats" else ShardSource(entry)

@@ -18,7 +18,7 @@ from typing import Any
 
 from clipeval.console import say
 from clipeval.errors import EXIT_NOT_MEASURED, counted, few
-from clipeval.evaluation.dispatch import difference, other_sources
+from clipeval.evaluation.dispatch import difference
 from clipeval.evaluation.environment import handed_over
 from clipeval.evaluation.ray import cluster, reason_of
 from clipeval.evaluation.shares import Node, largest, node_of
@@ -142,18 +142,18 @@ class _Cluster:
 
         words = handed_over(), sys.path, str(Path.cwd())
         begun = ray.get([rank.begin.remote(*words) for rank in team])
-        for node, machine, trainer in begun:
-            if different := "; ".join(filter(None, [difference(machine), *other_sources(trainer, "clipeval_train")])):
+        for node, machine in begun:
+            if different := difference(machine):
                 if node not in self._closed:
                     self._closed[node] = f"{machine.host}: {different}"
                     say(f"{machine.host} gets no run: {different}. Install the same there.")
                 raise _OtherCode
         address, port = ray.get(team[0].meeting_point.remote())
-        on_node = Counter(node for node, _, _ in begun)
-        hosts = dict.fromkeys(machine.host for _, machine, _ in begun)
+        on_node = Counter(node for node, _ in begun)
+        hosts = dict.fromkeys(machine.host for _, machine in begun)
         outcomes.begin_log(run, f"{', '.join(hosts)} (Ray)")
         training = []
-        for number, (rank, (node, _, _)) in enumerate(zip(team, begun, strict=True)):
+        for number, (rank, (node, _)) in enumerate(zip(team, begun, strict=True)):
             # each sees its own GPU alone, which is the first for it
             told = ranks.variables(number, 0, len(team), on_node[node], address, port) if len(team) > 1 else {}
             training.append(rank.train.remote(str(run.file), str(run.log), told, self._on_gpu))

@@ -15,9 +15,8 @@ from clipeval_train.ladder import ranks
 class Rank:
     """Imported on its node before the driver's environment is handed over."""
 
-    def begin(self, environment: dict[str, str], search: list[str], folder: str) -> tuple[str, Machine, dict[str, str]]:
-        """The id of its node, and what this machine has: of what decides values, and of the trainer. Relative paths
-        start at ``folder``."""
+    def begin(self, environment: dict[str, str], search: list[str], folder: str) -> tuple[str, Machine]:
+        """The id of its node, and what this machine has of what decides values. Relative paths start at ``folder``."""
         import ray
 
         from clipeval.results import provenance
@@ -27,7 +26,7 @@ class Rank:
         with suppress(OSError):  # the run's own files are then missing, which it says
             os.chdir(folder)
         machine = Machine(socket.gethostname(), provenance.sources(), provenance.packages())
-        return ray.get_runtime_context().get_node_id(), machine, provenance.sources("clipeval_train")
+        return ray.get_runtime_context().get_node_id(), machine
 
     def meeting_point(self) -> tuple[str, int]:
         """Where the others find this process, if it is the first."""

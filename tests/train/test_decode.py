@@ -93,7 +93,7 @@ def test_an_image_just_over_the_limit_is_refused_before_it_is_decoded(monkeypatc
     ],
 )
 def test_captions(data, is_json, expected):
-    assert decode_captions(data, is_json) == expected
+    assert decode_captions(data, "caption" if is_json else "") == expected
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_captions(data, is_json, expected):
 )
 def test_captions_that_cannot_be_used(data, is_json, reason):
     with pytest.raises(BadSample, match=f"^{reason}$"):
-        decode_captions(data, is_json)
+        decode_captions(data, "caption" if is_json else "")
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(256, 256, 224), (300, 199, 224), (97, 64, 32), (40, 50, 64)])

@@ -19,6 +19,7 @@ from clipeval.datasets.adapters import icons
 from clipeval.errors import DataError, UsageError
 from clipeval_train import model
 from clipeval_train.input import Batch, Corpus, loader, open_corpus, order, prefetch, to_input
+from clipeval_train.loop import pretrain
 from clipeval_train.model import resolve
 
 CPU = torch.device("cpu")
@@ -178,6 +179,25 @@ def test_many_samples_that_headers_show_to_be_bad_are_an_error_at_once(tmp_path,
         corpus(reference)
     corpus(reference, bad_samples=0.6)
     assert "s: left out 101 of 201 samples (no caption: 101)" in capsys.readouterr().err
+
+
+def test_a_run_trains_without_bad_shards_where_that_is_allowed_and_says_so(tmp_path, capsys):
+    """8 of 9 shards are the page of a server that refused them: a ninth of the data is not what was asked for."""
+    reference = sound(tmp_path / "d", [60] * 9)
+    for number in range(1, 9):
+        (tmp_path / "d" / f"{number:05d}.tar").write_bytes(b"<html>403 Forbidden</html>")
+    data = {"source": "dam", "shards": reference}
+    with pytest.raises(DataError, match=r"data: dam: 8 of 9 shards are missing or damaged: .* \(a web page"):
+        pretrain(tiny_config(tmp_path / "out", data=[data], batch_size=12, samples=36, warmup=0, workers=0))
+    allowed = tiny_config(
+        tmp_path / "out", data=[data | {"bad_shards": 8}], batch_size=12, samples=36, warmup=0, workers=0
+    )
+    metadata = torch.load(pretrain(allowed), weights_only=True)["metadata"]
+    assert metadata["unique_samples"] == 60
+    assert metadata["bad_samples"] == {"truncated or damaged tar": 8}
+    said = capsys.readouterr().err
+    assert f"dam: 8 of 9 shards are missing or damaged: {tmp_path}/d/00001.tar (a web page, not a tar), " in said
+    assert "dam: left out 8 of 68 samples (truncated or damaged tar: 8)" in said
 
 
 def test_batches_that_cannot_be_divided_are_refused(tmp_path):

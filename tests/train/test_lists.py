@@ -48,6 +48,20 @@ def test_open_clips_default_columns_and_separator(folder):
     assert captions(opened(folder / "a.tsv")) == ["a, b", "c"]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "A.CSV"])
+@pytest.mark.parametrize("separator", [*"\t,;"])
+@pytest.mark.parametrize("header", [b"filepath%stitle", b'\xef\xbb\xbf"image"%s"caption"\r', b"id, x%simage%scaption"])
+def test_the_separator_is_what_makes_columns(folder, name, separator, header):
+    """open_clip's lists have tabs and are called .csv."""
+    if separator == "," and b"id" in header:
+        header = header.replace(b", ", b"%s")
+    cells = [b"7"] * (header.count(b"%s") - 1)
+    row = [*cells, b"pictures/3.jpg", b'"a, b; c"']
+    lines = header.replace(b"%s", separator.encode()) + b"\n" + separator.encode().join(row) + b"\n"
+    (folder / name).write_bytes(lines)
+    assert captions(opened(folder / name)) == ["a, b; c"]
+
+
 def test_parquet_and_several_lists_each_with_its_folder(folder):
     other = folder / "other"
     other.mkdir()

@@ -1,5 +1,6 @@
 """The order of samples: a permutation per pass, in blocks, no repeats near each other, any stretch at any time."""
 
+import hashlib
 import pickle
 
 import numpy as np
@@ -149,8 +150,62 @@ def test_a_billion_samples_take_no_more_memory_than_a_block():
 
 
 def test_a_source_smaller_than_four_batches_is_refused():
-    with pytest.raises(UsageError, match=r"data\[1\]: 27 samples are too few for batch_size 7: at least 28"):
+    with pytest.raises(UsageError, match=r"data\[1\]: 27 samples are too few for batch_size 7, .* at least 28"):
         Order([np.array([28]), np.array([27])], [1.0, 1.0], 7, seed=0)
+
+
+def most_in_a_window(order, size, batch):
+    """Of the second source, counted one window after the other over two cycles and a batch."""
+    stream = order.take(0, 2000 + batch) >= size
+    return max(int(stream[start : start + batch].sum()) for start in range(2000))
+
+
+@pytest.mark.parametrize(("batch", "weight"), [(64, 0.05), (7, 0.001), (1500, 0.01), (2000, 0.05)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_source_of_small_weight_may_be_small(small_blocks, batch, weight, seed):
+    """4 times as many as a batch can have of it suffice, and none less."""
+    large = 5 * batch
+    weights = [1 - weight, weight]
+    most = most_in_a_window(Order([np.array([large])] * 2, weights, batch, seed), large, batch)
+    assert most < batch
+    sizes = [np.array([large]), np.array([2 * most, 2 * most])]
+    order = Order(sizes, weights, batch, seed)
+    cycles = max(2, -(-13 * most // round(1000 * weight)))
+    stream = order.take(0, 1000 * cycles)
+    mine = stream[stream >= large]
+    passes = mine[: len(mine) // (4 * most) * (4 * most)].reshape(-1, 4 * most)
+    assert len(passes) >= 3
+    assert (np.sort(passes, axis=1) == large + np.arange(4 * most)).all()
+    last = {}
+    for position, key in enumerate(stream.tolist()):
+        assert position - last.get(key, -batch) >= batch
+        last[key] = position
+    with pytest.raises(UsageError, match=rf"data\[1\]: {4 * most - 1} samples .* up to {most} come from here"):
+        Order([sizes[0], np.array([2 * most, 2 * most - 1])], weights, batch, seed)
+
+
+def test_substitutes_of_a_small_source_never_meet_in_a_batch(small_blocks):
+    batch, weights = 64, [0.9, 0.1]
+    most = most_in_a_window(Order([np.array([600])] * 2, weights, batch, 3), 600, batch)
+    order = Order([np.array([600]), np.array([6 * most])], weights, batch, 3)
+    assert 6 * most < 4 * batch
+    stream = order.take(0, 4000)
+    bad = np.random.default_rng(1).random(600 + 6 * most) < 0.1
+    shown = stream.copy()
+    for position in np.flatnonzero(bad[stream] & (stream >= 600)):
+        shown[position] = next(key for key in order.substitutes(int(position)) if not bad[key])
+        assert shown[position] >= 600
+    assert (shown != stream).sum() > 20
+    assert_no_repeats(shown, batch)
+
+
+def test_the_order_of_earlier_runs_stays():
+    """Digest of a stream as it was before sources of small weight could be small."""
+    order = Order([units(1, 30, 20), units(2, 40, 9), np.array([150])], [1.0, 0.3, 2.0], 5, seed=9)
+    assert (
+        hashlib.sha256(order.take(0, 9000).tobytes()).hexdigest()
+        == "7196daec9d912506d73f9a1d02f8a18c9032502cdc618179f87ed17935fac098"
+    )
 
 
 def test_a_weight_that_rounds_to_nothing_is_refused():

@@ -149,3 +149,10 @@ def test_the_example_is_valid():
     assert architecture.name == "nano-64"
     assert architecture.config["embed_dim"] == 64
     assert config.lr == 2e-3
+
+
+def test_a_source_is_written_as_before_where_younger_keys_change_nothing():
+    """A checkpoint of an earlier version has an equal configuration: its run goes on."""
+    entry = {"source": "s", "shards": "a.tar"}
+    assert SourceEntry(**entry).model_dump(mode="json") == entry | {"weight": 1.0}
+    assert SourceEntry(**entry, bad_shards=2).model_dump(mode="json") == entry | {"weight": 1.0, "bad_shards": 2}

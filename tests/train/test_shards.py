@@ -1,5 +1,6 @@
 """Shards as LAION, DataComp and img2dataset write them: indexed once, read by place; broken ones counted by reason."""
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -19,10 +20,11 @@ from clipeval_train.input import files, shard_index
 from clipeval_train.input.bad import BadSample
 from clipeval_train.input.decode import decode_image
 from clipeval_train.input.shards import ShardSource
+from clipeval_train.input.source import open_source
 
 
-def opened(reference, name="s"):
-    return ShardSource(SourceEntry(source=name, shards=str(reference)))
+def opened(reference, name="s", **keys):
+    return ShardSource(SourceEntry(source=name, shards=str(reference), **keys))
 
 
 def captions(source):
@@ -71,9 +73,9 @@ def test_globs_braces_and_lists_of_both(tmp_path):
         ("PIPE:aws s3 cp x -", UsageError, "pipe: runs a command"),
         ("gopher://h/x.tar", UsageError, "'gopher://' is not a URL scheme"),
         ("{tmp}/no*.tar", DataError, "s: no file matches '.*no\\*.tar'"),
-        ("{tmp}/no.tar", DataError, "s: the file .*no.tar is missing"),
+        ("{tmp}/no.tar", DataError, r"s: 1 of 1 shards is missing or damaged: .*no.tar \(missing\). Check the path"),
         ("{tmp}/x{{0..1.tar", DataError, "s: .*x.0..1.tar.* Write {00000..00099}"),
-        ("{tmp}", DataError, "cannot read the shard: Is a directory"),
+        ("{tmp}", DataError, r"\(not a regular file\)"),
     ],
 )
 def test_references_that_name_nothing_to_read(tmp_path, reference, error, message):
@@ -119,16 +121,20 @@ def test_two_files_of_one_kind_are_counted_and_the_first_is_read(tmp_path):
 def test_a_truncated_tar_gives_what_it_holds_whole(tmp_path, cut):
     path = write(tmp_path / "0.tar", {str(i): good(i) for i in range(9)})
     data = path.read_bytes()
-    sound_rows = shard_index.build_index(path, "", tmp_path / "whole.npz")[0]
+    sound_rows = shard_index.build_index(path, "", tmp_path / "whole.npz").rows
     path.write_bytes(data[: cut if cut > 0 else len(data) + cut])
     size = path.stat().st_size
     whole = sum((row["text"] + row["text_size"]) <= size for row in sound_rows)
-    rows, tally = shard_index.build_index(path, "cut", tmp_path / "cut.npz")
+    rows, tally, damage = shard_index.build_index(path, "cut", tmp_path / "cut.npz")[:3]
     if cut == -1024:  # a part of the padding is gone, and nothing else
         assert len(rows) == 9
         assert not tally.bad
+        assert not damage
         return
     assert tally.bad["truncated or damaged tar"] == 1
+    assert damage.startswith("not a tar" if cut == 100 else "truncated or damaged after ")
+    with pytest.raises(DataError, match=r"1 of 1 shards is missing or damaged: .*0\.tar \((truncated or|not a tar)"):
+        opened(path)
     assert whole - 1 <= len(rows) <= whole
     assert np.array_equal(rows, sound_rows[: len(rows)])
 
@@ -136,19 +142,81 @@ def test_a_truncated_tar_gives_what_it_holds_whole(tmp_path, cut):
 def test_a_damaged_header_ends_a_shard_and_is_counted(tmp_path):
     path = write(tmp_path / "0.tar", {str(i): good(i) for i in range(9)})
     data = bytearray(path.read_bytes())
-    rows = shard_index.build_index(path, "", tmp_path / "a.npz")[0]
+    rows = shard_index.build_index(path, "", tmp_path / "a.npz").rows
     data[int(rows[4]["image"]) - 512 + 150] ^= 0x3F  # in its checksum
     path.write_bytes(data)
-    source = opened(path)
+    source = opened(path, bad_shards=1)
     assert captions(source) == [f"good {i}" for i in range(4)]
     assert source.tally.bad == {"truncated or damaged tar": 1}
 
 
-@pytest.mark.parametrize("content", [b"", bytes(10240), b"not a tar" * 99, b'{"a": 1}'])
-def test_a_set_without_a_usable_sample_is_an_error(tmp_path, content):
-    (tmp_path / "0.tar").write_bytes(content)
+def test_an_empty_set_is_an_error(tmp_path):
+    (tmp_path / "0.tar").write_bytes(bytes(10240))
     with pytest.raises(DataError, match=r"s: no usable sample in the 1 shards of .*0.tar.*A sample is KEY.jpg"):
         opened(tmp_path / "0.tar")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "an empty file"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE HTML><p>403 Forbidden", "a web page, not a tar"),
+        (b"<html>403", "a web page, not a tar"),
+        (gzip.compress(bytes(10240)), "compressed; unpack it"),
+        (b"not a tar" * 99, "not a tar"),
+        (b'{"a": 1}', "not a tar"),
+    ],
+)
+def test_what_is_no_tar_is_named_and_left_out_only_where_that_is_allowed(tmp_path, content, what, capsys):
+    reference = sound(tmp_path, [3, 2, 4])
+    (tmp_path / "00001.tar").write_bytes(content)
+    for _ in range(2):  # the second time from the index
+        with pytest.raises(DataError) as error:
+            opened(reference)
+        assert str(error.value) == (
+            f"data: s: 1 of 3 shards is missing or damaged: {tmp_path}/00001.tar ({what}). Check the path and download "
+            "them again, or allow so many with `bad_shards: 1` in this source."
+        )
+    for _ in range(2):
+        source = opened(reference, bad_shards=1)
+        assert source.units.tolist() == [3, 4]
+        assert source.tally.facts()["bad"] == {"truncated or damaged tar": 1}
+        assert f"s: 1 of 3 shards is missing or damaged: {tmp_path}/00001.tar ({what})." in capsys.readouterr().err
+
+
+def test_bad_shards_are_counted_and_eight_of_them_named(tmp_path):
+    reference = sound(tmp_path, [1] * 12)
+    for number in range(1, 11):
+        (tmp_path / f"{number:05d}.tar").unlink() if number % 2 else (tmp_path / f"{number:05d}.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"5 of 12 shards are .*1.tar \(missing\).*allow so many with `bad_shards: 5`"):
+        opened(reference)
+    with pytest.raises(DataError, match=r"10 of 12 shards are .* and 2 more\. Check") as error:
+        opened(reference, bad_shards=9)
+    assert str(error.value).count(".tar (") == 8
+    source = opened(reference, bad_shards=10)
+    assert captions(source) == ["sample 0-0", "sample 11-0"]
+    assert source.tally.bad == {"truncated or damaged tar": 5, "missing or unreadable shard": 5}
+
+
+def test_a_missing_shard_that_comes_is_read(tmp_path):
+    reference = sound(tmp_path / "a", [3, 2])
+    data = (tmp_path / "a" / "00001.tar").read_bytes()
+    (tmp_path / "a" / "00001.tar").unlink()
+    assert opened(reference, bad_shards=1).units.tolist() == [3]
+    (tmp_path / "a" / "00001.tar").write_bytes(data)
+    assert opened(reference, bad_shards=1).units.tolist() == [3, 2]
+
+
+def test_lists_and_shards_are_not_one_source(tmp_path):
+    reference = sound(tmp_path, [2])
+    (tmp_path / "a.csv").write_text("image,caption\nx.jpg,x\n")
+    for mixed in (
+        f"{tmp_path}/a.csv::{reference}",
+        f"{reference}::{tmp_path}/a.csv",
+        f"{tmp_path}/{{a.csv,00000.tar}}",
+    ):
+        with pytest.raises(UsageError, match=r"data: s: '.*/a\.csv' is a list and '.*/00000\.tar' is not.*two entries"):
+            open_source(SourceEntry(source="s", shards=mixed), 8)
 
 
 def test_no_captions_at_all_is_an_error_that_says_so(tmp_path):
@@ -200,9 +268,9 @@ def test_the_index_is_made_once_and_anew_for_a_changed_shard(tmp_path, monkeypat
     built = []
     original = shard_index.build_index
 
-    def counted(shard, name, path):
+    def counted(shard, name, path, chosen):
         built.append(shard.name)
-        return original(shard, name, path)
+        return original(shard, name, path, chosen)
 
     monkeypatch.setattr("clipeval_train.input.shards.build_index", counted)
     reference = sound(tmp_path, [3, 2])
@@ -274,7 +342,7 @@ def test_remote_shards_are_fetched_once_and_again_when_they_change(tmp_path, mon
     changed = opened("memory://bucket/{00000..00001}.tar")
     assert captions(changed) == [*expected[:3], "good 0", "good 1", "good 2"]
     assert len(fetched) == 3
-    with pytest.raises(DataError, match=r"the file memory://bucket/00002.tar is missing"):
+    with pytest.raises(DataError, match=r"memory://bucket/00002.tar \(missing\)"):
         opened("memory://bucket/{00000..00002}.tar")
 
 
@@ -363,5 +431,5 @@ def test_patterns_of_too_many_shards_are_an_error_at_once(tmp_path, pattern):
 
 def test_a_shard_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "0.tar")
-    with pytest.raises(DataError, match=r"0\.tar: cannot read the shard: it is not a regular file"):
+    with pytest.raises(DataError, match=r"0\.tar \(not a regular file\)"):
         opened(tmp_path / "0.tar")

@@ -1,0 +1,146 @@
+"""``where:``, which samples of a source are used: comparisons of what is known of them, joined by and, or, not.
+
+The text is parsed by Python's own parser and never run: what is no comparison is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow
+
+_COMPARISONS = {
+    ast.Eq: "equal",
+    ast.NotEq: "not_equal",
+    ast.Lt: "less",
+    ast.LtE: "less_equal",
+    ast.Gt: "greater",
+    ast.GtE: "greater_equal",
+}
+"""Each with the function of pyarrow.compute."""
+_LONGEST = 1000
+_EXAMPLE = "clip_l14_similarity_score > 0.28 and NSFW == 'UNLIKELY'"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on a table of samples."""
+
+    text: str
+    fields: tuple[str, ...]
+    """The columns that it compares."""
+
+    def holds(self, table: pyarrow.Table) -> np.ndarray:
+        """``[rows]`` bool. A comparison with a value that is missing is neither true nor false, as in SQL, so that no
+        such row is kept by it. Raises ValueError for values of kinds that cannot be compared."""
+        import pyarrow
+        import pyarrow.compute as pc
+
+        try:
+            found = _evaluated(_parsed(self.text), table)
+        except (pyarrow.ArrowNotImplementedError, pyarrow.ArrowInvalid) as error:
+            kinds = ", ".join(f"{name} holds {table.schema.field(name).type}" for name in self.fields)
+            raise ValueError(f"cannot compare these kinds of values: {kinds}") from error
+        return pc.fill_null(found, False).to_numpy(zero_copy_only=False)
+
+
+class _Unclear(Exception):
+    """A part of a text is not what it should be."""
+
+    def __init__(self, node: ast.expr, expected: str) -> None:
+        super().__init__(expected)
+        self.node = node
+
+
+def condition(text: str) -> Condition:
+    """Parse a condition. Raises ValueError that says what is not understood, and how one looks."""
+    names: dict[str, None] = {}
+    try:
+        _check(_parsed(text), names)
+    except _Unclear as error:
+        part = ast.get_source_segment(text.strip(), error.node) or text
+        raise ValueError(f"'{part:.80}' is no {error}; write a condition like {_EXAMPLE}") from None
+    if not names:
+        raise ValueError(f"it compares no field; write one like {_EXAMPLE}")
+    return Condition(text, tuple(names))
+
+
+def _parsed(text: str) -> ast.expr:
+    try:
+        if len(text) > _LONGEST:
+            raise ValueError("too long")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd spellings, which are refused or harmless
+            return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else str(error) or "too deeply nested"
+        raise ValueError(f"not a condition ({reason}); write one like {_EXAMPLE}") from error
+
+
+def _check(node: ast.expr, names: dict[str, None]) -> None:
+    """Raise _Unclear for what is none of the few forms that a condition has; collect the fields in ``names``."""
+    if isinstance(node, ast.BoolOp):
+        for part in node.values:
+            _check(part, names)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        _check(node.operand, names)
+    elif isinstance(node, ast.Compare) and all(type(operator) in _COMPARISONS for operator in node.ops):
+        for side in (node.left, *node.comparators):
+            name = _name(side)
+            if name is not None:
+                names[name] = None
+            elif not isinstance(_constant(side), str | int | float):
+                raise _Unclear(side, "field, number or text")
+    else:
+        raise _Unclear(node, "comparison by == != < <= > >=")
+
+
+def _name(node: ast.expr) -> str | None:
+    """``field`` or ``outer.inner``; None for what is no name."""
+    if isinstance(node, ast.Attribute):
+        outer = _name(node.value)
+        return None if outer is None else f"{outer}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def _constant(node: ast.expr) -> Any:
+    """The value of a number or text; None for what is none."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        value = node.operand.value if isinstance(node.operand, ast.Constant) else None
+        if not isinstance(value, int | float):
+            return None
+        return -value if isinstance(node.op, ast.USub) else value
+    value = node.value if isinstance(node, ast.Constant) else None
+    return float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+
+
+def _evaluated(node: ast.expr, table: pyarrow.Table) -> Any:
+    """True, false or null per row."""
+    import pyarrow.compute as pc
+
+    if isinstance(node, ast.BoolOp):
+        join = pc.and_kleene if isinstance(node.op, ast.And) else pc.or_kleene
+        return reduce(join, [_evaluated(part, table) for part in node.values])
+    if isinstance(node, ast.UnaryOp):
+        return pc.invert(_evaluated(node.operand, table))
+    assert isinstance(node, ast.Compare)
+    sides = [_value(side, table) for side in (node.left, *node.comparators)]
+    pairs = zip(node.ops, sides, sides[1:], strict=False)
+    compared = [pc.call_function(_COMPARISONS[type(operator)], [left, right]) for operator, left, right in pairs]
+    return reduce(pc.and_kleene, compared)
+
+
+def _value(node: ast.expr, table: pyarrow.Table) -> Any:
+    import pyarrow
+
+    name = _name(node)
+    if name is None:
+        return pyarrow.scalar(_constant(node))
+    column = table[name]
+    return column.cast(column.type.value_type) if pyarrow.types.is_dictionary(column.type) else column
