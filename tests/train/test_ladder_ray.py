@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -50,7 +51,7 @@ WIDE = {"xs": {"model": tower(4), "processes": 2}}
 
 
 @pytest.mark.skipif(not HAS_NAMESPACES, reason="needs mount and host name namespaces")
-def test_a_run_over_two_nodes_outlives_one_of_them(tmp_path, monkeypatch, capsys):
+def test_a_run_over_two_nodes_outlives_one_of_them(tmp_path, monkeypatch):
     """Two nodes of a core each. One with other code is named and gets none; one is lost and replaced."""
     package = Path(clipeval_train.__file__).parent
     changed = tmp_path / "schedule.py"
@@ -66,19 +67,16 @@ def test_a_run_over_two_nodes_outlives_one_of_them(tmp_path, monkeypatch, capsys
         )
         nodes.add("left")
         nodes.add("right")
-        code = []
-        thread = threading.Thread(target=lambda: code.append(run_ladder(Request(plan, ray_address=nodes.address))))
-        monkeypatch.setattr("signal.signal", lambda *_: None)  # not in the main thread
-        thread.start()
+        words = ["-m", "clipeval_train", "ladder", str(plan), "--ray-address", nodes.address]
+        command = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
         limit = time.monotonic() + 120
         while not (Path(run.config.out) / "latest").exists():
             assert time.monotonic() < limit, read_log(run)
             time.sleep(0.1)
         nodes.kill("right")
         nodes.add("third")
-        thread.join(200)
-    assert code == [0], read_log(run)
-    err = capsys.readouterr().err
+        _, err = command.communicate(timeout=200)
+    assert command.returncode == 0, err + read_log(run)
     assert "other gets no run: another clipeval_train (different: schedule.py)" in err
     text = read_log(run)
     assert text.count("== ") == 2
