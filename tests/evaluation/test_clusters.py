@@ -12,7 +12,7 @@ import yaml
 from clipeval.evaluation import environment
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs/clusters.md").read_text("utf-8")
+DOCUMENT = re.sub("```.*?```", "", (ROOT / "docs/clusters.md").read_text("utf-8"), flags=re.DOTALL)
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    (\S.*)$", DOCUMENT, re.MULTILINE)]
 RUN = ["clipeval", "run", "--executor", "ray"]
 
