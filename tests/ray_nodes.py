@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from waiting import until
 
 NAMESPACES = ["unshare", "-m", "-u"] if os.geteuid() == 0 else ["unshare", "-U", "-r", "-m", "-u"]
 HAS_NAMESPACES = (
@@ -53,11 +54,7 @@ class Nodes:
                 env=self._environment | environment,
                 start_new_session=True,
             )
-        limit = time.monotonic() + 60
-        while "Ray runtime started" not in log.read_text():
-            assert self._processes[name].poll() is None, log.read_text()
-            assert time.monotonic() < limit, log.read_text()
-            time.sleep(0.05)
+        until(lambda: "Ray runtime started" in log.read_text(), 60, log.read_text, self._processes[name])
 
     def pids(self) -> list[int]:
         """The ids of all processes of all nodes."""

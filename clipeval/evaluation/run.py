@@ -27,6 +27,8 @@ from clipeval.version import __version__
 if TYPE_CHECKING:
     import pandas as pd
 
+    from clipeval.evaluation.crew import Crew
+
 _MOST_LISTED = 5
 
 
@@ -140,29 +142,33 @@ def _listed(numbers: Sequence[int]) -> str:
 def _measure(plan: Plan, journal: Journal, progress: RunProgress) -> None:
     options = plan.request.options
     cells, arriving = journal.open(plan.cells), Arrivals(plan, journal, progress)
-    if options.executor == "ray":
+    if not cells and not arriving.pending:
+        return
+    if options.executor != "local":
         from clipeval.evaluation.dispatch import Dispatcher
+
+        Dispatcher(plan, journal, _crew(options), progress).execute(cells, arriving)
+        return
+    from clipeval.evaluation import local
+    from clipeval.evaluation.workbench import Workbench
+
+    if options.uses_one_gpu_of_several:
+        progress.line("--keep-weights no: in one process, on one of the GPUs")
+    bench = Workbench(options, progress, plan.splits, plan.checkpoints)
+    try:
+        local.execute(cells, arriving, bench, journal)
+    finally:
+        bench.close()
+
+
+def _crew(options: Options) -> Crew:
+    if options.executor == "ray":
         from clipeval.evaluation.ray import RayCrew
 
-        if cells or arriving.pending:
-            Dispatcher(plan, journal, RayCrew(options), progress).execute(cells, arriving)
-    elif options.executor == "processes":
-        from clipeval.evaluation.dispatch import Dispatcher
-        from clipeval.evaluation.processes import Processes
+        return RayCrew(options)
+    from clipeval.evaluation.processes import Processes
 
-        if cells or arriving.pending:
-            Dispatcher(plan, journal, Processes(options), progress).execute(cells, arriving)
-    elif cells or arriving.pending:
-        from clipeval.evaluation import local
-        from clipeval.evaluation.workbench import Workbench
-
-        if options.uses_one_gpu_of_several:
-            progress.line("--keep-weights no: in one process, on one of the GPUs")
-        bench = Workbench(options, progress, plan.splits, plan.checkpoints)
-        try:
-            local.execute(cells, arriving, bench, journal)
-        finally:
-            bench.close()
+    return Processes(options)
 
 
 def dry_run(request: Request) -> tuple[list[dict[str, Any]], list[tuple[Cell, ClipevalError]]]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from clipeval.errors import ClipevalError, NotHereError, is_not_here
 
@@ -76,4 +76,4 @@ def each(calls: Iterable[Callable[[], T]], at_once: int = 1) -> list[T]:
         found = [one(call) for call in calls]
     if missing:
         raise missing[0]
-    return [item for item in found if item is not None]
+    return cast("list[T]", found)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from imports import ROOT
 from PIL import Image
+from waiting import until
 
 from clipeval.datasets.loaded import LoadedDataset
 from clipeval.embeddings import pixels
@@ -301,10 +302,7 @@ def test_no_process_outlives_its_parent(end, tmp_path):
         parent.kill()
     parent.wait(timeout=30)
     parent.stdout.close()
-    limit = time.monotonic() + 20
-    while any(_lives(process) for process in found):
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    until(lambda: not any(_lives(process) for process in found), 20)
     assert log.read_text() == ""
 
 

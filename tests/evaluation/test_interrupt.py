@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import image_folder, tiny_checkpoint
+from waiting import until
 
 import clipeval
 
@@ -60,19 +61,14 @@ class Running:
                 preexec_fn=before,
             )
         self.wait_for("[1/2]")
-        while len(self.group()) < 3:  # the decoders
-            time.sleep(0.02)
+        until(lambda: len(self.group()) >= 3, 60, lambda: self.said, self.process)  # the decoders
 
     @property
     def said(self) -> str:
         return self._log.read_text()
 
     def wait_for(self, text: str) -> None:
-        limit = time.monotonic() + 60
-        while text not in self.said:
-            assert time.monotonic() < limit, self.said
-            assert self.process.poll() is None, self.said
-            time.sleep(0.02)
+        until(lambda: text in self.said, 60, lambda: self.said, self.process)
 
     def group(self) -> list[int]:
         """The processes of this run that are alive."""
@@ -88,10 +84,7 @@ class Running:
 
     def end(self) -> int:
         code = self.process.wait(timeout=30)
-        limit = time.monotonic() + 5
-        while self.group() and time.monotonic() < limit:
-            time.sleep(0.05)
-        assert self.group() == []
+        until(lambda: not self.group(), 5, self.group)
         return code
 
 

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers import image_folder, tiny_checkpoint
+from waiting import until
 
 import clipeval
 from clipeval import machine
@@ -77,12 +77,12 @@ class Run:
         return self._log.read_text()
 
     def wait_for_a_value(self, out: Path) -> None:
-        limit = time.monotonic() + 120
         ledger = out / "ledger.jsonl"
-        while not ledger.exists() or '"status": "limited"' not in ledger.read_text():
-            assert time.monotonic() < limit, self.said
-            assert self.process.poll() is None, self.said
-            time.sleep(0.02)
+        until(
+            lambda: ledger.exists() and '"status": "limited"' in ledger.read_text(),
+            said=lambda: self.said,
+            process=self.process,
+        )
 
     def left(self) -> list[int]:
         found = []
@@ -97,10 +97,7 @@ class Run:
         return found
 
     def require_nothing_left(self) -> None:
-        limit = time.monotonic() + 10
-        while self.left():
-            assert time.monotonic() < limit, self.left()
-            time.sleep(0.05)
+        until(lambda: not self.left(), 10, self.left)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers import caption_shards, image_folder, tiny_checkpoint
 from ray_nodes import HAS_NAMESPACES, Nodes
+from waiting import until
 
 import clipeval
 from clipeval.errors import MeasureError, UsageError
@@ -154,11 +154,7 @@ class Run:
         self._until(lambda: ledger.exists() and '"status": "ok"' in ledger.read_text())
 
     def _until(self, done) -> None:
-        limit = time.monotonic() + 120
-        while not done():
-            assert time.monotonic() < limit, self.said
-            assert self.process.poll() is None, self.said
-            time.sleep(0.05)
+        until(done, 120, lambda: self.said, self.process)
 
     def end(self, code: int) -> str:
         assert self.process.wait(timeout=180) == code, self.said
@@ -250,20 +246,14 @@ def test_whatever_dies_the_same_command_continues(nodes, words, reference, tmp_p
     assert workers_of(nodes)
     run.process.kill()
     run.process.wait()
-    limit = time.monotonic() + 20
-    while workers_of(nodes):
-        assert time.monotonic() < limit
-        time.sleep(0.1)
+    until(lambda: not workers_of(nodes), 20)
 
     run = Run(nodes, words, tmp_path / "out", "--rerun", "always", "--device", "cpu")
     run.wait_for("[19/36]")
     os.kill(run.process.pid, signal.SIGINT)
     run.end(130)
     assert clipeval.read_results(run.out).status.eq("ok").any()
-    limit = time.monotonic() + 20
-    while workers_of(nodes):
-        assert time.monotonic() < limit
-        time.sleep(0.1)
+    until(lambda: not workers_of(nodes), 20)
 
     run = Run(nodes, words, tmp_path / "out", "--rerun", "always", "--device", "cpu")
     run.wait_for("[19/36]")

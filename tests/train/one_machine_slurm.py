@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from waiting import until
+
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun")
 LACKING = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
 
@@ -113,11 +115,10 @@ class Slurm:
         self._daemons.append(daemon)
 
     def _until(self, is_true, seconds: float = 60) -> None:
-        limit = time.monotonic() + seconds
-        while not is_true():
-            logs = {path.name: path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.log")}
-            assert time.monotonic() < limit, logs
-            time.sleep(0.2)
+        def logs() -> dict[str, str]:
+            return {path.name: path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.log")}
+
+        until(is_true, seconds, logs)
 
 
 def _free_port() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_ladder import ladder, plan_file, tower
+from waiting import until
 
 from clipeval.cli import guarded
 from clipeval.errors import UsageError
@@ -122,7 +123,7 @@ def test_no_run_outlives_the_command(tmp_path, number):
     program = f"""if __name__ == "__main__":
         import sys
         from clipeval.cli import guarded
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
         from test_ladder_jobs import two_waiting_runs
         guarded(lambda prog_name: two_waiting_runs({str(tmp_path)!r}), "test")"""
     (tmp_path / "program.py").write_text(program)
@@ -131,10 +132,7 @@ def test_no_run_outlives_the_command(tmp_path, number):
     children = _children(tmp_path / "pids", 2)
     process.send_signal(number)
     assert process.wait(180) == (130 if number == signal.SIGINT else -signal.SIGKILL)
-    deadline = time.monotonic() + 120
-    while any(_alive(pid) for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(_alive(pid) for pid in children)
+    until(lambda: not any(_alive(pid) for pid in children))
 
 
 def _wait_instead(file):
@@ -149,11 +147,8 @@ def two_waiting_runs(folder):
 
 
 def _children(folder, count):
-    deadline = time.monotonic() + 300
-    while len(found := [int(path.name) for path in folder.iterdir()]) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
+    until(lambda: len(list(folder.iterdir())) >= count, 300)
+    return [int(path.name) for path in folder.iterdir()]
 
 
 def _alive(pid):

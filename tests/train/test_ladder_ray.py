@@ -6,12 +6,12 @@ import json
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from ray_nodes import HAS_NAMESPACES, Nodes
 from tiny_ladder import ladder, plan_file, tower
+from waiting import until
 
 import clipeval_train
 from clipeval.errors import UsageError
@@ -69,15 +69,12 @@ def test_a_run_over_two_nodes_outlives_one_of_them(tmp_path, monkeypatch):
         nodes.add("right")
         words = ["-m", "clipeval_train", "ladder", str(plan), "--ray-address", nodes.address]
         command = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
-        limit = time.monotonic() + 120
-        while not (Path(run.config.out) / "latest").exists():
-            assert time.monotonic() < limit, read_log(run)
-            time.sleep(0.1)
+        until((Path(run.config.out) / "latest").exists, 120, lambda: read_log(run), command)
         nodes.kill("right")
         nodes.add("third")
         _, err = command.communicate(timeout=200)
     assert command.returncode == 0, err + read_log(run)
-    assert "other gets no run: another clipeval_train (different: schedule.py)" in err
+    assert "other gets no run: another clipeval (different: clipeval_train/schedule.py)" in err
     text = read_log(run)
     assert text.count("== ") == 2
     assert "left, right (Ray)" in text or "right, left (Ray)" in text

@@ -6,13 +6,13 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from one_machine_slurm import LACKING, Slurm
 from tiny_ladder import ladder, plan_file, tower
+from waiting import until
 
 from clipeval.errors import UsageError
 from clipeval_train import checkpoint
@@ -157,13 +157,6 @@ def test_a_whole_study_in_three_lines(slurm, tmp_path, monkeypatch, capsys):
     until(lambda: "JobState=COMPLETED" in slurm.said("scontrol", "show", "job", last), 300)
     assert (tmp_path / "R" / "results.parquet").is_file()
     assert any((tmp_path / "fitted").iterdir())
-
-
-def until(is_true, seconds=120):
-    limit = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < limit
-        time.sleep(0.2)
 
 
 def read(path):

@@ -14,6 +14,7 @@ import yaml
 from finetune_runs import base_checkpoint
 from helpers import caption_shards, image_folder
 from tiny_run import MODEL
+from waiting import until
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
@@ -43,11 +44,12 @@ def stopped(command, log, tmp_path, target):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with open(tmp_path / "stderr", "w") as stderr:
         process = subprocess.Popen(command, env=environment, stderr=stderr, start_new_session=True)
-        deadline = time.monotonic() + 200
-        while not log.exists() or len(log.read_text().splitlines()) < 3:
-            assert process.poll() is None, (tmp_path / "stderr").read_text()[-3000:]
-            assert time.monotonic() < deadline, (tmp_path / "stderr").read_text()[-3000:]
-            time.sleep(0.1)
+        until(
+            lambda: log.exists() and len(log.read_text().splitlines()) >= 3,
+            200,
+            lambda: (tmp_path / "stderr").read_text()[-3000:],
+            process,
+        )
         family = descendants(process.pid)
         target(process.pid, family)
         code = process.wait(120)
