@@ -202,6 +202,7 @@ def test_a_data_set_is_measured_while_the_next_one_comes(hub: Hub, executor: str
         for seed, name in enumerate("ab")
         for data in ("last", "first", "digits")
     }
+    assert "data sets: 3, cells: 6, done: 0; to be fetched meanwhile: 2 data sets, more than 3 MB" in done.stderr
     assert "[6/6]" in done.stderr
     asked = hub.seen(r"last/test/\d\.tar")  # workers ask whether what is here still is what is there
     assert len([request for request in asked if "if-none-match" not in request.headers]) == 2

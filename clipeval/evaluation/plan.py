@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from clipeval import datasets, models
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, UsageError, is_not_here
+from clipeval.errors import ClipevalError, ModelError, UsageError, counted, is_not_here
 from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.history import History
@@ -110,17 +110,16 @@ class Plan:
 
     def summary(self) -> str:
         """How much there is to do and to fetch, a line."""
-        models, sets = len(self._specs), len(self._shelf.entries)
+        models, sets, cells = len(self._specs), len(self._shelf.entries), len(self.cells) + self.expected
         done = sum(cell.state == "done" for cell in self.cells)
-        coming = f"; {len(self.coming)} data sets are fetched meanwhile{self._size()}" if self.coming else ""
-        return (
-            f"checkpoints: {models}, data sets: {sets}, cells: {len(self.cells) + self.expected}, done: {done}{coming}"
-        )
-
-    def _size(self) -> str:
+        line = f"checkpoints: {models}, data sets: {sets}, cells: {cells}, done: {done}"
+        if not self.coming:
+            return line
         sizes = [file.size for files in self.coming.values() for file in files]
         known = sum(size for size in sizes if size is not None)
-        return f", {'more than ' if None in sizes else ''}{known / 1e9:.1f} GB" if known else ""
+        more = "more than " if None in sizes else ""
+        size = f", {more}{known / 1e6:,.0f} MB" if known else ""
+        return f"{line}; to be fetched meanwhile: {counted(len(self.coming), 'data set')}{size}"
 
     def news(self) -> list[str]:
         """What a person should know of it and was not told yet, each a line."""
