@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -183,7 +184,7 @@ def _refresh_once(url: str, target: Path, copy: Version | None, optional: bool, 
         version: Version = next(items)
         if copy is not None and version.is_as(copy):
             if not _origin(target).exists():
-                _note(target, version)
+                _note(target, version, digest.of_file(target))
             if version.etag is None and version.modified is None and _host(url) not in _silent:
                 _silent.add(_host(url))
                 say(
@@ -196,29 +197,32 @@ def _refresh_once(url: str, target: Path, copy: Version | None, optional: bool, 
             say(f"downloading {public(url)}{'' if copy is None else ': it changed on the server'}")
 
         def fill(temporary: Path) -> None:
+            nonlocal found
             limit = version.size if version.size is not None else _room(temporary.parent)
-            _write(url, items, temporary, min(limit, _TEXT_LIMIT) if optional else limit)
-            _check(url, temporary, version)
+            found = _write(url, items, temporary, min(limit, _TEXT_LIMIT) if optional else limit)
+            _check(url, temporary, version, found)
 
+        found = ""
         try:
             _origin(target).unlink(missing_ok=True)
             write_atomically(target, fill)
-            _note(target, version)
+            _note(target, version, found)  # of what was written: another process may put the same in its place by now
         except (OSError, StoreError) as error:
             reason = getattr(error.__cause__ or error, "strerror", None) or error
             raise StoreError(f"{target}: cannot keep {public(url)}: {reason}.") from error
 
 
-def _note(target: Path, version: Version) -> None:
-    write_json(_origin(target), asdict(version) | {"sha256": digest.of_file(target)})
+def _note(target: Path, version: Version, found: str) -> None:
+    write_json(_origin(target), asdict(version) | {"sha256": found})
 
 
 def _room(folder: Path) -> int:
     return max(0, shutil.disk_usage(folder).free - _RESERVE)
 
 
-def _write(url: str, pieces: Iterator[Any], path: Path, limit: int) -> None:
-    written = 0
+def _write(url: str, pieces: Iterator[Any], path: Path, limit: int) -> str:
+    """The SHA-256 of what was written."""
+    written, found = 0, hashlib.sha256()
     with path.open("wb") as file:
         for piece in pieces:
             if not written and is_web_page(piece):
@@ -227,15 +231,17 @@ def _write(url: str, pieces: Iterator[Any], path: Path, limit: int) -> None:
             if written > limit:
                 raise DataError(f"{public(url)}: the server sends more than {limit:,} bytes. Check the address.")
             file.write(piece)
+            found.update(piece)
+    return found.hexdigest()
 
 
-def _check(url: str, path: Path, version: Version) -> None:
+def _check(url: str, path: Path, version: Version, found: str) -> None:
     """Raise DataError unless the body is whole: as long as was said, or, where nothing was said, as its format ends."""
     size, expected = path.stat().st_size, version.size
     broke = "the connection broke. Run it again."
     if expected is not None and size != expected:
         raise DataError(f"{public(url)}: received {size:,} of {expected:,} bytes: {broke}")
-    if version.digest is not None and (found := digest.of_file(path)) != version.digest:
+    if version.digest is not None and found != version.digest:
         raise _Damaged(
             f"{public(url)} arrived damaged: the hub announces the digest {version.digest}, what came has {found}."
         )

@@ -110,8 +110,7 @@ class CountedShardSource:
         except OSError as error:
             raise DataError(f"{public(path)}: cannot read the shard: {error.strerror or error}.") from error
         index = index_path(known)
-        with files.only_one(index):
-            self._rows[unit] = indexed(path, index, self._chosen, renew=False).rows
+        self._rows[unit] = indexed(path, index, self._chosen, renew=False).rows
         if len(self._rows) > _INDEXES:
             self._rows.popitem(last=False)
         return self._rows[unit]

@@ -19,7 +19,7 @@ from pathlib import Path
 from clipeval import digest
 from clipeval.datasets import braces
 from clipeval.datasets.selection import refuse_commands
-from clipeval.errors import DataError
+from clipeval.errors import DataError, StoreError
 from clipeval.files import NO_LOCKS
 from clipeval.paths import with_home
 from clipeval.remote.copies import ask, fetch, is_remote, local_path
@@ -155,11 +155,16 @@ def _identity(source: str, path: str) -> list[object] | str:
 
 @contextlib.contextmanager
 def only_one(copy: Path) -> Iterator[None]:
-    """Other processes of this machine that want to make the same file wait; one that dies leaves no lock behind."""
+    """Other processes of this machine that want to make the same file wait; one that dies leaves no lock behind.
+    Raises StoreError."""
     import fcntl
 
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with copy.with_name(f".{copy.name}.lock").open("w") as lock:
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        lock = copy.with_name(f".{copy.name}.lock").open("w")
+    except OSError as error:
+        raise StoreError(f"{copy}: cannot write: {error.strerror}. Choose another CLIPEVAL_CACHE.") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:  # without locks several fetch the same: each puts a whole file in place

@@ -54,7 +54,7 @@ class ShardSource:
         chosen = Selection.of(entry)
         indexes = [index_path([identity, *chosen.identity] if chosen.identity else identity) for identity in identities]
         self._table = index_path([index.stem for index in indexes]).with_suffix(".npy")
-        counts, self.tally, damaged, self.dropped = _summary(chosen, paths, indexes, self._table)
+        counts, self.tally, damaged, self.dropped, rows = _summary(chosen, paths, indexes, self._table)
         for path in bad:
             self.tally.read += 1
             self.tally.reject(UNREADABLE, public(path))
@@ -73,7 +73,7 @@ class ShardSource:
         self.units = np.array(counts)[used]
         self._ends = np.cumsum(self.units)
         names = [Path(path).name for path in self._paths]
-        content = [names, self.units.tolist(), digest.of_file(self._table)]
+        content = [names, self.units.tolist(), rows]
         self.fingerprint = digest.of_value([*content, chosen.captions] if chosen.captions else content)
         self._reader = SampleReader(entry, chosen)
 
@@ -146,15 +146,16 @@ def bad_shards(bad: Mapping[str, str], count: int) -> str:
 
 def _summary(
     chosen: Selection, paths: Sequence[str], indexes: Sequence[Path], table: Path
-) -> tuple[list[int], Tally, dict[str, str], int]:
-    """Usable samples per shard, what is wrong with others, what with shards, and how many ``where`` leaves out;
-    ``table`` holds the rows of all shards afterwards."""
+) -> tuple[list[int], Tally, dict[str, str], int, str]:
+    """Usable samples per shard, what is wrong with others, what with shards, how many ``where`` leaves out, and the
+    digest of ``table``, which holds the rows of all shards afterwards."""
     summary = table.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         saved = json.loads(summary.read_text("utf-8"))
-        if saved["seal"] == digest.of_value([digest.of_file(table), saved["found"]]):
+        rows = digest.of_file(table)
+        if saved["seal"] == digest.of_value([rows, saved["found"]]):
             counts, facts, damaged, dropped = saved["found"]
-            return counts, Tally.of(facts), {paths[place]: damage for place, damage in damaged}, dropped
+            return counts, Tally.of(facts), {paths[place]: damage for place, damage in damaged}, dropped, rows
     _index_missing(chosen, paths, indexes)
     counts, tally, damaged, dropped = [], Tally(), [], 0
     compared: set[str] = set()
@@ -172,17 +173,20 @@ def _summary(
         chosen.check_fields(compared, known, "the JSON of no sample has a")
 
     def write_table(temporary: Path) -> None:
+        nonlocal rows
         with temporary.open("wb") as file:  # piece by piece: billions of rows do not fit in memory
             row = np.lib.format.dtype_to_descr(row_type(chosen.captions))
             header = {"descr": row, "fortran_order": False, "shape": (sum(counts),)}
             np.lib.format.write_array_header_1_0(file, header)
             for path, index in zip(paths, indexes, strict=True):
                 file.write(indexed(path, index, chosen).rows.tobytes())
+        rows = digest.of_file(temporary)  # under the other name another process may put the same in its place
 
+    rows = ""
     write_atomically(table, write_table)
     facts = [counts, tally.facts(), damaged, dropped]
-    write_json(summary, {"found": facts, "seal": digest.of_value([digest.of_file(table), facts])}, indent=None)
-    return counts, tally, {paths[place]: damage for place, damage in damaged}, dropped
+    write_json(summary, {"found": facts, "seal": digest.of_value([rows, facts])}, indent=None)
+    return counts, tally, {paths[place]: damage for place, damage in damaged}, dropped, rows
 
 
 def _index_missing(chosen: Selection, paths: Sequence[str], indexes: Sequence[Path]) -> None:
@@ -207,6 +211,11 @@ def indexed(path: str, index: Path, chosen: Selection, renew: bool = True) -> In
     """
     if known := load_index(index):
         return known
+    with files.only_one(index):  # another process may be reading the copy that is given up here
+        return load_index(index) or _newly_indexed(path, index, chosen, renew)
+
+
+def _newly_indexed(path: str, index: Path, chosen: Selection, renew: bool) -> Indexed:
     if renew:
         files.forget(path)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import shard_writer as writer
 
-from clipeval import datasets
+from clipeval import datasets, digest
 from clipeval.config import DatasetEntry
 from clipeval.datasets.adapters.shards import _hub_root
 from clipeval.errors import DataError, StoreError, UsageError
@@ -91,6 +92,26 @@ def test_a_broken_connection_leaves_nothing_behind(tmp_path: Path, server: Serve
     path = fetch(url, offline=False)
     assert path is not None
     assert path.read_bytes() == (tmp_path / "served" / "wds" / "test" / "0.tar").read_bytes()
+
+
+def test_another_process_may_fetch_the_same_meanwhile(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.classification(tmp_path / "served" / "wds")
+    url = f"{server.url}/wds/test/0.tar"
+    real = digest._hashed
+
+    def hashed(path: Path, limit: int | None) -> str:
+        if path == local_path(url):
+            same = path.with_name("same")
+            shutil.copyfile(path, same)
+            same.replace(path)
+        return real(path, limit)
+
+    monkeypatch.setattr(digest, "_hashed", hashed)
+    assert fetch(url, offline=False) == local_path(url)
+    monkeypatch.setattr(digest, "_hashed", real)
+    assert fetch(url, offline=True) == local_path(url)
 
 
 def test_what_is_missing_is_named(tmp_path: Path, server: Server) -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import tarfile
 import time
@@ -14,6 +15,7 @@ import webdataset
 from helpers import add
 from shard_files import bomb, image, sound, truncated_jpeg, write
 
+from clipeval import digest
 from clipeval.errors import DataError, UsageError
 from clipeval_train.config import SourceEntry
 from clipeval_train.input import files, shard_index
@@ -320,6 +322,24 @@ def test_processes_that_index_at_the_same_time_agree(tmp_path):
     assert results[0][0] == [3, 1, 4, 1, 5, 2, 6, 5, 3, 5]
 
 
+def test_another_process_may_put_the_same_table_in_its_place_meanwhile(tmp_path, cache, monkeypatch):
+    real = digest._hashed
+
+    def hashed(path, limit):
+        if path.suffix == ".npy":
+            same = path.with_name("same")
+            shutil.copyfile(path, same)
+            same.replace(path)
+        return real(path, limit)
+
+    reference = sound(tmp_path, [2, 3])
+    expected = opened(reference).fingerprint
+    shutil.rmtree(cache / "indexes")
+    monkeypatch.setattr(digest, "_hashed", hashed)
+    for _ in range(2):
+        assert opened(reference).fingerprint == expected
+
+
 def test_remote_shards_are_fetched_once_and_again_when_they_change(tmp_path, monkeypatch):
     import fsspec
 
@@ -344,6 +364,28 @@ def test_remote_shards_are_fetched_once_and_again_when_they_change(tmp_path, mon
     assert len(fetched) == 3
     with pytest.raises(DataError, match=r"memory://bucket/00002.tar \(missing\)"):
         opened("memory://bucket/{00000..00002}.tar")
+
+
+def test_processes_that_fetch_and_index_the_same_shard_wait_for_each_other(tmp_path, monkeypatch):
+    import fsspec
+
+    monkeypatch.setattr("clipeval.datasets.selection.REMOTE_SCHEMES", ("memory",))
+
+    original = shard_index._files
+    monkeypatch.setattr(shard_index, "_files", lambda *shard: time.sleep(0.3) or original(*shard))
+    sound(tmp_path, [3])
+    fsspec.filesystem("memory").pipe("/bucket/00000.tar", (tmp_path / "00000.tar").read_bytes())
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    arguments = ("memory://bucket/00000.tar", answers)
+    processes = [context.Process(target=_open_and_report, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+        time.sleep(0.1)
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [answers.get(timeout=60)[0] for _ in processes] == [[3]] * 3
 
 
 def test_copies_of_remote_shards_make_room_for_others(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -53,7 +52,6 @@ def stopped(command, log, tmp_path, target):
         family = descendants(process.pid)
         target(process.pid, family)
         code = process.wait(120)
-    time.sleep(1)
     return code, (tmp_path / "stderr").read_text(), family
 
 
@@ -91,7 +89,12 @@ def assert_saved_and_gone(tmp_path, said, family, stem):
     latest = tmp_path / "run" / (tmp_path / "run/latest").read_text().strip()
     assert latest.name.startswith(stem)
     assert torch.load(latest, weights_only=True)["resume"] is not None
-    assert [pid for pid in family if is_running(pid)] == []
+    all_gone(family)
+
+
+def all_gone(family):
+    """Workers of a killed process notice within five seconds."""
+    until(lambda: not any(map(is_running, family)), 30, lambda: list(filter(is_running, family)))
 
 
 @pytest.mark.parametrize("target", [term_to_launcher, term_to_all_below])
@@ -116,8 +119,7 @@ def test_a_rank_that_is_killed_ends_the_other_one_with_its_reason(tmp_path, pret
     assert code != 0
     assert "bug" not in said, said[-3000:]
     assert "another process of this run has ended, and says why" in said
-    time.sleep(6)  # workers of a killed process notice within five seconds
-    assert [pid for pid in family if is_running(pid)] == []
+    all_gone(family)
 
 
 def test_one_process_and_its_workers_in_a_group_save_and_end_with_130(tmp_path, pretrain_file):
