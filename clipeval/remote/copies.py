@@ -195,6 +195,7 @@ def _refresh_once(url: str, target: Path, copy: Version | None, optional: bool, 
         later.require_now(public(url), version.size, partial(fetch, url, offline=False, optional=optional, quiet=quiet))
         if not quiet:
             say(f"downloading {public(url)}{'' if copy is None else ': it changed on the server'}")
+        found = ""
 
         def fill(temporary: Path) -> None:
             nonlocal found
@@ -202,7 +203,6 @@ def _refresh_once(url: str, target: Path, copy: Version | None, optional: bool, 
             found = _write(url, items, temporary, min(limit, _TEXT_LIMIT) if optional else limit)
             _check(url, temporary, version, found)
 
-        found = ""
         try:
             _origin(target).unlink(missing_ok=True)
             write_atomically(target, fill)
