@@ -14,6 +14,7 @@ NAMES = (
         "probe",
         "prompts",
         "fit",
+        "outlook",
         "end_to_end",
         "input",
         "feed",
@@ -26,7 +27,7 @@ NAMES = (
 )
 LONG = ("fuzz", "kills", "architectures")
 """Of an hour or so: run only where they are named."""
-WITH_OPTIONS = (*LONG, "gpu")
+WITH_OPTIONS = (*LONG, "gpu", "outlook")
 
 
 def main() -> None:
