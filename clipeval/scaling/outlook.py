@@ -138,9 +138,12 @@ def outlook(
     ends = np.exp(average.centre + np.array([0.0, -half, half])).tolist()
     of_law = np.exp(average.centre + NORMAL * average.sd_of_law * np.array([-1.0, 1.0])).tolist()
     own = [
-        LawOutlook(line.law.name, float(np.exp(value)), float(weight), line.aicc, *sd, past[line.law.name].rmse)
-        for line, value, weight, sd in zip(lines, average.value, average.weight, average.own_sd.tolist(), strict=True)
-    ]
+        LawOutlook(
+            line.law.name, float(np.exp(average.value[j])), float(average.weight[j]), line.aicc,
+            float(average.own_sd[j, 0]), float(average.own_sd[j, 1]), past[line.law.name].rmse,
+        )
+        for j, line in enumerate(lines)
+    ]  # fmt: skip
     beyond = float(decades_beyond(x, np.array([at]))[0])
     return Outlook(
         at=float(at),
