@@ -27,7 +27,9 @@ NAMES = (
 )
 LONG = ("fuzz", "kills", "architectures")
 """Of an hour or so: run only where they are named."""
-WITH_OPTIONS = (*LONG, "gpu", "outlook")
+OF_A_FOLDER = ("studies",)
+"""On data that are not here."""
+WITH_OPTIONS = (*LONG, *OF_A_FOLDER, "gpu", "outlook")
 
 
 def main() -> None:
