@@ -10,7 +10,7 @@ from clipeval.scaling.estimate import fit, fit_many, frontier_points, loss_for
 from clipeval.scaling.frontier import FRONTIERS, QUANTILE
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.minimise import HUBER, LEAST_SQUARES, Loss
-from clipeval.scaling.uncertainty import uncertainty
+from clipeval.scaling.uncertainty.methods import uncertainty
 
 TRUE_ALPHA, TRUE_BETA = -0.1114, 5.9
 DECADE = np.log(10)

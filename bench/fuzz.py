@@ -274,7 +274,7 @@ class _Feeder:
         from clipeval.checks import emit
         from clipeval.importers.import_files import import_files
         from clipeval.scaling.fit import run_fit
-        from clipeval.scaling.show import print_fit
+        from clipeval.scaling.output.show import print_fit
 
         suffix, data = hostile.table_file(rng, self._table)
         file = hostile.write(path.with_suffix(suffix), data)

@@ -233,7 +233,7 @@ def fit(
 ) -> None:
     """Derive scaling laws per task and data source from a results table, and compare the sources."""
     from clipeval.scaling.fit import run_fit
-    from clipeval.scaling.show import print_fit
+    from clipeval.scaling.output.show import print_fit
     from clipeval.tasks import canonical_name
 
     result = run_fit(

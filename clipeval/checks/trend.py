@@ -13,8 +13,8 @@ from clipeval.results.columns import COMPUTE, compute
 from clipeval.results.reading import read_tables
 from clipeval.scaling.estimate import fit as fit_law
 from clipeval.scaling.laws import LAWS
-from clipeval.scaling.rows import FAMILY, Checkpoints, Question, select, source_of
-from clipeval.scaling.select import decades_beyond
+from clipeval.scaling.points import FAMILY, Checkpoints, Question, select, source_of
+from clipeval.scaling.validation import decades_beyond
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ import numpy as np
 
 from clipeval.errors import MeasureError, UsageError
 from clipeval.scaling.frontier import Frontier, Points, frontier_for
-from clipeval.scaling.laws.curve import Law
+from clipeval.scaling.laws.law import Law
 from clipeval.scaling.minimise import HUBER, Data, Loss, Minimum, minimise
 from clipeval.scaling.minimise import LEAST_SQUARES as SQUARES
 

@@ -10,15 +10,15 @@ from clipeval.results.columns import COMPUTE
 from clipeval.results.published import published
 from clipeval.results.reading import read_tables
 from clipeval.scaling import cherti2023
-from clipeval.scaling.effective_robustness import TASK as ROBUSTNESS_TASK
-from clipeval.scaling.effective_robustness import effective_robustness
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.forecast import find_measured, parse, predict
-from clipeval.scaling.one import Recipe, fit_one
-from clipeval.scaling.optimal import joint_law, optimal, require_joint
-from clipeval.scaling.ranking import ranking
-from clipeval.scaling.result import FitResult, versions
-from clipeval.scaling.rows import FAMILY, Question, Selection, select
+from clipeval.scaling.output.result import FitResult, versions
+from clipeval.scaling.points import FAMILY, Question, Selection, select
+from clipeval.scaling.questions.forecast import find_measured, parse, predict
+from clipeval.scaling.questions.optimal import joint_law, optimal, require_joint
+from clipeval.scaling.questions.ranking import ranking
+from clipeval.scaling.questions.robustness import TASK as ROBUSTNESS_TASK
+from clipeval.scaling.questions.robustness import effective_robustness
+from clipeval.scaling.recipe import Recipe, fit_one
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ import numpy as np
 
 from clipeval.scaling.estimate import Estimate
 from clipeval.scaling.laws import Law
-from clipeval.scaling.rows import Checkpoints
-from clipeval.scaling.select import SCALING, TOO_FEW, decades_beyond
-from clipeval.scaling.uncertainty import Uncertainty
+from clipeval.scaling.points import Checkpoints
+from clipeval.scaling.uncertainty.methods import Uncertainty
+from clipeval.scaling.validation import SCALING, TOO_FEW, decades_beyond
 
 NAN = float("nan")
 _BAND_DRAWS = 20_000

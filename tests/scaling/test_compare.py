@@ -10,16 +10,16 @@ import pytest
 from imagenet_cherti2023 import COMPUTE, WIT_COMPUTE
 from scipy import stats
 
-from clipeval.scaling.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two
 from clipeval.scaling.estimate import Estimate, fit
-from clipeval.scaling.exponents import PERMUTATION, difference
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS
-from clipeval.scaling.matched import matched
-from clipeval.scaling.one import Recipe, fit_one
-from clipeval.scaling.rows import Checkpoints
-from clipeval.scaling.select import NO_SCALING, SCALING
-from clipeval.scaling.uncertainty import Uncertainty, uncertainty
+from clipeval.scaling.points import Checkpoints
+from clipeval.scaling.questions.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two
+from clipeval.scaling.questions.exponents import PERMUTATION, difference
+from clipeval.scaling.questions.matched import matched
+from clipeval.scaling.recipe import Recipe, fit_one
+from clipeval.scaling.uncertainty.methods import Uncertainty, uncertainty
+from clipeval.scaling.validation import NO_SCALING, SCALING
 from clipeval.stats.significance import COCHRAN_COX, WELCH, holm, t_test
 
 CELL = ("zeroshot_classification", "d", "acc1", None)
@@ -100,7 +100,7 @@ def test_equal_exponents_of_three_points_are_rejected_in_at_most_six_percent(sd)
 
 @pytest.mark.parametrize("kind", ["exponential", "normal"])
 def test_equal_exponents_of_frontiers_are_rejected_in_five_percent(kind, monkeypatch):
-    monkeypatch.setattr("clipeval.scaling.exponents._PERMUTATIONS", 160)
+    monkeypatch.setattr("clipeval.scaling.questions.exponents._PERMUTATIONS", 160)
     rng, found = np.random.default_rng(2), law("a", -0.1114, 5.9, x=COMPUTE, se=0.005, df=27.0)
 
     def simulated():

@@ -12,11 +12,11 @@ import clipeval
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.published import published
 from clipeval.results.reading import read_tables
-from clipeval.scaling.effective_robustness import effective_robustness
 from clipeval.scaling.fit import fit
-from clipeval.scaling.optimal import optimal
-from clipeval.scaling.result import COMPARISON_COLUMNS, FIT_COLUMNS, FORECAST_COLUMNS
-from clipeval.scaling.rows import Question, select
+from clipeval.scaling.output.result import COMPARISON_COLUMNS, FIT_COLUMNS, FORECAST_COLUMNS
+from clipeval.scaling.points import Question, select
+from clipeval.scaling.questions.optimal import optimal
+from clipeval.scaling.questions.robustness import effective_robustness
 
 
 def test_eight_columns_are_enough():

@@ -12,9 +12,9 @@ from clipeval.scaling.estimate import fit, fit_many, frontier_points, loss_for, 
 from clipeval.scaling.frontier import FRONTIERS, on_frontier
 from clipeval.scaling.laws import LAWS, LogLinear
 from clipeval.scaling.minimise import HUBER, LEAST_SQUARES, Data, minimise
-from clipeval.scaling.permutation import permutation_interval, share_below
-from clipeval.scaling.profile import profile_intervals
-from clipeval.scaling.uncertainty import uncertainty
+from clipeval.scaling.uncertainty.methods import uncertainty
+from clipeval.scaling.uncertainty.permutation import permutation_interval, share_below
+from clipeval.scaling.uncertainty.profile import profile_intervals
 
 POWER = LAWS["power"]
 ALPHA, BETA, DECADE = -0.1114, 5.9, np.log(10)
@@ -314,7 +314,7 @@ def test_coverage_of_profiles(name):
 
 
 def test_coverage_of_a_curve_beyond_the_data(monkeypatch):
-    monkeypatch.setattr("clipeval.scaling.uncertainty.profile_intervals", lambda *_: {})
+    monkeypatch.setattr("clipeval.scaling.uncertainty.methods.profile_intervals", lambda *_: {})
     law, at = LAWS["power_floor"], np.array([1e8, 1e11, 1e14])
     truth = law.error(at, FLOOR)
 

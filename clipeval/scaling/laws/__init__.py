@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from clipeval.scaling.laws.broken import Broken
-from clipeval.scaling.laws.curve import Law
 from clipeval.scaling.laws.floor import PowerFloor, Shifted, ShiftedFloor
 from clipeval.scaling.laws.joint import JointND, JointRepeats
+from clipeval.scaling.laws.law import Law
 from clipeval.scaling.laws.loglinear import LogLinear, Power
 from clipeval.scaling.laws.m4 import M4
 from clipeval.scaling.laws.sigmoid import Sigmoid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clipeval.scaling.frontier import quantile_line
-from clipeval.scaling.laws.curve import Law, scale_at
+from clipeval.scaling.laws.law import Law, scale_at
 from clipeval.scaling.minimise import Loss
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipeval.scaling.laws.curve import Law, columns, logistic, scale_at, stack
+from clipeval.scaling.laws.law import Law, columns, logistic, scale_at, stack
 
 
 class Sigmoid(Law):

@@ -8,7 +8,7 @@ from clipeval.scaling.estimate import fit_many, frontier_points, loss_for
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.frontier import FRONTIERS
 from clipeval.scaling.minimise import LEAST_SQUARES
-from clipeval.scaling.permutation import slope_errors
+from clipeval.scaling.uncertainty.permutation import slope_errors
 from clipeval.stats.significance import WELCH, Difference, t_test
 
 PERMUTATION = "permutation"

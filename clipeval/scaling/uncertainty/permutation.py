@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from clipeval.scaling.interval import Interval
+from clipeval.scaling.uncertainty.interval import Interval
 
 METHOD = "inverted permutation test"
 DOUBLINGS = 8

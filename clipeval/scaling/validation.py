@@ -9,9 +9,9 @@ import numpy as np
 from clipeval.errors import MeasureError
 from clipeval.scaling.estimate import Estimate, fit, fit_many, frontier_points, loss_for
 from clipeval.scaling.frontier import frontier_for
-from clipeval.scaling.interval import Interval
 from clipeval.scaling.laws import LAWS, Law
 from clipeval.scaling.minimise import LEAST_SQUARES, Loss
+from clipeval.scaling.uncertainty.interval import Interval
 
 SCALING, NO_SCALING, TOO_FEW = "scaling", "no-scaling", "too-few-points"
 
@@ -125,7 +125,7 @@ def decades_beyond(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
 
 
 def _trend(x: np.ndarray, error: np.ndarray) -> Interval:
-    from clipeval.scaling.uncertainty import uncertainty
+    from clipeval.scaling.uncertainty.methods import uncertainty
 
     power = LAWS["power"]
     return uncertainty(power, x, error, fit(power, x, error), draws=1).intervals["alpha"]

@@ -9,14 +9,14 @@ import numpy as np
 
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.results.columns import COMPUTE, numbers, refuse
-from clipeval.scaling import select as selection
+from clipeval.scaling import validation as selection
 from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED, Estimate, noise_weights
 from clipeval.scaling.estimate import fit as estimate_law
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, Frontier, frontier_for, on_frontier
 from clipeval.scaling.laws import LAWS, Law, LogLinear, Sigmoid
-from clipeval.scaling.rows import Checkpoints
-from clipeval.scaling.uncertainty import Uncertainty, uncertainty
+from clipeval.scaling.points import Checkpoints
+from clipeval.scaling.uncertainty.methods import Uncertainty, uncertainty
 
 
 @dataclass(frozen=True)

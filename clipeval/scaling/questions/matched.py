@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval.results.columns import archs, numbers
-from clipeval.scaling.rows import Checkpoints
+from clipeval.scaling.points import Checkpoints
 from clipeval.stats.significance import t_interval, two_sided_p
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from clipeval.scaling.estimate import Estimate
-from clipeval.scaling.interval import Interval
-from clipeval.scaling.laws.curve import Law
+from clipeval.scaling.laws.law import Law
 from clipeval.scaling.minimise import Data, minimise
+from clipeval.scaling.uncertainty.interval import Interval
 
 METHOD = "profile likelihood"
 DOUBLINGS = 30

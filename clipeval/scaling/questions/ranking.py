@@ -12,7 +12,7 @@ from clipeval.errors import MeasureError, UsageError
 from clipeval.scaling.estimate import Estimate, fit
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS, Law
-from clipeval.scaling.one import Recipe
+from clipeval.scaling.recipe import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,10 @@ from imagenet_cherti2023 import COMPUTE, ERROR, LAION_2B, WIT_COMPUTE, WIT_ERROR
 
 from clipeval.errors import MeasureError
 from clipeval.scaling.estimate import fit
-from clipeval.scaling.interval import Interval
 from clipeval.scaling.laws import LAWS, LogLinear
-from clipeval.scaling.select import (
+from clipeval.scaling.uncertainty.interval import Interval
+from clipeval.scaling.uncertainty.methods import uncertainty
+from clipeval.scaling.validation import (
     NO_SCALING,
     SCALING,
     TOO_FEW,
@@ -20,7 +21,6 @@ from clipeval.scaling.select import (
     leave_one_out,
     verdict,
 )
-from clipeval.scaling.uncertainty import uncertainty
 
 POWER = LAWS["power"]
 UNKNOWN = Interval(np.nan, np.nan, "none", "not given")

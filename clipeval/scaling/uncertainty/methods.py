@@ -23,12 +23,12 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from clipeval.scaling.estimate import Estimate, fit, frontier_points
 from clipeval.scaling.frontier import frontier_for
-from clipeval.scaling.interval import Interval
 from clipeval.scaling.laws import Law, LogLinear
 from clipeval.scaling.minimise import LEAST_SQUARES, Loss
-from clipeval.scaling.permutation import permutation_interval
-from clipeval.scaling.profile import profile_intervals
-from clipeval.scaling.resample import Problem, data_again, models_again, quantile_lines, scales_again
+from clipeval.scaling.uncertainty.interval import Interval
+from clipeval.scaling.uncertainty.permutation import permutation_interval
+from clipeval.scaling.uncertainty.profile import profile_intervals
+from clipeval.scaling.uncertainty.resample import Problem, data_again, models_again, quantile_lines, scales_again
 
 DRAWS = 2000
 FEWEST = 10
