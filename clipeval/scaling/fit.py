@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clipeval import config
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.results.columns import COMPUTE
 from clipeval.results.published import published
-from clipeval.results.reading import read_tables
 from clipeval.scaling import cherti2023
 from clipeval.scaling.fitted import Fit
+from clipeval.scaling.laws import SIGMOID
 from clipeval.scaling.output.result import FitResult, versions
 from clipeval.scaling.points import FAMILY, Question, Selection, select
 from clipeval.scaling.questions.forecast import find_measured, parse, predict
@@ -44,6 +45,7 @@ def fit(
     robustness: Sequence[str] = (),
     against: str = "imagenet1k",
     rank: bool = False,
+    chance: Mapping[str, float] | None = None,
 ) -> FitResult:
     """Fit a scaling law to each data set, metric and source of a tidy results table.
 
@@ -55,6 +57,7 @@ def fit(
     A ``budget`` in GMACs asks for the best choice of GMACs per sample and samples seen, by a joint law unless ``law``
     and ``x`` name another. ``robustness`` names data sets with a distribution shift (globs), on which sources are
     compared at equal accuracy on the data set ``against``. With ``rank`` all laws are compared by AICc.
+    ``chance`` is the accuracy of guessing by data set, where a sigmoid begins; without it that of clipeval's own.
 
     Raises UsageError for unknown names and MeasureError for rows that cannot be fitted; both name the column or row.
     """
@@ -68,7 +71,9 @@ def fit(
     if robustness:
         task, datasets = task or ROBUSTNESS_TASK, datasets or (against, *robustness)
     columns = tuple(name.strip() for name in x.split(","))
-    recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator)
+    if chance is None:
+        chance = config.packaged().chances if rank or law == SIGMOID else {}
+    recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator, chance)
     notes: list[str] = []
     rows = everything if table is not None else cherti2023.default_rows(everything, task, datasets or None)
     if preset:
@@ -93,14 +98,6 @@ def fit(
         more |= {"laws": ranking(fits, recipe)}
     card = _card(selection, recipe, question, preset)
     return FitResult(fits, found, x, card, [*_account(selection), *notes, *_warnings(fits)], more)
-
-
-def run_fit(results: Sequence[str], **options: Any) -> FitResult:
-    """``fit`` on result files or folders, or on published studies by name; on the published default without any.
-
-    ``options`` are the keywords of ``fit``. Raises UsageError for a file that is no results table.
-    """
-    return fit(read_tables(results) if results else None, **options)
 
 
 def _require_a_law(fits: Sequence[Fit]) -> None:
@@ -139,6 +136,7 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
     form, training setup (the rows), data extraction (frontier), optimisation."""
     return {
         "form": {"law": recipe.law, "parameters": recipe.law_of("").names, "error": "1 - metric, in [0, 1]"},
+        "chance": _chance_of(selection, recipe),
         "x": question.x,
         "by": question.by,
         "preset": preset,
@@ -154,3 +152,9 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
         "digits": "float64, shortest representation that reads back the same",
         "versions": versions(),
     }
+
+
+def _chance_of(selection: Selection, recipe: Recipe) -> dict[str, float]:
+    """The accuracies of guessing that a law started from."""
+    cells = {points.cell[1] for points in selection.points}
+    return {name: recipe.chance.get(name, 0.0) for name in sorted(cells)} if recipe.law == SIGMOID else {}

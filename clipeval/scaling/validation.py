@@ -2,80 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.estimate import Estimate, fit, fit_many, frontier_points, loss_for
-from clipeval.scaling.frontier import frontier_for
-from clipeval.scaling.laws import LAWS, Law
-from clipeval.scaling.minimise import LEAST_SQUARES, Loss
+from clipeval.scaling.laws import LAWS
+from clipeval.scaling.problem import Problem
 from clipeval.scaling.uncertainty.interval import Interval
+from clipeval.scaling.uncertainty.methods import uncertainty
 
 SCALING, NO_SCALING, TOO_FEW = "scaling", "no-scaling", "too-few-points"
 
 
-@dataclass(frozen=True)
-class Holdout:
-    """Predictions for models that were not fitted: errors ``[m]`` in [0, 1]. ``estimate`` is of the other models."""
+def holdout(others: Problem, x: np.ndarray, error: np.ndarray) -> float:
+    """Mean absolute error in percentage points of the law of the ``others`` at models ``x`` with ``error`` ``[m]``.
 
-    estimate: Estimate
-    predicted: np.ndarray
-    measured: np.ndarray
-
-    @property
-    def mae(self) -> float:
-        """Mean absolute error in percentage points."""
-        return float(100 * np.abs(self.predicted - self.measured).mean())
-
-
-def holdout(
-    law: Law,
-    x: np.ndarray,
-    error: np.ndarray,
-    held: np.ndarray,
-    *,
-    scored: np.ndarray | None = None,
-    frontier: str = "none",
-    loss: Loss = LEAST_SQUARES,
-    weights: np.ndarray | None = None,
-) -> Holdout:
-    """Fits the models that are not ``held`` (boolean ``[n]``) and predicts those held that are ``scored`` (all).
-
-    ``held`` is usually ``x > cut``, the largest compute. ``weights`` are those of the models that are not held. Raises
-    MeasureError where no model is left to score or too few to fit.
+    Raises MeasureError where there is no model to score or too few others to fit.
     """
-    asked = held if scored is None else held & scored
-    if not asked.any():
+    if len(error) == 0:
         raise MeasureError("hold-out: no model lies beyond the cut, so that nothing can be scored. Lower the cut.")
-    estimate = fit(law, x[~held], error[~held], frontier=frontier, loss=loss, weights=weights)
-    return Holdout(estimate, law.error(x[asked], estimate.params), error[asked])
+    return float(100 * np.abs(others.law.error(x, others.estimate.params) - error).mean())
 
 
-def leave_one_out(
-    law: Law,
-    x: np.ndarray,
-    error: np.ndarray,
-    estimate: Estimate,
-    *,
-    frontier: str = "none",
-    loss: Loss = LEAST_SQUARES,
-    weights: np.ndarray | None = None,
-) -> np.ndarray:
+def leave_one_out(problem: Problem) -> np.ndarray:
     """Predicted minus measured error ``[n]``, in percentage points, of each model by the law of all others.
 
-    The search for each law begins at the ``estimate`` of all. NaN where the others do not determine the law.
+    The search for each law begins at the estimate of all. NaN where the others do not determine the law.
     """
-    n = len(error)
+    n = len(problem.error)
     others = np.array([np.delete(np.arange(n), i) for i in range(n)])
-    chosen = frontier_for(frontier, n - 1)
-    points = frontier_points(chosen, np.log(x)[others], np.log(error)[others])
-    if weights is not None:
-        points = replace(points, weight=weights[others])
-    params = fit_many(law, points, loss_for(chosen, loss), estimate.params)
-    predicted = np.array([law.error(x[i : i + 1], params[i])[0] for i in range(n)])
-    return 100 * (predicted - error)
+    params = problem.refit(problem.log_x[others], problem.log_error[others], problem.weight[others])
+    predicted = np.array([problem.law.error(problem.x[i : i + 1], params[i])[0] for i in range(n)])
+    return 100 * (predicted - problem.error)
 
 
 def verdict(alpha: Interval, x: np.ndarray, error: np.ndarray) -> str:
@@ -92,18 +49,18 @@ def verdict(alpha: Interval, x: np.ndarray, error: np.ndarray) -> str:
     return NO_SCALING if len(error) > 3 else TOO_FEW
 
 
-def joint_verdict(law: Law, x: np.ndarray, error: np.ndarray, estimate: Estimate) -> str:
-    """The verdict on a law of several scales ``x`` ``[n, inputs]``.
+def joint_verdict(problem: Problem) -> str:
+    """The verdict on a law of several scales.
 
     ``scaling`` where by AICc it explains the errors better than a constant does, and they fall if all scales grow.
     """
-    n = len(error)
-    spread = float(np.log(error).var())
+    n, estimate = len(problem.error), problem.estimate
+    spread = float(problem.log_error.var())
     constant = n * np.log(spread) + 4 + 12 / (n - 3) if n > 3 else np.inf
     if not np.isfinite(estimate.aicc):
         return TOO_FEW
-    centre = np.exp(np.log(x).mean(0))
-    falls = np.diff(law.error(np.stack([centre, 2 * centre]), estimate.params))[0] < 0
+    centre = np.exp(problem.log_x.mean(0))
+    falls = np.diff(problem.law.error(np.stack([centre, 2 * centre]), estimate.params))[0] < 0
     return SCALING if estimate.aicc < constant and falls else NO_SCALING
 
 
@@ -125,7 +82,4 @@ def decades_beyond(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
 
 
 def _trend(x: np.ndarray, error: np.ndarray) -> Interval:
-    from clipeval.scaling.uncertainty.methods import uncertainty
-
-    power = LAWS["power"]
-    return uncertainty(power, x, error, fit(power, x, error), draws=1).intervals["alpha"]
+    return uncertainty(Problem(LAWS["power"], x, error, draws=1)).intervals["alpha"]

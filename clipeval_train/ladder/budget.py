@@ -20,9 +20,10 @@ def allocate(runs: Sequence[Run], results: Sequence[str], budget: float) -> pd.D
     ``clipeval.scaling.questions.optimal.optimal``. Raises UsageError when no result is of an architecture of the
     ladder and MeasureError when no law can be fitted.
     """
-    from clipeval.scaling.fit import run_fit
+    from clipeval.results.reading import read_tables
+    from clipeval.scaling.fit import fit
 
-    found: pd.DataFrame = run_fit(results, budget=budget).more["allocations"]
+    found: pd.DataFrame = fit(read_tables(results), budget=budget).more["allocations"]
     ours = list(dict.fromkeys(run.architecture.name for run in runs))
     if not found["arch"].isin(ours).any():
         raise UsageError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import brentq
+from tables import fit
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.estimate import Estimate, fit
+from clipeval.scaling.estimate import Estimate
 from clipeval.scaling.laws import LAWS, LogLinear, Sigmoid
 from clipeval.scaling.minimise import HUBER
 

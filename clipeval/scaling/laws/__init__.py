@@ -27,4 +27,6 @@ LAWS: dict[str, Law] = {
 }
 """By name. ``Sigmoid(chance)`` and ``LogLinear(columns)`` are made anew for another chance level or other columns."""
 
-__all__ = ["LAWS", "Law", "LogLinear", "Sigmoid"]
+SIGMOID = Sigmoid.name
+
+__all__ = ["LAWS", "SIGMOID", "Law", "LogLinear", "Sigmoid"]

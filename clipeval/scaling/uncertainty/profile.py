@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import stdtrit
 
-from clipeval.scaling.estimate import Estimate
-from clipeval.scaling.laws.law import Law
 from clipeval.scaling.minimise import Data, minimise
+from clipeval.scaling.problem import Problem
 from clipeval.scaling.uncertainty.interval import Interval
 
 METHOD = "profile likelihood"
@@ -17,19 +16,17 @@ FARTHEST = 50.0
 """A coordinate this far from the estimate counts as unbounded."""
 
 
-def profile_intervals(
-    law: Law, x: np.ndarray, error: np.ndarray, estimate: Estimate, weights: np.ndarray | None = None
-) -> dict[str, Interval]:
+def profile_intervals(problem: Problem) -> dict[str, Interval]:
     """The values of each parameter that least squares over all others cannot tell from the estimate.
 
     A value is inside while the residual sum of squares is at most ``1 + t**2 / (n - k)`` times the lowest one, with t
     the 97.5 % quantile of Student's distribution (Bates and Watts 1988, section 6.1). An end is a bound of the law
     where the data do not exclude it, as 0 for an ``e_inf`` that is not identified. Needs n - k >= 1.
     """
-    n, k = len(error), len(law.names)
-    profile = _Profile(law, np.log(x), np.log(error), estimate, np.ones(n) if weights is None else weights)
-    threshold = estimate.rss * (1 + float(stdtrit(n - k, 0.975)) ** 2 / (n - k))
-    inner, outer = profile.best, profile.first_guess(estimate.rss / (n - k))
+    law, k, freedom, rss = problem.law, len(problem.law.names), problem.freedom, problem.estimate.rss
+    profile = _Profile(problem)
+    threshold = rss * (1 + float(stdtrit(freedom, 0.975)) ** 2 / freedom)
+    inner, outer = profile.best, profile.first_guess(rss / freedom)
     beyond = profile.rss(outer) > threshold
     for _ in range(DOUBLINGS):
         if np.all(beyond | (outer == profile.farthest)):
@@ -51,13 +48,10 @@ def profile_intervals(
 class _Profile:
     """Two searches per parameter, one for each end: arrays are ``[2 k]``, the low ends of all parameters first."""
 
-    def __init__(
-        self, law: Law, log_x: np.ndarray, log_error: np.ndarray, estimate: Estimate, weights: np.ndarray
-    ) -> None:
-        k = len(law.names)
-        self.law, self.unscaled = law, np.zeros_like(log_x[0])
-        theta = law.coordinates(estimate.params, self.unscaled)
-        low, high = law.bounds(log_x, np.exp(log_error))
+    def __init__(self, problem: Problem) -> None:
+        self.law, self.unscaled, theta = problem.law, problem.unscaled, problem.best
+        k = len(theta)
+        low, high = self.law.bounds(problem.log_x, problem.error)
         self.low, self.high = np.minimum(low, theta), np.maximum(high, theta)
         self.limit = np.concatenate([self.low, self.high])
         self.best = np.tile(theta, 2)
@@ -65,7 +59,7 @@ class _Profile:
         self.held = np.arange(2 * k), np.tile(np.arange(k), 2)
         self.theta = np.tile(theta, (2 * k, 1))
         self.origin = self.theta.copy()
-        parts = (log_x, log_error, weights / weights.mean())
+        parts = (problem.log_x, problem.log_error, problem.weight)
         self.data = Data(*(np.broadcast_to(part, (2 * k, *part.shape)) for part in parts))
 
     def rss(self, values: np.ndarray) -> np.ndarray:
