@@ -8,7 +8,7 @@ import numpy as np
 
 from clipeval.errors import MeasureError
 from clipeval.scaling.frontier import Points
-from clipeval.scaling.laws.law import Law
+from clipeval.scaling.laws.law import Law, vary
 from clipeval.scaling.minimise import HUBER, Data, Loss, Minimum, minimise
 from clipeval.scaling.minimise import LEAST_SQUARES as SQUARES
 
@@ -66,6 +66,8 @@ def fit(law: Law, points: Points, loss: Loss = SQUARES) -> Estimate:
     if theta is not None:
         return _estimate(law, theta[0], scale, data, loss)
     found = _search(law, data, loss)
+    if not np.isfinite(found.objective).any():
+        raise MeasureError(f"law '{law.name}': no start leads to a finite sum of squares. Choose another law.")
     best = int(np.nanargmin(found.objective))
     return replace(
         _estimate(law, found.theta[best], scale, data, loss),
@@ -83,10 +85,12 @@ def fit_many(law: Law, points: Points, loss: Loss, start: np.ndarray) -> np.ndar
     data = Data(points.log_x - scale, points.log_error, points.weight)
     theta = law.closed_form(data.log_x, data.log_error, data.weights, loss)
     if theta is None:
-        low, high = law.bounds(data.log_x[0], np.exp(points.log_error))
+        bounds = law.bounds(data.log_x[0], np.exp(points.log_error))
         begin = np.broadcast_to(law.coordinates(start, scale), (len(data.weights), len(start)))
-        theta = minimise(law, data, begin, low, high, loss).theta
-    return law.parameters(theta, scale)
+        theta = minimise(law, data, begin, bounds, loss).theta
+    determined = vary(law.varying(data.log_x), data.weights)[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(determined, law.parameters(theta, scale), np.nan)
 
 
 def _check_points(law: Law, log_x: np.ndarray) -> None:
@@ -95,8 +99,7 @@ def _check_points(law: Law, log_x: np.ndarray) -> None:
         raise MeasureError(
             f"law '{law.name}' has {needed} parameters, but there are only {n} points. Use a simpler law."
         )
-    features = law.varying(log_x)
-    if np.linalg.matrix_rank(features - features.mean(0)) < features.shape[1]:
+    if not vary(law.varying(log_x[None]), np.ones((1, n)))[0]:
         raise MeasureError(
             f"law '{law.name}': the scales of the {n} points do not vary, or vary together, so that its exponents are "
             "not determined. Add models of other scales."
@@ -107,7 +110,7 @@ def _search(law: Law, data: Data, loss: Loss) -> Minimum:
     log_x, error = data.log_x[0], np.exp(data.log_error[0])
     starts = law.starts(log_x, error)
     repeated = Data(*(np.broadcast_to(part, (len(starts), *part.shape[1:])) for part in vars(data).values()))
-    return minimise(law, repeated, starts, *law.bounds(log_x, error), loss)
+    return minimise(law, repeated, starts, law.bounds(log_x, error), loss)
 
 
 def _certified(found: Minimum, best: int, n: int) -> bool:

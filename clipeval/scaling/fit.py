@@ -81,6 +81,7 @@ def fit(
     main_metrics = cherti2023.METRICS if preset else {}
     question = Question(task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics)
     selection = select(rows, question)
+    _require_both_sides(selection, recipe)
     recipes = [cherti2023.recipe(recipe, points.cell[0]) if preset else recipe for points in selection.points]
     fits = [fit_one(points, recipe) for points, recipe in zip(selection.points, recipes, strict=True)]
     _require_a_law(fits)
@@ -98,6 +99,17 @@ def fit(
         more |= {"laws": ranking(fits, recipe)}
     card = _card(selection, recipe, question, preset)
     return FitResult(fits, found, x, card, [*_account(selection), *notes, *_warnings(fits)], more)
+
+
+def _require_both_sides(selection: Selection, recipe: Recipe) -> None:
+    scales = [points.x.reshape(len(points.x), -1)[:, 0] for points in selection.points]
+    cut = recipe.holdout
+    if cut is not None and not any(x.min() <= cut < x.max() for x in scales):
+        low, high = min(x.min() for x in scales), max(x.max() for x in scales)
+        raise UsageError(
+            f"--holdout {cut:g}: no source has checkpoints on both sides of it. Their {recipe.columns[0]} is from "
+            f"{low:.4g} to {high:.4g}."
+        )
 
 
 def _require_a_law(fits: Sequence[Fit]) -> None:

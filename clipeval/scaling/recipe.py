@@ -11,7 +11,7 @@ import numpy as np
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.results.columns import COMPUTE, numbers, refuse
 from clipeval.scaling import validation
-from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED, Estimate
+from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED
 from clipeval.scaling.fitted import NAN, Fit
 from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, on_frontier
 from clipeval.scaling.laws import LAWS, Law, LogLinear, Sigmoid
@@ -96,7 +96,7 @@ def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
     try:
         problem = _weighted(problem, points, recipe)
         fit = fit_problem(points, problem)
-    except MeasureError as refusal:
+    except (MeasureError, np.linalg.LinAlgError) as refusal:
         return Fit.without_law(points, problem, str(refusal))
     held = _holdout_mae(points, recipe) if recipe.holdout is not None else NAN
     return replace(fit, holdout_mae=held, loo_mae=_leave_one_out_mae(problem))
@@ -110,7 +110,7 @@ def fit_problem(points: Checkpoints, problem: Problem) -> Fit:
         verdict = validation.joint_verdict(problem)
     else:
         verdict = validation.verdict(known.intervals["alpha"], points.x, points.error)
-    return Fit(points, problem, found, known, verdict, notes=tuple(note for note in _notes(found, known) if note))
+    return Fit(points, problem, found, known, verdict, notes=tuple(note for note in _notes(problem, known) if note))
 
 
 def _weighted(problem: Problem, points: Checkpoints, recipe: Recipe) -> Problem:
@@ -155,10 +155,13 @@ def _tolerance(points: Checkpoints, columns: tuple[str, ...]) -> np.ndarray | No
     return np.stack(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def _notes(found: Estimate, known: Uncertainty) -> list[str]:
-    alpha, floor = known.intervals.get("alpha"), known.intervals.get("e_inf")
+def _notes(problem: Problem, known: Uncertainty) -> list[str]:
+    found, alpha, floor = problem.estimate, known.intervals.get("alpha"), known.intervals.get("e_inf")
     given = "given" in known.method
     return [
+        problem.law.doubt(problem.error),
+        *(f"{name} is not determined: the search ended at its bound" for name in validation.at_bounds(problem)),
+        f"{known.lost} draws of the bootstrap did not determine the law and are left out" if known.lost else "",
         "" if found.converged else "the search for the best parameters did not come to the same end from two starts",
         validation.floor_note(floor) if floor else "",
         f"no interval of alpha: {alpha.reason}" if alpha and alpha.reason else "",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.laws import LAWS
+from clipeval.scaling.laws import LAWS, LogLinear
+from clipeval.scaling.laws.law import STEEPEST
 from clipeval.scaling.problem import Problem
 from clipeval.scaling.uncertainty.interval import Interval
 from clipeval.scaling.uncertainty.methods import uncertainty
@@ -62,6 +63,13 @@ def joint_verdict(problem: Problem) -> str:
     centre = np.exp(problem.log_x.mean(0))
     falls = np.diff(problem.law.error(np.stack([centre, 2 * centre]), estimate.params))[0] < 0
     return SCALING if estimate.aicc < constant and falls else NO_SCALING
+
+
+def at_bounds(problem: Problem) -> list[str]:
+    """The exponents that the search for a curve left at a bound, where the data do not determine them."""
+    law, found = problem.law, problem.estimate
+    free = isinstance(law, LogLinear)
+    return [name for name in law.names if name.startswith("alpha") and abs(found[name]) >= -STEEPEST and not free]
 
 
 def floor_note(e_inf: Interval) -> str:

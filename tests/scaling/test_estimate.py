@@ -98,7 +98,7 @@ def test_curves_reach_the_lowest_objective_of_a_fine_search():
     shape = (len(floors), len(x))
     data = Data(*(np.broadcast_to(part, shape) for part in (np.log(x) - scale, np.log(error), np.ones(len(x)))))
     held = np.stack([np.full(len(floors), -np.inf), np.full(len(floors), -np.inf), floors], axis=1)
-    searched = minimise(LAWS["power_floor"], data, start, held, np.where(np.isinf(held), np.inf, held))
+    searched = minimise(LAWS["power_floor"], data, start, (held, np.where(np.isinf(held), np.inf, held)))
     assert found.rss / 2 <= searched.objective.min() * (1 + 1e-9)
     assert found.rss / 2 == pytest.approx(searched.objective.min(), rel=1e-4)
 

@@ -287,14 +287,14 @@ def test_coverage_of_profiles(name):
     truth = law.coordinates(params, scale)
     low, high = law.bounds(data.log_x, np.exp(log_error))
     start = np.broadcast_to(truth, (runs, len(truth)))
-    best = minimise(law, data, start, low, high).objective
+    best = minimise(law, data, start, (low, high)).objective
     freedom = len(x) - len(truth)
     for j, parameter in enumerate(law.names):
         if parameter in ("a", "b"):  # of a joint law, at scales of 1 instead of the mean
             continue
         held_low, held_high = (np.broadcast_to(bound, start.shape).copy() for bound in (low, high))
         held_low[:, j] = held_high[:, j] = truth[j]
-        held = minimise(law, data, start, held_low, held_high).objective
+        held = minimise(law, data, start, (held_low, held_high)).objective
         inside = (held / best - 1) * freedom <= stats.t.ppf(0.975, freedom) ** 2
         assert 0.93 <= inside.mean() <= 0.97, parameter
 

@@ -79,7 +79,7 @@ class JointRepeats(Law):
 
     def varying(self, log_x: np.ndarray) -> np.ndarray:
         """All models may share their unique samples."""
-        return log_x[:, :2]
+        return log_x[..., :2]
 
     def log_scale(self, log_x: np.ndarray) -> np.ndarray:
         """Samples seen and unique samples have the same unit."""

@@ -43,8 +43,8 @@ class Uncertainty:
 
     ``draws`` ``[B, k]`` are parameters for whatever depends on the level of the line, as predictions and crossovers:
     their 2.5 and 97.5 % quantiles are 95 % intervals. There are none where no honest interval can be given; ``reason``
-    says why. ``alpha_se`` and ``alpha_df``, for tests of equal exponents, are the standard error of alpha and its
-    degrees of freedom, NaN where alpha has no bounded interval.
+    says why; ``lost`` more did not determine the law. ``alpha_se`` and ``alpha_df``, for tests of equal exponents, are
+    the standard error of alpha and its degrees of freedom, NaN where alpha has no bounded interval.
     """
 
     intervals: dict[str, Interval]
@@ -53,6 +53,7 @@ class Uncertainty:
     reason: str = ""
     alpha_se: float = _NAN
     alpha_df: float = _NAN
+    lost: int = 0
 
 
 def uncertainty(problem: Problem) -> Uncertainty:
@@ -62,7 +63,8 @@ def uncertainty(problem: Problem) -> Uncertainty:
     draws are widened by the spread it causes.
     """
     generator = np.random.default_rng(problem.seed)
-    with np.errstate(over="ignore", invalid="ignore"):
+    # a beta of 0 or inf is an end that the data leave open
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if problem.seen.tau != 0.5:
             return _of_quantile(problem, generator)
         if problem.frontier != "none":
@@ -79,16 +81,16 @@ def _of_least_squares(problem: Problem, generator: np.random.Generator) -> Uncer
         return _nothing(problem, f"{n} points leave no scatter about a law of {k} parameters")
     intervals = _student(problem) if isinstance(problem.law, LogLinear) else profile_intervals(problem)
     intervals = _widened(problem, intervals, generator)
-    draws = _finite(data_again(problem, generator))
-    return _with_se(problem, Uncertainty(intervals, draws, "Student's t bootstrap of residuals"))
+    draws = data_again(problem, generator)
+    return _with_se(problem, _drawn(intervals, draws, "Student's t bootstrap of residuals"))
 
 
 def _of_robust_fit(problem: Problem, generator: np.random.Generator) -> Uncertainty:
     n = len(problem.log_error)
     if n < FEWEST:
         return _nothing(problem, f"a bootstrap over {n} models is too narrow; least squares has Student's t")
-    draws = _finite(models_again(problem, generator))
-    return _with_se(problem, Uncertainty(_bias_corrected(problem, draws), draws, "bootstrap over models"))
+    draws = models_again(problem, generator)
+    return _with_se(problem, _drawn(_bias_corrected(problem, _finite(draws)), draws, "bootstrap over models"))
 
 
 def _of_quantile(problem: Problem, generator: np.random.Generator) -> Uncertainty:
@@ -99,7 +101,7 @@ def _of_quantile(problem: Problem, generator: np.random.Generator) -> Uncertaint
     draws, lines = quantile_lines(problem, generator)
     ends = np.nanquantile(draws, _ENDS, axis=0)
     method = "percentile bootstrap over models"
-    found = Uncertainty(_named(problem, ends, method), _finite(lines), "smoothed bootstrap over models")
+    found = _drawn(_named(problem, ends, method), lines, "smoothed bootstrap over models")
     if n < FEWEST_FOR_A_LEVEL:
         reason = f"{n} models do not show where the best tenth lies"
         found = replace(found, draws=lines[:0], method="none", reason=reason)
@@ -192,6 +194,11 @@ def _no_intervals(problem: Problem, reason: str) -> dict[str, Interval]:
 
 def _named(problem: Problem, ends: np.ndarray, method: str) -> dict[str, Interval]:
     return {name: Interval(float(a), float(b), method) for name, a, b in zip(problem.law.names, *ends, strict=True)}
+
+
+def _drawn(intervals: dict[str, Interval], draws: np.ndarray, method: str) -> Uncertainty:
+    lost = np.isnan(draws).any(axis=1)
+    return Uncertainty(intervals, _finite(draws), method, lost=int(lost.sum()))
 
 
 def _finite(draws: np.ndarray) -> np.ndarray:

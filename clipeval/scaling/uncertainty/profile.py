@@ -10,8 +10,9 @@ from clipeval.scaling.problem import Problem
 from clipeval.scaling.uncertainty.interval import Interval
 
 METHOD = "profile likelihood"
-DOUBLINGS = 30
-HALVINGS = 36
+STEPS = 150
+ARRIVED = 1e-8
+"""A step so much shorter than the way from the estimate is an end."""
 FARTHEST = 50.0
 """A coordinate this far from the estimate counts as unbounded."""
 
@@ -23,63 +24,77 @@ def profile_intervals(problem: Problem) -> dict[str, Interval]:
     the 97.5 % quantile of Student's distribution (Bates and Watts 1988, section 6.1). An end is a bound of the law
     where the data do not exclude it, as 0 for an ``e_inf`` that is not identified. Needs n - k >= 1.
     """
-    law, k, freedom, rss = problem.law, len(problem.law.names), problem.freedom, problem.estimate.rss
-    profile = _Profile(problem)
-    threshold = rss * (1 + float(stdtrit(freedom, 0.975)) ** 2 / freedom)
-    inner, outer = profile.best, profile.first_guess(rss / freedom)
-    beyond = profile.rss(outer) > threshold
-    for _ in range(DOUBLINGS):
-        if np.all(beyond | (outer == profile.farthest)):
-            break
-        inner = np.where(beyond, inner, outer)
-        outer = np.where(beyond, outer, profile.clipped(profile.best + 2 * (outer - profile.best)))
-        beyond |= profile.rss(outer) > threshold
-    bounded = beyond
-    for _ in range(HALVINGS):
-        middle = (inner + outer) / 2
-        beyond = profile.rss(middle) > threshold
-        inner, outer = np.where(beyond, inner, middle), np.where(beyond, middle, outer)
-    ends = np.where(bounded, outer, profile.limit).reshape(2, k)
-    with np.errstate(over="ignore"):
-        lows, highs = law.parameters(ends, profile.unscaled)
+    law, k, freedom = problem.law, len(problem.law.names), problem.freedom
+    threshold = problem.estimate.rss * (1 + float(stdtrit(freedom, 0.975)) ** 2 / freedom)
+    lows, highs = law.parameters(_Walk(problem).ends(threshold).reshape(2, k), problem.unscaled)
     return {name: Interval(float(a), float(b), METHOD) for name, a, b in zip(law.names, lows, highs, strict=True)}
 
 
-class _Profile:
-    """Two searches per parameter, one for each end: arrays are ``[2 k]``, the low ends of all parameters first."""
+class _Walk:
+    """Two walks per parameter away from the estimate, one for each end: arrays are ``[2 k]``, the low ends first.
+
+    Every search begins where the last step that was accepted ended, and again at the prolongation of the last two: a
+    search from farther away may fail, which says nothing of the value. A step that fails is tried again, a third as
+    long.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        self.law, self.unscaled, theta = problem.law, problem.unscaled, problem.best
+        self.law, theta = problem.law, problem.best
         k = len(theta)
         low, high = self.law.bounds(problem.log_x, problem.error)
         self.low, self.high = np.minimum(low, theta), np.maximum(high, theta)
         self.limit = np.concatenate([self.low, self.high])
-        self.best = np.tile(theta, 2)
-        self.farthest = np.clip(self.limit, self.best - FARTHEST, self.best + FARTHEST)
-        self.held = np.arange(2 * k), np.tile(np.arange(k), 2)
-        self.theta = np.tile(theta, (2 * k, 1))
-        self.origin = self.theta.copy()
+        self.at = np.tile(theta, 2)
+        self.farthest = np.clip(self.limit, self.at - FARTHEST, self.at + FARTHEST)
+        self.held = np.tile(np.arange(k), 2)
+        self.here = np.tile(theta, (2 * k, 1))
+        self.before = self.here.copy()
         parts = (problem.log_x, problem.log_error, problem.weight)
         self.data = Data(*(np.broadcast_to(part, (2 * k, *part.shape)) for part in parts))
+        self.step = self._first_step(problem)
 
-    def rss(self, values: np.ndarray) -> np.ndarray:
-        """The lowest sum of squares with each search's parameter held at its value.
+    def ends(self, threshold: float) -> np.ndarray:
+        """The farthest value of each walk whose lowest sum of squares is at most ``threshold``, or the limit."""
+        start, again = self.at.copy(), np.zeros(len(self.at), dtype=bool)
+        walking = np.flatnonzero(self.farthest != start)
+        for _ in range(STEPS):
+            if not len(walking):
+                break
+            target = self._target(walking)
+            rss, theta = self._search(walking, target)
+            good = rss <= threshold
+            went, stayed = walking[good], walking[~good]
+            self.before[went], self.here[went] = self.here[went], theta[good]
+            self.at[went] = target[good]
+            self.step[went] *= np.where(again[went], 1.6, 1.0)
+            self.step[stayed] /= 3
+            again[went], again[stayed] = True, False
+            arrived = self.step <= ARRIVED * np.abs(self.at - start) + 1e-12
+            walking = walking[~arrived[walking] & (self.at != self.farthest)[walking]]
+        return np.where(self.at == self.farthest, self.limit, self.at)
 
-        Searched from where the last one ended and from the estimate: a term that vanished far away does not come back.
-        """
-        low, high = np.tile(self.low, (len(values), 1)), np.tile(self.high, (len(values), 1))
-        low[self.held] = high[self.held] = self.theta[self.held] = self.origin[self.held] = values
-        last, fresh = (minimise(self.law, self.data, start, low, high) for start in (self.theta, self.origin))
-        self.theta = np.where((last.objective <= fresh.objective)[:, None], last.theta, fresh.theta)
-        return 2 * np.minimum(last.objective, fresh.objective)
+    def _target(self, walking: np.ndarray) -> np.ndarray:
+        away = np.where(walking < len(self.at) // 2, -1.0, 1.0)
+        target, farthest = self.at[walking] + away * self.step[walking], self.farthest[walking]
+        return np.where(away < 0, np.maximum(target, farthest), np.minimum(target, farthest))
 
-    def clipped(self, values: np.ndarray) -> np.ndarray:
-        return np.clip(values, np.minimum(self.farthest, self.best), np.maximum(self.farthest, self.best))
+    def _search(self, walking: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest sum of squares with each walk's parameter held at its ``target``, and where it lies."""
+        rows, held = np.arange(len(walking)), self.held[walking]
+        here, before = self.here[walking], self.before[walking]
+        moved = here[rows, held] - before[rows, held]
+        ahead = np.divide(target - here[rows, held], moved, out=np.zeros_like(moved), where=moved != 0)
+        low, high = np.tile(self.low, (len(rows), 1)), np.tile(self.high, (len(rows), 1))
+        low[rows, held] = high[rows, held] = target
+        starts = (here, here + ahead[:, None] * (here - before))
+        found = [minimise(self.law, self.data[walking], start, (low, high)) for start in starts]
+        best = np.nanargmin([np.nan_to_num(end.objective, nan=np.inf) for end in found], axis=0)
+        rss, theta = np.array([end.objective for end in found]), np.array([end.theta for end in found])
+        return 2 * rss[best, rows], theta[best, rows]
 
-    def first_guess(self, variance: float) -> np.ndarray:
-        """Two standard errors of the linearised fit away, at most 1 where those are not known."""
-        _, jacobian = self.law.log_error(self.data.log_x[:1], self.theta[:1])
-        gram = jacobian[0].T @ (jacobian[0] * self.data.weights[0][:, None])
-        spread = 2 * np.sqrt(np.maximum(np.diag(np.linalg.pinv(gram)) * variance, 0.0))
-        reach = np.tile(np.clip(spread, 1e-9, 1.0), 2)
-        return self.clipped(self.best + np.where(self.held[0] < len(spread), -reach, reach))
+    def _first_step(self, problem: Problem) -> np.ndarray:
+        """Two standard errors of the linearised fit, at most 1 where those are not known."""
+        _, jacobian = self.law.log_error(self.data.log_x[:1], self.here[:1])
+        gram = jacobian[0].T @ (jacobian[0] * problem.weight[:, None])
+        spread = 2 * np.sqrt(np.maximum(np.diag(np.linalg.pinv(gram)) * problem.estimate.rss / problem.freedom, 0.0))
+        return np.tile(np.clip(spread, 1e-9, 1.0), 2)
