@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from clipeval.scaling.estimate import fit, fit_many, frontier_points, loss_for
 from clipeval.scaling.frontier import FRONTIERS, QUANTILE
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.minimise import HUBER, LEAST_SQUARES, Loss
-from clipeval.scaling.uncertainty import uncertainty
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.uncertainty.methods import uncertainty
 
 TRUE_ALPHA, TRUE_BETA = -0.1114, 5.9
 DECADE = np.log(10)
@@ -38,8 +38,8 @@ def biases(runs: int = 8000) -> None:
     for name, noise in NOISES.items():
         errors = np.log(TRUE_BETA) + TRUE_ALPHA * log_x + noise(rng, (runs, len(log_x)))
         for frontier in FRONTIERS.values():
-            points = frontier_points(frontier, np.broadcast_to(log_x, errors.shape), errors)
-            alphas = fit_many(power, points, loss_for(frontier, LEAST_SQUARES), np.array([TRUE_ALPHA, TRUE_BETA]))[:, 0]
+            problem = Problem(power, COMPUTE, np.exp(errors[0]), frontier.name)
+            alphas = problem.refit(np.broadcast_to(log_x, errors.shape), errors)[:, 0]
             print(f"{name:30} {frontier.name:12} bias {alphas.mean() - TRUE_ALPHA:+.4f}  sd {alphas.std():.4f}")
 
 
@@ -57,8 +57,7 @@ def power_law(frontier: str, n: int, loss: Loss = LEAST_SQUARES, runs: int = 100
         alpha, unbounded, line = [], [], []
         for run in range(runs):
             error = TRUE_BETA * x**TRUE_ALPHA * np.exp(noise(rng, x.shape))
-            estimate = fit(power, x, error, frontier=frontier, loss=loss)
-            found = uncertainty(power, x, error, estimate, frontier=frontier, loss=loss, draws=1000, seed=run + 10**6)
+            found = uncertainty(Problem(power, x, error, frontier, loss, draws=1000, seed=run + 10**6))
             interval = found.intervals["alpha"]
             alpha.append(interval.low <= TRUE_ALPHA <= interval.high)
             unbounded.append(not np.isfinite(interval.high - interval.low))
@@ -78,7 +77,7 @@ def curve(name: str, params: tuple[float, ...], sigma: float, loss: Loss = LEAST
     inside = []
     for run in range(runs):
         error = law.error(x, truth) * np.exp(rng.normal(0, sigma, x.shape))
-        found = uncertainty(law, x, error, fit(law, x, error, loss=loss), loss=loss, draws=400, seed=run)
+        found = uncertainty(Problem(law, x, error, loss=loss, draws=400, seed=run))
         intervals = [found.intervals[key] for key in law.names]
         inside.append([i.low <= value <= i.high for i, value in zip(intervals, truth, strict=True)])
     shares = "  ".join(f"{key} {share:.3f}" for key, share in zip(law.names, np.mean(inside, axis=0), strict=True))

@@ -273,8 +273,8 @@ class _Feeder:
         import clipeval
         from clipeval.checks import emit
         from clipeval.importers.import_files import import_files
-        from clipeval.scaling.fit import run_fit
-        from clipeval.scaling.show import print_fit
+        from clipeval.results.reading import read_tables
+        from clipeval.scaling.output.show import print_fit
 
         suffix, data = hostile.table_file(rng, self._table)
         file = hostile.write(path.with_suffix(suffix), data)
@@ -286,7 +286,7 @@ class _Feeder:
             result = clipeval.check(file, file)
             assert all(form(result) for form in emit.FORMATS.values())
         elif use < 0.97:
-            print_fit(run_fit([str(file)], bootstrap=100))
+            print_fit(clipeval.fit(read_tables([str(file)]), bootstrap=100))
         else:
             clipeval.report(file, out=path)
 

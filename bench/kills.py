@@ -80,7 +80,7 @@ def commands() -> list[Command]:
                 "-o",
                 "out",
             ),
-            {"writing": "clipeval.scaling.result:FitResult.write"},
+            {"writing": "clipeval.scaling.output.result:FitResult.write"},
             files_state,
             10,
         ),
@@ -475,7 +475,8 @@ def _import_everything() -> None:
     for name in (
         *("torch", "open_clip", "pandas", "pyarrow.parquet", "sklearn.linear_model", "faiss", "matplotlib.pyplot"),
         *("clipeval.cli", "clipeval_train.cli", "clipeval_train.loop", "clipeval_train.finetune.loop"),
-        *("clipeval.evaluation.run", "clipeval.scaling.fit", "clipeval.scaling.show", "clipeval.scaling.plots"),
+        *("clipeval.evaluation.run", "clipeval.scaling.fit"),
+        *("clipeval.scaling.output.show", "clipeval.scaling.output.plots"),
         *("clipeval.reporting.page", "clipeval.checks.gate", "clipeval.checks.emit", "clipeval.checks.baseline"),
         *("clipeval.importers.import_files", "clipeval.models.loader", "torch.utils.data", "torchvision.transforms"),
         *("pyarrow.dataset", "pyarrow.pandas_compat", "fontTools.subset", "fontTools.ttLib", "plotly.offline"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.outlook import CURVE, NORMAL, ZOO, LawOutlook, Outlook, outlook
+from clipeval.scaling.uncertainty.outlook import CURVE, NORMAL, ZOO, LawOutlook, Outlook, outlook
 
 CUTS = (5e11, 1e12, 3e12)
 """GMACs up to which the models of Cherti et al. 2023 are known to a forecast."""
@@ -78,19 +78,18 @@ def zoo() -> Iterator[Case]:
     On the data sets on which the error falls with compute.
     """
     from clipeval.results.published import published
-    from clipeval.scaling.estimate import fit
     from clipeval.scaling.frontier import on_frontier
     from clipeval.scaling.laws import LAWS
-    from clipeval.scaling.select import SCALING, verdict
-    from clipeval.scaling.uncertainty import uncertainty
+    from clipeval.scaling.problem import Problem
+    from clipeval.scaling.uncertainty.methods import uncertainty
+    from clipeval.scaling.validation import SCALING, verdict
 
     rows = published()
     rows = rows[rows["study"].isin(["cherti2023"])]
     rows = rows[rows["source"].str.startswith("LAION") & rows["metric"].isin(METRICS)]
     for _, models in rows.groupby(["dataset", "task", "metric"]):
         x, error = models["gmacs_total"].to_numpy(float), 1 - models["value"].to_numpy(float)
-        power = LAWS["power"]
-        alpha = uncertainty(power, x, error, fit(power, x, error), draws=100).intervals["alpha"]
+        alpha = uncertainty(Problem(LAWS["power"], x, error, draws=100)).intervals["alpha"]
         if verdict(alpha, x, error) != SCALING:
             continue
         best = on_frontier("pareto", x, error)

@@ -34,22 +34,22 @@ def main(*options: str) -> None:
 
 def shared_exponent(rows: pd.DataFrame) -> None:
     """Forecasts of the largest run from those below 1e9 parameters."""
-    from clipeval.scaling.estimate import fit
     from clipeval.scaling.laws import LAWS
+    from clipeval.scaling.problem import Problem
 
     print("\nGadre et al. 2024, 7B run: forecast over measured loss, minus 1, in %")
     for source, runs in rows.groupby("source"):
         x, loss = runs[["params", "samples_seen"]].to_numpy(float), _loss(runs)
         small, last = x[:, 0] < LARGE, x[:, 0].argmax()
         for name in ("joint_shared", "joint_nd"):
-            found = fit(LAWS[name], x[small], loss[small])
+            found = Problem(LAWS[name], x[small], loss[small]).estimate
             off = 100 * (LAWS[name].error(x[last : last + 1], found.params)[0] / loss[last] - 1)
             print(f"    {source:12} {name:13} {off:+5.1f}   AICc {found.aicc:.1f}")
 
 
 def best_size(rows: pd.DataFrame) -> None:
     """The exponent of the best size, by three approaches."""
-    from clipeval.scaling.allocation import allocation
+    from clipeval.scaling.questions.allocation import allocation
 
     print("\nIsoFLOP runs: exponent of the best size (half of its 95 % interval) by each approach")
     for source, runs in rows.groupby("source"):
@@ -61,7 +61,7 @@ def best_size(rows: pd.DataFrame) -> None:
 
 def mixtures(rows: pd.DataFrame) -> None:
     """Errors on mixtures that were left out, and the best mixture."""
-    from clipeval.scaling.mixtures import best_mixture, left_out
+    from clipeval.scaling.questions.mixtures import best_mixture, left_out
 
     rows = rows[rows["step"] == STEP]
     names = [name for name in rows if name.startswith("mix.")]

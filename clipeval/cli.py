@@ -232,12 +232,14 @@ def fit(
     as_json: JsonFlag = False,
 ) -> None:
     """Derive scaling laws per task and data source from a results table, and compare the sources."""
-    from clipeval.scaling.fit import run_fit
-    from clipeval.scaling.show import print_fit
+    from clipeval import config
+    from clipeval.results.reading import read_tables
+    from clipeval.scaling.fit import fit as fitted
+    from clipeval.scaling.output.show import print_fit
     from clipeval.tasks import canonical_name
 
-    result = run_fit(
-        results or [],
+    result = fitted(
+        read_tables(results) if results else None,
         task=canonical_name(task) if task else None,
         datasets=dataset,
         metric=metric,
@@ -255,6 +257,7 @@ def fit(
         robustness=robustness or (),
         against=against,
         rank=rank_laws,
+        chance=config.load().chances if rank_laws or law == "sigmoid" else {},
     )
     if out:
         result.write(out)

@@ -219,6 +219,11 @@ class Config(_Frozen):
             return self.datasets.get(name)
         return self.datasets[base].model_copy(update={"language": language, "fingerprint": None})
 
+    @property
+    def chances(self) -> dict[str, float]:
+        """The accuracy of guessing on the data sets that say it."""
+        return {name: entry.chance for name, entry in self.datasets.items() if entry.chance}
+
     def members(self, suite: str) -> tuple[str, ...]:
         """The names of a suite's data sets."""
         found: list[str] = []

@@ -159,7 +159,7 @@ def test_a_fit_leaves_files_of_the_user_s_own(tmp_path):
         found.write(tmp_path)
 
 
-@pytest.mark.parametrize("module", ["clipeval.results.table", "clipeval.scaling.result"])
+@pytest.mark.parametrize("module", ["clipeval.results.table", "clipeval.scaling.output.result"])
 def test_what_was_cut_off_is_replaced_by_the_same_command(home, command, monkeypatch, module):
     """Killed after its first file, an import or a fit is known again as one of ours."""
     words = ["import", "~/r.csv", "-o", "~/tidy"] if module.endswith("table") else ["fit", "-o", "~/tidy"]

@@ -11,10 +11,10 @@ from clipeval.checks.verdicts import CANNOT_TELL, FAIL, PASS, Finding
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.columns import COMPUTE, compute
 from clipeval.results.reading import read_tables
-from clipeval.scaling.estimate import fit as fit_law
 from clipeval.scaling.laws import LAWS
-from clipeval.scaling.rows import FAMILY, Checkpoints, Question, select, source_of
-from clipeval.scaling.select import decades_beyond
+from clipeval.scaling.points import FAMILY, Checkpoints, Question, select, source_of
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.validation import decades_beyond
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def prediction_interval(x: np.ndarray, error: np.ndarray, at: float) -> tuple[fl
     from scipy.special import stdtrit
 
     law = LAWS["power"]
-    found = fit_law(law, x, error)
+    found = Problem(law, x, error).estimate
     n = len(x)
     if n < 3:
         raise MeasureError(f"{n} checkpoints leave no scatter about a law.")

@@ -26,9 +26,9 @@ from clipeval.reporting.figures import (
 )
 from clipeval.reporting.rows import main_metrics
 from clipeval.results.columns import COMPUTE, compute, records
-from clipeval.scaling.looks import FEW
-from clipeval.scaling.rows import source_of
-from clipeval.scaling.select import TOO_FEW
+from clipeval.scaling.output.style import FEW
+from clipeval.scaling.points import source_of
+from clipeval.scaling.validation import TOO_FEW
 
 if TYPE_CHECKING:
     import pandas as pd

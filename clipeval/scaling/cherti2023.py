@@ -14,9 +14,9 @@ import numpy as np
 
 from clipeval.results.columns import COMPUTE, numbers
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.forecast import Forecast, Measured, Target, parse, predict
-from clipeval.scaling.one import Recipe
-from clipeval.scaling.rows import task_name
+from clipeval.scaling.points import task_name
+from clipeval.scaling.questions.forecast import Forecast, Measured, Target, parse, predict
+from clipeval.scaling.recipe import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from clipeval.errors import MeasureError, UsageError
-from clipeval.scaling.frontier import Frontier, Points, frontier_for
-from clipeval.scaling.laws.curve import Law
+from clipeval.errors import MeasureError
+from clipeval.scaling.frontier import Points
+from clipeval.scaling.laws.law import Law, vary
 from clipeval.scaling.minimise import HUBER, Data, Loss, Minimum, minimise
 from clipeval.scaling.minimise import LEAST_SQUARES as SQUARES
 
@@ -51,59 +51,29 @@ class Estimate:
         return float(self.params[self.names.index(name)]) if name in self.names else float("nan")
 
 
-def fit(
-    law: Law,
-    x: np.ndarray,
-    error: np.ndarray,
-    *,
-    frontier: str = "none",
-    loss: Loss = SQUARES,
-    weights: np.ndarray | None = None,
-) -> Estimate:
-    """The parameters of ``law`` for models of scale ``x`` (``[n]`` or ``[n, inputs]``) and ``error`` ``[n]``.
+def fit(law: Law, points: Points, loss: Loss = SQUARES) -> Estimate:
+    """The parameters of ``law`` for one set of points (of a batch of one). Those without weight are not there.
 
-    ``weights`` ``[n]`` are proportional to inverse variances of ln E; they, and laws of several scales, need frontier
-    ``none``. The search begins at every start of the law and the best end counts; laws linear in logarithms are solved
-    at once. Raises MeasureError where a value is not positive and finite, and where the points on the frontier are too
-    few or too alike to determine the parameters.
+    The search begins at every start of the law and the best end counts; laws linear in logarithms are solved at once.
+    Raises MeasureError where the points are too few or too alike to determine the parameters.
     """
-    x, error = np.asarray(x, dtype=float), np.asarray(error, dtype=float)
-    _check(law, x, error)
-    chosen = frontier_for(frontier, len(error))
-    if weights is not None and chosen.name != "none":
-        raise UsageError(f"frontier '{chosen.name}' does not go with weights. Use 'none'.")
-    points = frontier_points(chosen, np.log(x)[None], np.log(error)[None])
     on = points.weight[0] > 0
-    log_x, log_error = points.log_x[0, on], points.log_error[0, on]
+    log_x, log_error, weight = points.log_x[0, on], points.log_error[0, on], points.weight[0, on]
     _check_points(law, log_x)
-    weight = np.ones(len(log_x)) if weights is None else weights / np.mean(weights)
-    loss = loss_for(chosen, loss)
     scale = law.log_scale(log_x)
     data = Data((log_x - scale)[None], log_error[None], weight[None])
     theta = law.closed_form(data.log_x, data.log_error, data.weights, loss)
     if theta is not None:
         return _estimate(law, theta[0], scale, data, loss)
     found = _search(law, data, loss)
+    if not np.isfinite(found.objective).any():
+        raise MeasureError(f"law '{law.name}': no start leads to a finite sum of squares. Choose another law.")
     best = int(np.nanargmin(found.objective))
-    return _estimate(
-        law, found.theta[best], scale, data, loss, _certified(found, best, len(log_error)), found.objective
+    return replace(
+        _estimate(law, found.theta[best], scale, data, loss),
+        converged=_certified(found, best, len(log_error)),
+        starts=tuple(found.objective.tolist()),
     )
-
-
-def frontier_points(frontier: Frontier, log_x: np.ndarray, log_error: np.ndarray) -> Points:
-    """The points ``[draws, m]`` that a frontier keeps; ``log_x`` is ``[draws, n]`` or ``[draws, n, inputs]``."""
-    if log_x.ndim > log_error.ndim and frontier.name != "none":
-        raise UsageError(f"frontier '{frontier.name}' orders models by one scale, not {log_x.shape[-1]}. Use 'none'.")
-    return frontier.points(log_x, log_error)
-
-
-def loss_for(frontier: Frontier, loss: Loss) -> Loss:
-    """The loss that looks at the quantile a frontier asks for."""
-    if frontier.tau == 0.5:
-        return loss
-    if loss != SQUARES:
-        raise UsageError(f"frontier '{frontier.name}' has a loss of its own. Use another frontier, or least squares.")
-    return Loss(delta=SMOOTHING, tau=frontier.tau)
 
 
 def fit_many(law: Law, points: Points, loss: Loss, start: np.ndarray) -> np.ndarray:
@@ -115,52 +85,12 @@ def fit_many(law: Law, points: Points, loss: Loss, start: np.ndarray) -> np.ndar
     data = Data(points.log_x - scale, points.log_error, points.weight)
     theta = law.closed_form(data.log_x, data.log_error, data.weights, loss)
     if theta is None:
-        low, high = law.bounds(data.log_x[0], np.exp(points.log_error))
+        bounds = law.bounds(data.log_x[0], np.exp(points.log_error))
         begin = np.broadcast_to(law.coordinates(start, scale), (len(data.weights), len(start)))
-        theta = minimise(law, data, begin, low, high, loss).theta
-    return law.parameters(theta, scale)
-
-
-def noise_weights(law: Law, x: np.ndarray, error: np.ndarray, n_test: np.ndarray) -> np.ndarray:
-    """Weights ``[n]`` from evaluation noise on ``n_test`` samples and the scatter between models, which is fitted.
-
-    The variance of ln E is (1 - E) / (E * n_test) for ``n_test`` independent outcomes, plus a variance common to all
-    models that makes the weighted squared residuals add up to the degrees of freedom (Paule and Mandel 1982, J. Res.
-    NBS 87:377); that one is 0 where evaluation noise alone explains the scatter.
-    """
-    from scipy.optimize import brentq
-
-    error, n_test = np.asarray(error, dtype=float), np.asarray(n_test, dtype=float)
-    known = (1 - error) / (error * n_test)
-    freedom = len(error) - len(law.names)
-    if freedom <= 0:
-        return 1 / known
-
-    def excess(between: float) -> float:
-        weights = 1 / (known + between)
-        estimate = fit(law, x, error, weights=weights)
-        residual = np.log(error) - np.log(law.error(x, estimate.params))
-        return float((weights * residual**2).sum() - freedom)
-
-    if excess(0.0) <= 0:
-        return 1 / known
-    # with n times their variance about the mean, residuals cannot add up to more than 1
-    between = brentq(excess, 0.0, len(error) * float(np.var(np.log(error))), xtol=1e-14, rtol=1e-12)
-    return 1 / (known + between)
-
-
-def _check(law: Law, x: np.ndarray, error: np.ndarray) -> None:
-    if x.shape != ((len(error),) if law.inputs == 1 else (len(error), law.inputs)):
-        raise MeasureError(
-            f"law '{law.name}' needs {law.inputs} scale(s) per model: x has shape {x.shape} for {len(error)} errors."
-        )
-    for what, values in (("error", error), ("scale", x)):
-        wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)).reshape(len(error), -1).all(axis=1))
-        if len(wrong):
-            raise MeasureError(
-                f"{what} of point {wrong[0]} is {values[wrong[0]]}: a law between logarithms needs positive, finite "
-                "values. Leave the model out or correct its row."
-            )
+        theta = minimise(law, data, begin, bounds, loss).theta
+    determined = vary(law.varying(data.log_x), data.weights)[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(determined, law.parameters(theta, scale), np.nan)
 
 
 def _check_points(law: Law, log_x: np.ndarray) -> None:
@@ -169,8 +99,7 @@ def _check_points(law: Law, log_x: np.ndarray) -> None:
         raise MeasureError(
             f"law '{law.name}' has {needed} parameters, but there are only {n} points. Use a simpler law."
         )
-    features = law.varying(log_x)
-    if np.linalg.matrix_rank(features - features.mean(0)) < features.shape[1]:
+    if not vary(law.varying(log_x[None]), np.ones((1, n)))[0]:
         raise MeasureError(
             f"law '{law.name}': the scales of the {n} points do not vary, or vary together, so that its exponents are "
             "not determined. Add models of other scales."
@@ -181,7 +110,7 @@ def _search(law: Law, data: Data, loss: Loss) -> Minimum:
     log_x, error = data.log_x[0], np.exp(data.log_error[0])
     starts = law.starts(log_x, error)
     repeated = Data(*(np.broadcast_to(part, (len(starts), *part.shape[1:])) for part in vars(data).values()))
-    return minimise(law, repeated, starts, *law.bounds(log_x, error), loss)
+    return minimise(law, repeated, starts, law.bounds(log_x, error), loss)
 
 
 def _certified(found: Minimum, best: int, n: int) -> bool:
@@ -193,15 +122,7 @@ def _certified(found: Minimum, best: int, n: int) -> bool:
     return bool(again >= 2 and found.steepness[best] <= FLAT)
 
 
-def _estimate(
-    law: Law,
-    theta: np.ndarray,
-    scale: np.ndarray,
-    data: Data,
-    loss: Loss,
-    converged: bool = True,
-    starts: np.ndarray | tuple[float, ...] = (),
-) -> Estimate:
+def _estimate(law: Law, theta: np.ndarray, scale: np.ndarray, data: Data, loss: Loss) -> Estimate:
     value, _ = law.log_error(data.log_x, theta[None])
     residual, weights, log_error = (data.log_error - value)[0], data.weights[0], data.log_error[0]
     n, k = len(residual), len(theta) + 1
@@ -224,6 +145,4 @@ def _estimate(
         r2=1 - rss / total if total > 0 else float("nan"),
         aicc=float(deviance + 2 * k + 2 * k * (k + 1) / (n - k - 1)) if n - k - 1 > 0 else float("inf"),
         bic=float(deviance + k * np.log(n)),
-        converged=converged,
-        starts=tuple(float(objective) for objective in starts),
     )

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clipeval import config
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.results.columns import COMPUTE
 from clipeval.results.published import published
-from clipeval.results.reading import read_tables
 from clipeval.scaling import cherti2023
-from clipeval.scaling.effective_robustness import TASK as ROBUSTNESS_TASK
-from clipeval.scaling.effective_robustness import effective_robustness
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.forecast import find_measured, parse, predict
-from clipeval.scaling.one import Recipe, fit_one
-from clipeval.scaling.optimal import joint_law, optimal, require_joint
-from clipeval.scaling.ranking import ranking
-from clipeval.scaling.result import FitResult, versions
-from clipeval.scaling.rows import FAMILY, Question, Selection, select
+from clipeval.scaling.laws import SIGMOID
+from clipeval.scaling.output.result import FitResult, versions
+from clipeval.scaling.points import FAMILY, Question, Selection, select
+from clipeval.scaling.questions.forecast import find_measured, parse, predict
+from clipeval.scaling.questions.optimal import joint_law, optimal, require_joint
+from clipeval.scaling.questions.ranking import ranking
+from clipeval.scaling.questions.robustness import TASK as ROBUSTNESS_TASK
+from clipeval.scaling.questions.robustness import effective_robustness
+from clipeval.scaling.recipe import Recipe, fit_one
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,7 @@ def fit(
     robustness: Sequence[str] = (),
     against: str = "imagenet1k",
     rank: bool = False,
+    chance: Mapping[str, float] | None = None,
 ) -> FitResult:
     """Fit a scaling law to each data set, metric and source of a tidy results table.
 
@@ -55,6 +57,7 @@ def fit(
     A ``budget`` in GMACs asks for the best choice of GMACs per sample and samples seen, by a joint law unless ``law``
     and ``x`` name another. ``robustness`` names data sets with a distribution shift (globs), on which sources are
     compared at equal accuracy on the data set ``against``. With ``rank`` all laws are compared by AICc.
+    ``chance`` is the accuracy of guessing by data set, where a sigmoid begins; without it that of clipeval's own.
 
     Raises UsageError for unknown names and MeasureError for rows that cannot be fitted; both name the column or row.
     """
@@ -68,7 +71,9 @@ def fit(
     if robustness:
         task, datasets = task or ROBUSTNESS_TASK, datasets or (against, *robustness)
     columns = tuple(name.strip() for name in x.split(","))
-    recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator)
+    if chance is None:
+        chance = config.packaged().chances if rank or law == SIGMOID else {}
+    recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator, chance)
     notes: list[str] = []
     rows = everything if table is not None else cherti2023.default_rows(everything, task, datasets or None)
     if preset:
@@ -76,6 +81,7 @@ def fit(
     main_metrics = cherti2023.METRICS if preset else {}
     question = Question(task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics)
     selection = select(rows, question)
+    _require_both_sides(selection, recipe)
     recipes = [cherti2023.recipe(recipe, points.cell[0]) if preset else recipe for points in selection.points]
     fits = [fit_one(points, recipe) for points, recipe in zip(selection.points, recipes, strict=True)]
     _require_a_law(fits)
@@ -95,12 +101,15 @@ def fit(
     return FitResult(fits, found, x, card, [*_account(selection), *notes, *_warnings(fits)], more)
 
 
-def run_fit(results: Sequence[str], **options: Any) -> FitResult:
-    """``fit`` on result files or folders, or on published studies by name; on the published default without any.
-
-    ``options`` are the keywords of ``fit``. Raises UsageError for a file that is no results table.
-    """
-    return fit(read_tables(results) if results else None, **options)
+def _require_both_sides(selection: Selection, recipe: Recipe) -> None:
+    scales = [points.x.reshape(len(points.x), -1)[:, 0] for points in selection.points]
+    cut = recipe.holdout
+    if cut is not None and not any(x.min() <= cut < x.max() for x in scales):
+        low, high = min(x.min() for x in scales), max(x.max() for x in scales)
+        raise UsageError(
+            f"--holdout {cut:g}: no source has checkpoints on both sides of it. Their {recipe.columns[0]} is from "
+            f"{low:.4g} to {high:.4g}."
+        )
 
 
 def _require_a_law(fits: Sequence[Fit]) -> None:
@@ -139,6 +148,7 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
     form, training setup (the rows), data extraction (frontier), optimisation."""
     return {
         "form": {"law": recipe.law, "parameters": recipe.law_of("").names, "error": "1 - metric, in [0, 1]"},
+        "chance": _chance_of(selection, recipe),
         "x": question.x,
         "by": question.by,
         "preset": preset,
@@ -154,3 +164,9 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
         "digits": "float64, shortest representation that reads back the same",
         "versions": versions(),
     }
+
+
+def _chance_of(selection: Selection, recipe: Recipe) -> dict[str, float]:
+    """The accuracies of guessing that a law started from."""
+    cells = {points.cell[1] for points in selection.points}
+    return {name: recipe.chance.get(name, 0.0) for name in sorted(cells)} if recipe.law == SIGMOID else {}

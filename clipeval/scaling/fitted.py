@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from clipeval.scaling.estimate import Estimate
 from clipeval.scaling.laws import Law
-from clipeval.scaling.rows import Checkpoints
-from clipeval.scaling.select import SCALING, TOO_FEW, decades_beyond
-from clipeval.scaling.uncertainty import Uncertainty
+from clipeval.scaling.points import Checkpoints
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.uncertainty.methods import Uncertainty
+from clipeval.scaling.validation import SCALING, TOO_FEW, decades_beyond
 
 NAN = float("nan")
 _BAND_DRAWS = 20_000
@@ -18,28 +19,41 @@ _BAND_DRAWS = 20_000
 
 @dataclass(frozen=True)
 class Fit:
-    """A law fitted to the checkpoints of one source.
+    """A law fitted to the checkpoints of one source; without an ``estimate`` where they do not determine it.
 
-    ``known`` holds the intervals of the parameters and draws of them; ``n_points`` counts the points the law was
-    fitted to. Errors on unseen checkpoints are in percentage points.
+    ``known`` holds the intervals of the parameters and draws of them. Errors on unseen checkpoints are in percentage
+    points.
     """
 
     points: Checkpoints
-    law: Law
-    frontier: str
+    problem: Problem
     estimate: Estimate | None
     known: Uncertainty
-    n_points: int
     verdict: str
     holdout_mae: float = NAN
     loo_mae: float = NAN
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def without_law(cls, points: Checkpoints, law: Law, frontier: str, reason: str) -> Fit:
+    def without_law(cls, points: Checkpoints, problem: Problem, reason: str) -> Fit:
         """Points that do not determine the law."""
-        known = Uncertainty({}, np.empty((0, len(law.names))), reason=reason)
-        return cls(points, law, frontier, None, known, len(points.error), TOO_FEW, notes=(reason,))
+        known = Uncertainty({}, np.empty((0, len(problem.law.names))), reason=reason)
+        return cls(points, problem, None, known, TOO_FEW, notes=(reason,))
+
+    @property
+    def law(self) -> Law:
+        """The form of the law."""
+        return self.problem.law
+
+    @property
+    def frontier(self) -> str:
+        """Which points it was fitted to."""
+        return self.problem.frontier
+
+    @property
+    def n_points(self) -> int:
+        """How many points these are."""
+        return self.estimate.n if self.estimate else len(self.points.error)
 
     @property
     def extrapolates(self) -> bool:

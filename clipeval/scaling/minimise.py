@@ -10,6 +10,11 @@ import numpy as np
 ITERATIONS = 300
 ROUNDING = 1e-14
 """Relative change of an objective below which it is rounding error."""
+LEAST_DAMPING = 1e-12
+"""In units of the diagonal: less would leave a matrix singular whose columns are the same."""
+NO_EFFECT = 1e-6
+"""A coordinate whose column of the Jacobian is so much shorter than the longest one does not move."""
+Bounds = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -117,22 +122,20 @@ class _Local:
             getattr(self, name)[problems] = getattr(other, name)
 
 
-def minimise(
-    curve: Curve, data: Data, start: np.ndarray, low: np.ndarray, high: np.ndarray, loss: Loss = LEAST_SQUARES
-) -> Minimum:
+def minimise(curve: Curve, data: Data, start: np.ndarray, bounds: Bounds, loss: Loss = LEAST_SQUARES) -> Minimum:
     """The minimum of the weighted price of log residuals that each problem's ``start`` ``[B, k]`` leads to.
 
-    ``low`` and ``high`` bound the coordinates and broadcast to ``[B, k]``; equal bounds hold one fixed. The steps are
-    Marquardt's (1963, J. SIAM 11:431), projected on the bounds; a coordinate at its bound stays there as long as the
-    objective falls towards the outside.
+    The lower and the upper ``bounds`` of the coordinates broadcast to ``[B, k]``; equal ones hold one fixed. The steps
+    are Marquardt's (1963, J. SIAM 11:431), projected on the bounds; a coordinate at its bound stays there as long as
+    the objective falls towards the outside.
     """
     # a trial step may overflow; its objective is then not below the present one, and it is not taken
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _minimise(curve, data, start, low, high, loss)
+        return _minimise(curve, data, start, bounds, loss)
 
 
-def _minimise(curve: Curve, data: Data, start: np.ndarray, low: np.ndarray, high: np.ndarray, loss: Loss) -> Minimum:
-    low, high = np.broadcast_to(low, start.shape), np.broadcast_to(high, start.shape)
+def _minimise(curve: Curve, data: Data, start: np.ndarray, bounds: Bounds, loss: Loss) -> Minimum:
+    low, high = (np.broadcast_to(bound, start.shape) for bound in bounds)
     theta = np.clip(start, low, high)
     local = _Local.at(curve, data, theta, loss)
     damping = np.full(len(theta), 1e-2)
@@ -145,7 +148,7 @@ def _minimise(curve: Curve, data: Data, start: np.ndarray, low: np.ndarray, high
         better = there.objective < here.objective
         local.put(active[better], there[better])
         theta[active[better]] = trial[better]
-        damping[active] *= np.where(better, 0.2, 5.0)
+        damping[active] = np.maximum(damping[active] * np.where(better, 0.2, 5.0), LEAST_DAMPING)
         promised = -(moved * here.gradient).sum(-1)
         settled = (promised <= ROUNDING * here.objective) | (damping[active] > 1e12)
         active = active[~settled]
@@ -173,13 +176,18 @@ def _trial(local: _Local, theta: np.ndarray, low: np.ndarray, high: np.ndarray, 
 
 
 def _step(local: _Local, gradient: np.ndarray, free: np.ndarray, damping: np.ndarray) -> np.ndarray:
-    """The damped Newton step of the free coordinates; damping is measured in the majorant, which is never flat."""
+    """The damped Newton step of the free coordinates, in units in which the diagonal of the majorant is 1.
+
+    A coordinate without effect, as that of a term that vanished, stays where it is: in a batch one such problem would
+    leave a singular matrix, and no step for any.
+    """
     k = free.shape[1]
-    scale = np.einsum("bkk->bk", local.majorant)
-    scale = np.maximum(scale, 1e-12 * scale.max(-1, keepdims=True) + 1e-300)
-    matrix = local.hessian * (free[:, :, None] & free[:, None, :])
-    matrix[:, np.arange(k), np.arange(k)] += np.where(free, damping[:, None] * scale, 1.0)
-    return -np.linalg.solve(matrix, np.where(free, gradient, 0.0)[..., None])[..., 0]
+    size = np.sqrt(np.einsum("bkk->bk", local.majorant))
+    moves = free & (size > NO_EFFECT * size.max(-1, keepdims=True))
+    unit = np.where(moves, size, 1.0)
+    matrix = local.hessian * (moves[:, :, None] & moves[:, None, :]) / (unit[:, :, None] * unit[:, None, :])
+    matrix[:, np.arange(k), np.arange(k)] += np.where(moves, damping[:, None], 1.0)
+    return -np.linalg.solve(matrix, np.where(moves, gradient / unit, 0.0)[..., None])[..., 0] / unit
 
 
 def _steepness(theta: np.ndarray, local: _Local, low: np.ndarray, high: np.ndarray) -> np.ndarray:

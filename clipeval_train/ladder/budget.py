@@ -17,12 +17,13 @@ def allocate(runs: Sequence[Run], results: Sequence[str], budget: float) -> pd.D
     """How to spend ``budget`` (GMACs) by the joint law E(GMACs per sample, samples seen) of each data set and source.
 
     One row per law for its optimum and one for every architecture of the ladder among its checkpoints: the columns of
-    ``clipeval.scaling.optimal.optimal``. Raises UsageError when no result is of an architecture of the ladder and
-    MeasureError when no law can be fitted.
+    ``clipeval.scaling.questions.optimal.optimal``. Raises UsageError when no result is of an architecture of the
+    ladder and MeasureError when no law can be fitted.
     """
-    from clipeval.scaling.fit import run_fit
+    from clipeval.results.reading import read_tables
+    from clipeval.scaling.fit import fit
 
-    found: pd.DataFrame = run_fit(results, budget=budget).more["allocations"]
+    found: pd.DataFrame = fit(read_tables(results), budget=budget).more["allocations"]
     ours = list(dict.fromkeys(run.architecture.name for run in runs))
     if not found["arch"].isin(ours).any():
         raise UsageError(

@@ -1,9 +1,11 @@
-"""A results table with known laws."""
+"""A results table with known laws, and a law fitted to arrays."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+
+from clipeval.scaling.problem import Problem
 
 SLOPE = {"a": -0.12, "b": -0.20}
 
@@ -18,3 +20,8 @@ def table(n=6, noise=0.01, seed=0, **columns):
             rows.append({"model": f"{source}{i}", "source": source, "gmacs": 7.4, "samples_seen": samples})
             rows[-1] |= {"dataset": "my-birds", "task": "zeroshot_classification", "metric": "acc1", "value": 1 - error}
     return pd.DataFrame(rows).assign(**columns)
+
+
+def fit(law, x, error, **options):
+    """The estimate of a problem."""
+    return Problem(law, np.asarray(x, dtype=float), np.asarray(error, dtype=float), **options).estimate

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.allocation import Allocation, Exponent, allocation
 from clipeval.scaling.laws import LAWS
+from clipeval.scaling.questions.allocation import Allocation, Exponent, allocation
 
 JOINT = LAWS["joint_nd"]
 PLANTED = np.array([0.1, 600.0, -0.35, 6e4, -0.5])

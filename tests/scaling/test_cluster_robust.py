@@ -8,7 +8,9 @@ from imagenet_cherti2023 import COMPUTE, ERROR
 from scipy import linalg, stats
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.clusters import (
+from clipeval.scaling.laws import LAWS
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.uncertainty.clusters import (
     ClusterRobust,
     Side,
     clustered,
@@ -16,8 +18,6 @@ from clipeval.scaling.clusters import (
     exponents_differ,
     intraclass_correlation,
 )
-from clipeval.scaling.estimate import fit
-from clipeval.scaling.laws import LAWS
 
 DECADE = np.log(10)
 
@@ -100,8 +100,8 @@ def test_two_groups_are_refused():
 
 def test_the_interval_of_a_power_law():
     groups = np.arange(29) % 7
-    estimate = fit(LAWS["power"], COMPUTE, ERROR)
-    found = clustered(LAWS["power"], COMPUTE, ERROR, estimate, groups)
+    problem = Problem(LAWS["power"], COMPUTE, ERROR)
+    estimate, found = problem.estimate, clustered(problem, groups)
     x = design(np.log(COMPUTE))
     se, df = by_the_book(x, residuals(x, np.log(ERROR)), groups.tolist(), np.array([1.0, 0.0]))
     half = stats.t.ppf(0.975, df) * se
@@ -110,7 +110,7 @@ def test_the_interval_of_a_power_law():
     assert (found.alpha_se, found.alpha_df, found.groups) == pytest.approx((se, df, 7))
     assert alpha.method == f"CR2 by 7 groups, {df:.1f} df"
     at = np.array([1e11, 1e14])
-    low, high = clustered_band(LAWS["power"], COMPUTE, ERROR, estimate, groups, at)
+    low, high = clustered_band(problem, groups, at)
     for value, a, b in zip(at, low, high, strict=True):
         se, df = by_the_book(x, residuals(x, np.log(ERROR)), groups.tolist(), np.array([np.log(value), 1.0]))
         centre = np.log(LAWS["power"].error(np.array([value]), estimate.params))[0]
@@ -122,10 +122,9 @@ def test_a_curve_is_linear_near_its_estimate():
     x, rng = np.geomspace(1e9, 1e12, 21), np.random.default_rng(1)
     error = 4 * x**-0.1 * np.exp(rng.normal(0, 0.02, 21))
     groups = np.repeat(np.arange(7), 3)
-    flat, plain = fit(LAWS["power_floor"], x, error), fit(LAWS["power"], x, error)
-    assert flat["e_inf"] == 0  # of this seed
-    found = clustered(LAWS["power_floor"], x, error, flat, groups)
-    expected = clustered(LAWS["power"], x, error, plain, groups)
+    flat, plain = Problem(LAWS["power_floor"], x, error), Problem(LAWS["power"], x, error)
+    assert flat.estimate["e_inf"] == 0  # of this seed
+    found, expected = clustered(flat, groups), clustered(plain, groups)
     assert found.alpha_se == pytest.approx(expected.alpha_se, rel=1e-6)
     assert np.isnan(found.intervals["e_inf"].low)
     assert "bound" in found.intervals["e_inf"].reason
@@ -138,11 +137,11 @@ def test_equal_exponents_of_separate_groups_are_welch():
         x = np.geomspace(1e9, 1e12, 12)
         error = 4 * x**slope * np.exp(rng.normal(0, noise, 12))
         groups = [f"{name}{i // 3}" for i in range(12)]
-        sides.append(Side(LAWS["power"], x, error, fit(LAWS["power"], x, error), groups))
+        sides.append(Side(Problem(LAWS["power"], x, error), groups))
     found = exponents_differ(*sides)
-    alone = [clustered(s.law, s.x, s.error, s.estimate, s.groups) for s in sides]
+    alone = [clustered(side.problem, side.groups) for side in sides]
     assert found.se == pytest.approx(np.hypot(*(one.alpha_se for one in alone)))
-    assert found.difference == sides[0].estimate["alpha"] - sides[1].estimate["alpha"]
+    assert found.difference == sides[0].problem.estimate["alpha"] - sides[1].problem.estimate["alpha"]
     assert min(one.alpha_df for one in alone) < found.df < sum(one.alpha_df for one in alone)
     assert found.p == pytest.approx(2 * stats.t.sf(abs(found.difference) / found.se, found.df))
     half = stats.t.ppf(0.975, found.df) * found.se
@@ -156,8 +155,8 @@ def test_errors_that_both_sources_share_cancel():
     shared, own = rng.normal(0, 0.05, 12), rng.normal(0, 0.001, (2, 12))
     errors = [4 * x**-0.1 * np.exp(shared + noise) for noise in own]
     law = LAWS["power"]
-    same = [Side(law, x, error, fit(law, x, error), groups) for error in errors]
-    apart = [Side(law, x, error, fit(law, x, error), [f"{i}{g}" for g in groups]) for i, error in enumerate(errors)]
+    same = [Side(Problem(law, x, error), groups) for error in errors]
+    apart = [Side(Problem(law, x, error), [f"{i}{g}" for g in groups]) for i, error in enumerate(errors)]
     assert exponents_differ(*same).se < 0.1 * exponents_differ(*apart).se
 
 
@@ -252,6 +251,6 @@ def test_coverage_of_a_curve():
     inside = []
     for _ in range(150):
         error = law.error(x, truth) * np.exp(0.01 * levels(0.5)(rng, 1, groups)[0])
-        alpha = clustered(law, x, error, fit(law, x, error), groups).intervals["alpha"]
+        alpha = clustered(Problem(law, x, error), groups).intervals["alpha"]
         inside.append(alpha.low <= truth[0] <= alpha.high)
     assert 0.9 <= np.mean(inside) <= 0.99

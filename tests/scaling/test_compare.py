@@ -9,17 +9,19 @@ import pandas as pd
 import pytest
 from imagenet_cherti2023 import COMPUTE, WIT_COMPUTE
 from scipy import stats
+from tables import fit
 
-from clipeval.scaling.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two
-from clipeval.scaling.estimate import Estimate, fit
-from clipeval.scaling.exponents import PERMUTATION, difference
+from clipeval.scaling.estimate import Estimate
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS
-from clipeval.scaling.matched import matched
-from clipeval.scaling.one import Recipe, fit_one
-from clipeval.scaling.rows import Checkpoints
-from clipeval.scaling.select import NO_SCALING, SCALING
-from clipeval.scaling.uncertainty import Uncertainty, uncertainty
+from clipeval.scaling.points import Checkpoints
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.questions.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two
+from clipeval.scaling.questions.exponents import PERMUTATION, difference
+from clipeval.scaling.questions.matched import matched
+from clipeval.scaling.recipe import Recipe, fit_one
+from clipeval.scaling.uncertainty.methods import Uncertainty, uncertainty
+from clipeval.scaling.validation import NO_SCALING, SCALING
 from clipeval.stats.significance import COCHRAN_COX, WELCH, holm, t_test
 
 CELL = ("zeroshot_classification", "d", "acc1", None)
@@ -39,7 +41,8 @@ def law(source, alpha, beta, x=(1e9, 1e10, 1e11, 1e12), se=0.001, df=8.0, draws=
     estimate = Estimate("power", params, power.names, len(x), 0.0, 1.0, 0.0, 0.0)
     draws = np.tile(params, (100, 1)) if draws is None else draws
     known = Uncertainty({}, draws, "given", alpha_se=se, alpha_df=df)
-    return Fit(checkpoints(source, x, beta * x**alpha), power, "none", estimate, known, len(x), verdict)
+    points = checkpoints(source, x, beta * x**alpha)
+    return Fit(points, Problem(power, points.x, points.error), estimate, known, verdict)
 
 
 def test_holm_by_hand():
@@ -100,14 +103,16 @@ def test_equal_exponents_of_three_points_are_rejected_in_at_most_six_percent(sd)
 
 @pytest.mark.parametrize("kind", ["exponential", "normal"])
 def test_equal_exponents_of_frontiers_are_rejected_in_five_percent(kind, monkeypatch):
-    monkeypatch.setattr("clipeval.scaling.exponents._PERMUTATIONS", 160)
+    monkeypatch.setattr("clipeval.scaling.questions.exponents._PERMUTATIONS", 160)
     rng, found = np.random.default_rng(2), law("a", -0.1114, 5.9, x=COMPUTE, se=0.005, df=27.0)
 
     def simulated():
         noise = 0.1 * (rng.exponential(size=29) if kind == "exponential" else rng.normal(size=29))
         points = replace(found.points, error=found.points.error * np.exp(noise))
         estimate = fit(found.law, points.x, points.error, frontier="quantile")
-        return replace(found, points=points, estimate=estimate, frontier="quantile")
+        return replace(
+            found, points=points, problem=Problem(found.law, points.x, points.error, "quantile"), estimate=estimate
+        )
 
     tests = [difference(simulated(), simulated()) for _ in range(2000)]
     assert {f.test for f in tests} == {PERMUTATION}
@@ -124,7 +129,7 @@ def test_crossovers_lie_in_their_intervals():
             error = 0.3 * (x / truth) ** alpha * np.exp(rng.normal(0, 0.046, 10))
             found = law(source, alpha, 1.0, x=x)
             estimate = fit(power, x, error)
-            known = uncertainty(power, x, error, estimate, draws=400, seed=2 * run + seed)
+            known = uncertainty(Problem(power, x, error, draws=400, seed=2 * run + seed))
             fits.append(replace(found, estimate=estimate, known=known))
         pair = compare_two(*fits)
         inside.append(pair.crossover_low <= truth <= pair.crossover_high)
@@ -191,7 +196,7 @@ def test_laws_of_another_form_cross_where_their_curves_do():
         estimate = Estimate(floor.name, p, floor.names, 12, 0.0, 1.0, 0.0, 0.0)
         data = checkpoints(source, x, beta * x**alpha + e_inf)
         known = Uncertainty({}, np.tile(p, (50, 1)), "given", alpha_se=0.01, alpha_df=9.0)
-        fits.append(Fit(data, floor, "none", estimate, known, 12, SCALING))
+        fits.append(Fit(data, Problem(floor, x, data.error), estimate, known, SCALING))
     found = compare_two(*fits)
     at = np.array([found.crossover])
     assert fits[0].error(at) == pytest.approx(fits[1].error(at), rel=1e-4)

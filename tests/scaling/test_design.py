@@ -7,9 +7,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from clipeval.errors import MeasureError, UsageError
-from clipeval.scaling.design import _Model, exponent_sd, leave_out, next_runs, split
-from clipeval.scaling.estimate import fit
 from clipeval.scaling.laws import LAWS
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.questions.design import _Model, exponent_sd, leave_out, next_runs, split
 
 JOINT = LAWS["joint_nd"]
 SIGMA = 0.02 * np.log(10)
@@ -30,15 +30,18 @@ def at_ratio(cost):
 TARGET = at_ratio(25 * COST.sum())
 
 
+def exact(x):
+    """Runs that the planted law gives."""
+    return Problem(JOINT, x, JOINT.error(x, PLANTED))
+
+
 def planned(x=LADDER, candidates=CANDIDATES, budget=BUDGET, **options):
-    error = JOINT.error(x, PLANTED)
-    cost = candidates.prod(axis=1)
-    return next_runs(JOINT, PLANTED, x, error, TARGET, candidates, cost, budget, SIGMA, **options)
+    return next_runs(exact(x), TARGET, candidates, candidates.prod(axis=1), budget, SIGMA, **options)
 
 
 def sd(x):
     """Of ln E at the target, by the inverse of the information written out; the prior is that of the ladder."""
-    model = _Model(JOINT, PLANTED, LADDER, JOINT.error(LADDER, PLANTED))
+    model = _Model(exact(LADDER))
     aim, gradient = model.gradient(TARGET[None])[0], model.gradient(x)
     information = sum((np.outer(row, row) / SIGMA**2 for row in gradient), model.prior)
     return np.sqrt(aim @ np.linalg.solve(information, aim))
@@ -81,7 +84,7 @@ def rmse(x, draws=60):
     truth, off = np.log(JOINT.error(TARGET[None], PLANTED))[0], []
     for seed in range(draws):
         noise = np.random.default_rng(seed).normal(0, SIGMA, len(x))
-        found = fit(JOINT, x, JOINT.error(x, PLANTED) * np.exp(noise))
+        found = Problem(JOINT, x, JOINT.error(x, PLANTED) * np.exp(noise)).estimate
         off.append(np.log(JOINT.error(TARGET[None], found.params))[0] - truth)
     return np.sqrt(np.mean(np.square(off)))
 
@@ -103,10 +106,10 @@ def test_the_check_on_the_runs_there_are():
     """A planted law keeps what the formula promises; one with another kind of large runs does not."""
     x = np.concatenate([LADDER, LADDER * [1, 2]])
     error = JOINT.error(x, PLANTED) * np.exp(np.random.default_rng(0).normal(0, SIGMA, len(x)))
-    promised, off = leave_out(JOINT, PLANTED, x, error, SIGMA)
+    promised, off = leave_out(Problem(JOINT, x, error), SIGMA)
     assert off < 2 * promised
     worse = np.where(x.prod(axis=1) >= np.sort(x.prod(axis=1))[-3], 1.6 * error, error)
-    assert leave_out(JOINT, PLANTED, x, worse, SIGMA)[1] > 2 * promised
+    assert leave_out(Problem(JOINT, x, worse), SIGMA)[1] > 2 * promised
 
 
 def test_two_levels_are_marked():
@@ -119,7 +122,7 @@ def test_what_cannot_be_planned():
     with pytest.raises(UsageError, match="buys none of the runs: the cheapest costs"):
         planned(budget=1.0)
     with pytest.raises(MeasureError, match="sigma 0"):
-        next_runs(JOINT, PLANTED, LADDER, JOINT.error(LADDER, PLANTED), TARGET, LADDER, COST, 1e30, 0.0)
+        next_runs(exact(LADDER), TARGET, LADDER, COST, 1e30, 0.0)
 
 
 # --- exponents

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from imagenet_cherti2023 import COMPUTE, ERROR, PARAMS, SAMPLES_SEEN, UNIQUE, WIT_COMPUTE, WIT_ERROR
+from tables import fit
 
 from clipeval.errors import MeasureError, UsageError
-from clipeval.scaling.estimate import ESTIMATORS, fit, noise_weights
+from clipeval.scaling.estimate import ESTIMATORS
 from clipeval.scaling.frontier import quantile_line
 from clipeval.scaling.laws import LAWS, LogLinear, Sigmoid
 from clipeval.scaling.minimise import HUBER, Data, Loss, minimise
+from clipeval.scaling.problem import Problem, noise_weights
 
 POWER = LAWS["power"]
 
@@ -96,7 +98,7 @@ def test_curves_reach_the_lowest_objective_of_a_fine_search():
     shape = (len(floors), len(x))
     data = Data(*(np.broadcast_to(part, shape) for part in (np.log(x) - scale, np.log(error), np.ones(len(x)))))
     held = np.stack([np.full(len(floors), -np.inf), np.full(len(floors), -np.inf), floors], axis=1)
-    searched = minimise(LAWS["power_floor"], data, start, held, np.where(np.isinf(held), np.inf, held))
+    searched = minimise(LAWS["power_floor"], data, start, (held, np.where(np.isinf(held), np.inf, held)))
     assert found.rss / 2 <= searched.objective.min() * (1 + 1e-9)
     assert found.rss / 2 == pytest.approx(searched.objective.min(), rel=1e-4)
 
@@ -153,7 +155,7 @@ def test_noise_weights_explain_the_scatter():
     truth = 6 * x**-0.12
     between = 0.03
     error = rng.binomial(n_test, np.clip(truth * np.exp(rng.normal(0, between, 41)), 0, 1)) / n_test
-    weights = noise_weights(POWER, x, error, n_test)
+    weights = noise_weights(Problem(POWER, x, error), n_test)
     found = fit(POWER, x, error, weights=weights)
     residual = np.log(error) - np.log(POWER.error(x, found.params))
     assert (weights * residual**2).sum() == pytest.approx(41 - 2, rel=1e-6)
@@ -166,7 +168,7 @@ def test_noise_weights_without_scatter_are_binomial():
     x = np.logspace(9, 12, 7)
     error = 6 * x**-0.12
     n_test = np.full(7, 1000.0)
-    np.testing.assert_allclose(noise_weights(POWER, x, error, n_test), error * n_test / (1 - error))
+    np.testing.assert_allclose(noise_weights(Problem(POWER, x, error), n_test), error * n_test / (1 - error))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import clipeval
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.published import published
 from clipeval.results.reading import read_tables
-from clipeval.scaling.effective_robustness import effective_robustness
 from clipeval.scaling.fit import fit
-from clipeval.scaling.optimal import optimal
-from clipeval.scaling.result import COMPARISON_COLUMNS, FIT_COLUMNS, FORECAST_COLUMNS
-from clipeval.scaling.rows import Question, select
+from clipeval.scaling.output.result import COMPARISON_COLUMNS, FIT_COLUMNS, FORECAST_COLUMNS
+from clipeval.scaling.points import Question, select
+from clipeval.scaling.questions.optimal import optimal
+from clipeval.scaling.questions.robustness import effective_robustness
 
 
 def test_eight_columns_are_enough():
@@ -261,7 +261,9 @@ def test_hold_out_scores_the_checkpoints_above_the_cut():
     cut = float(7.4 * rows["samples_seen"][4])
     found = fit(rows, holdout=cut, bootstrap=200).fits.iloc[0]
     assert found["holdout_mae"] == pytest.approx(2.0)
-    assert fit(rows, holdout=1e20, bootstrap=200).fits["holdout_mae"].isna().all()
+    for outside in (1e5, 1e20):
+        with pytest.raises(UsageError, match=r"no source has checkpoints on both sides .* gmacs_total is from"):
+            fit(rows, holdout=outside, bootstrap=200)
 
 
 def test_published_default_is_the_paper_and_says_so():

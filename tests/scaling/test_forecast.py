@@ -9,7 +9,7 @@ import pytest
 from clipeval.errors import UsageError
 from clipeval.models import zoo
 from clipeval.scaling.fit import fit
-from clipeval.scaling.forecast import parse
+from clipeval.scaling.questions.forecast import parse
 
 EMPTY = pd.DataFrame({"arch": pd.Series([], dtype="string")})
 

@@ -9,10 +9,9 @@ import pytest
 from imagenet_cherti2023 import COMPUTE, ERROR
 from scipy.optimize import linprog
 
-from clipeval.scaling.estimate import fit_many, frontier_points, loss_for
 from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, frontier_for, on_frontier, quantile_line
 from clipeval.scaling.laws import LAWS
-from clipeval.scaling.minimise import LEAST_SQUARES
+from clipeval.scaling.problem import Problem
 
 BEST_OF_FIVE_BINS = [0.37316, 0.36772, 0.29778, 0.26904, 0.22028]
 """reference: the minima behind the published line, B/16 400M 3B to H/14 2B 34B"""
@@ -96,9 +95,8 @@ def test_few_models_have_no_frontier():
 
 def simulated_bias(name, excess):
     errors = np.log(5.9) - 0.1114 * np.log(COMPUTE) + excess * np.log(10)
-    frontier = FRONTIERS[name]
-    points = frontier_points(frontier, np.broadcast_to(np.log(COMPUTE), errors.shape), errors)
-    alphas = fit_many(LAWS["power"], points, loss_for(frontier, LEAST_SQUARES), np.array([-0.1114, 5.9]))[:, 0]
+    problem = Problem(LAWS["power"], COMPUTE, ERROR, name)
+    alphas = problem.refit(np.broadcast_to(problem.log_x, errors.shape), errors)[:, 0]
     return alphas.mean() + 0.1114, alphas.std()
 
 

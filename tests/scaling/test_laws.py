@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from gadre2024 import RUNS
 from scipy.optimize import brentq
+from tables import fit
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.estimate import Estimate, fit
+from clipeval.scaling.estimate import Estimate
 from clipeval.scaling.laws import LAWS, LogLinear, Sigmoid
 from clipeval.scaling.minimise import HUBER
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.mixtures import MixtureLaw, best_mixture, fit_mixture, leave_mixture_out, left_out
+from clipeval.scaling.questions.mixtures import MixtureLaw, best_mixture, fit_mixture, leave_mixture_out, left_out
 
 SHARES = np.random.default_rng(0).dirichlet(np.ones(4), 19)
 PLANTED = MixtureLaw(1.4, np.array([0.9, -0.4, 0.1, -3.0]), 0.0)

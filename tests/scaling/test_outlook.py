@@ -9,7 +9,7 @@ from imagenet_cherti2023 import COMPUTE, ERROR
 from clipeval.errors import MeasureError
 from clipeval.scaling.frontier import on_frontier
 from clipeval.scaling.laws import LAWS
-from clipeval.scaling.outlook import AVERAGED, CURVE, ZOO, foresight, outlook
+from clipeval.scaling.uncertainty.outlook import AVERAGED, CURVE, ZOO, foresight, outlook
 
 DECADE = np.log(10)
 TRUTHS = {

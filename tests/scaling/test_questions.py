@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from tables import fit as estimate
 from tables import table
 
 from clipeval.cli import main
 from clipeval.results.published import published
-from clipeval.scaling.estimate import fit as estimate
-from clipeval.scaling.estimate import noise_weights
 from clipeval.scaling.fit import fit
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.minimise import HUBER
+from clipeval.scaling.problem import Problem, noise_weights
 
 POWER = LAWS["power"]
 BASE = {"source": "a", "dataset": "d", "task": "zeroshot_classification", "metric": "acc1"}
@@ -146,7 +146,7 @@ def test_estimators_by_name():
         assert found.card["estimator"].startswith(name)
         for law in found.laws:
             x, error = law.points.x, law.points.error
-            weights = noise_weights(POWER, x, error, law.points.samples) if name == "weighted" else None
+            weights = noise_weights(Problem(POWER, x, error), law.points.samples) if name == "weighted" else None
             options = {"weights": weights} if name == "weighted" else {"loss": HUBER}
             assert law.estimate.params == pytest.approx(estimate(POWER, x, error, **options).params)
             assert law.frontier == "none"

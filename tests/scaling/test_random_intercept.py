@@ -9,7 +9,7 @@ from scipy import linalg, stats
 from scipy.optimize import minimize
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.random_intercept import random_intercept
+from clipeval.scaling.uncertainty.random_intercept import random_intercept
 
 
 def test_balanced_groups_are_the_analysis_of_variance():
@@ -121,7 +121,7 @@ def test_levels_are_predicted():
 @pytest.mark.parametrize("count", [3, 5])
 def test_coverage_and_width(count):
     """29 models in groups that differ in level: the slope is held, by a much shorter interval than CR2."""
-    from clipeval.scaling.clusters import ClusterRobust
+    from clipeval.scaling.uncertainty.clusters import ClusterRobust
 
     rng = np.random.default_rng(count)
     groups = np.searchsorted(np.quantile(COMPUTE, np.arange(1, count) / count), COMPUTE)

@@ -8,7 +8,7 @@ import pytest
 from clipeval.scaling.cherti2023 import default_rows
 from clipeval.scaling.fit import fit
 from clipeval.scaling.laws import LAWS
-from clipeval.scaling.ranking import COLUMNS, rank_laws
+from clipeval.scaling.questions.ranking import COLUMNS, rank_laws
 
 X = np.logspace(8, 13, 24)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from imagenet_cherti2023 import COMPUTE, ERROR, PARAMS, SAMPLES_SEEN, UNIQUE, WIT_COMPUTE, WIT_ERROR
 from scipy import stats
 from scipy.optimize import least_squares
+from tables import fit
 
-from clipeval.scaling.estimate import fit, fit_many, frontier_points, loss_for, noise_weights
-from clipeval.scaling.frontier import FRONTIERS, on_frontier
+from clipeval.scaling.frontier import on_frontier
 from clipeval.scaling.laws import LAWS, LogLinear
 from clipeval.scaling.minimise import HUBER, LEAST_SQUARES, Data, minimise
-from clipeval.scaling.permutation import permutation_interval, share_below
-from clipeval.scaling.profile import profile_intervals
-from clipeval.scaling.uncertainty import uncertainty
+from clipeval.scaling.problem import Problem, noise_weights
+from clipeval.scaling.uncertainty.methods import uncertainty
+from clipeval.scaling.uncertainty.permutation import permutation_interval, share_below
+from clipeval.scaling.uncertainty.profile import profile_intervals
 
 POWER = LAWS["power"]
 ALPHA, BETA, DECADE = -0.1114, 5.9, np.log(10)
@@ -45,8 +48,7 @@ def coverage(of_run, runs):
 def alpha_covered(noise, run, n=29, **options):
     draws = options.pop("draws")
     x, error = simulated(noise, run, n)
-    estimate = fit(POWER, x, error, **options)
-    interval = uncertainty(POWER, x, error, estimate, draws=draws, seed=run + 10**6, **options).intervals["alpha"]
+    interval = uncertainty(Problem(POWER, x, error, draws=draws, seed=run + 10**6, **options)).intervals["alpha"]
     return interval.low <= ALPHA <= interval.high
 
 
@@ -54,7 +56,7 @@ def alpha_covered(noise, run, n=29, **options):
 
 
 def test_three_points_have_a_t_interval():
-    found = uncertainty(POWER, WIT_COMPUTE, WIT_ERROR, fit(POWER, WIT_COMPUTE, WIT_ERROR))
+    found = uncertainty(Problem(POWER, WIT_COMPUTE, WIT_ERROR))
     alpha = found.intervals["alpha"]
     assert (alpha.low, alpha.high) == pytest.approx((-0.2774, -0.0501), abs=1e-4)
     assert alpha.method == "Student t, 1 degrees of freedom"
@@ -68,7 +70,7 @@ def test_three_points_have_a_t_interval():
 @pytest.mark.parametrize("loss", [LEAST_SQUARES, HUBER])
 def test_two_points_have_no_interval(loss):
     x, error = WIT_COMPUTE[:2], WIT_ERROR[:2]
-    found = uncertainty(POWER, x, error, fit(POWER, x, error, loss=loss), loss=loss)
+    found = uncertainty(Problem(POWER, x, error, loss=loss))
     assert np.isnan([found.intervals["alpha"].low, found.intervals["beta"].high, found.alpha_se]).all()
     assert found.draws.shape == (0, 2)
     assert "2 " in found.intervals["alpha"].reason
@@ -76,18 +78,17 @@ def test_two_points_have_no_interval(loss):
 
 def test_paper_bins_bootstrap_is_the_published_one():
     again = np.random.default_rng(0).integers(29, size=(20_000, 29))
-    points = frontier_points(FRONTIERS["cherti2023"], LOG_X[again], np.log(ERROR)[again])
-    alphas = fit_many(POWER, points, LEAST_SQUARES, np.array([ALPHA, BETA]))[:, 0]
+    alphas = Problem(POWER, COMPUTE, ERROR, "cherti2023").refit(LOG_X[again], np.log(ERROR)[again])[:, 0]
     assert np.quantile(alphas, (0.025, 0.975)) == pytest.approx((-0.137, -0.088), abs=0.003)
 
 
 def test_bins_have_an_exponent_but_no_level():
-    estimate = fit(POWER, COMPUTE, ERROR, frontier="cherti2023")
-    found = uncertainty(POWER, COMPUTE, ERROR, estimate, frontier="cherti2023")
-    assert found.intervals["alpha"].low < estimate["alpha"] < found.intervals["alpha"].high < -0.08
+    problem = Problem(POWER, COMPUTE, ERROR, frontier="cherti2023")
+    found = uncertainty(problem)
+    assert found.intervals["alpha"].low < problem.estimate["alpha"] < found.intervals["alpha"].high < -0.08
     assert np.isnan(found.intervals["beta"].low)
     assert "number of models" in found.intervals["beta"].reason
-    points = FRONTIERS["cherti2023"].points(LOG_X[None], np.log(ERROR)[None])
+    points = problem.points(LOG_X[None], np.log(ERROR)[None])
     line = stats.linregress(points.log_x[0], points.log_error[0])
     half = stats.t.ppf(0.975, 3) * line.stderr
     assert np.quantile(found.draws[:, 0], (0.025, 0.975)) == pytest.approx(
@@ -97,8 +98,7 @@ def test_bins_have_an_exponent_but_no_level():
 
 
 def test_draws_of_a_line_follow_student():
-    estimate = fit(POWER, COMPUTE, ERROR)
-    found = uncertainty(POWER, COMPUTE, ERROR, estimate, draws=40_000, seed=3)
+    found = uncertainty(Problem(POWER, COMPUTE, ERROR, draws=40_000, seed=3))
     alpha, beta = found.intervals["alpha"], found.intervals["beta"]
     assert np.quantile(found.draws[:, 0], (0.025, 0.975)) == pytest.approx((alpha.low, alpha.high), abs=4e-4)
     assert np.log(np.quantile(found.draws[:, 1], (0.025, 0.975))) == pytest.approx(
@@ -111,7 +111,7 @@ def test_intervals_of_several_exponents_are_scipys():
     x = np.exp(rng.normal(20, 2, (19, 2)))
     error = 3 * x[:, 0] ** -0.1 * x[:, 1] ** -0.05 * np.exp(rng.normal(0, 0.1, 19))
     law = LogLinear(("n", "d"))
-    found = uncertainty(law, x, error, fit(law, x, error)).intervals
+    found = uncertainty(Problem(law, x, error)).intervals
     features = np.column_stack([np.log(x), np.ones(19)])
     best, rss, *_ = np.linalg.lstsq(features, np.log(error), rcond=None)
     half = stats.t.ppf(0.975, 16) * np.sqrt(np.diag(np.linalg.inv(features.T @ features)) * rss[0] / 16)
@@ -124,7 +124,7 @@ def test_profile_ends_are_where_the_sum_of_squares_says():
     rng = np.random.default_rng(1)
     law, error = LAWS["power_floor"], LAWS["power_floor"].error(X, FLOOR) * np.exp(rng.normal(0, 0.01, 24))
     estimate = fit(law, X, error)
-    found = profile_intervals(law, X, error, estimate)
+    found = profile_intervals(Problem(law, X, error))
     limit = estimate.rss * (1 + stats.t.ppf(0.975, 21) ** 2 / 21)
     for end in (found["e_inf"].low, found["e_inf"].high):
 
@@ -138,7 +138,7 @@ def test_profile_ends_are_where_the_sum_of_squares_says():
 def test_a_floor_that_is_not_identified_reaches_zero():
     law, best = LAWS["power_floor"], on_frontier("pareto", COMPUTE, ERROR)
     x, error = COMPUTE[best], ERROR[best]
-    found = uncertainty(law, x, error, fit(law, x, error), draws=10).intervals["e_inf"]
+    found = uncertainty(Problem(law, x, error, draws=10)).intervals["e_inf"]
     assert found.low == 0
     assert found.high == pytest.approx(0.168, abs=1e-3)
 
@@ -146,12 +146,9 @@ def test_a_floor_that_is_not_identified_reaches_zero():
 def test_inaccurate_scales_widen_intervals():
     tolerance = np.full(29, 0.5)
     for options in ({}, {"frontier": "cherti2023"}, {"frontier": "quantile"}):
-        estimate = fit(POWER, COMPUTE, ERROR, **options)
         exact, wide = (
-            uncertainty(POWER, COMPUTE, ERROR, estimate, draws=4000, x_tolerance=tolerance_, **options).intervals[
-                "alpha"
-            ]
-            for tolerance_ in (None, tolerance)
+            uncertainty(Problem(POWER, COMPUTE, ERROR, draws=4000, x_tolerance=moved, **options)).intervals["alpha"]
+            for moved in (None, tolerance)
         )
         assert wide.high - wide.low > exact.high - exact.low
 
@@ -160,7 +157,7 @@ def test_widening_adds_in_quadrature():
     tolerance = np.full(29, 0.219)
     estimate = fit(POWER, COMPUTE, ERROR)
     narrow, wide = (
-        uncertainty(POWER, COMPUTE, ERROR, estimate, x_tolerance=t, draws=40_000).intervals["alpha"]
+        uncertainty(Problem(POWER, COMPUTE, ERROR, x_tolerance=t, draws=40_000)).intervals["alpha"]
         for t in (None, tolerance)
     )
     # dy/dx of the line is alpha: an error u of ln x moves the slope by about -alpha * S_xu / S_xx
@@ -172,9 +169,8 @@ def test_widening_adds_in_quadrature():
 
 
 def test_same_seed_same_interval():
-    estimate = fit(POWER, COMPUTE, ERROR, frontier="quantile")
     one, same, other = (
-        uncertainty(POWER, COMPUTE, ERROR, estimate, frontier="quantile", seed=seed).intervals["alpha"]
+        uncertainty(Problem(POWER, COMPUTE, ERROR, frontier="quantile", seed=seed)).intervals["alpha"]
         for seed in (1, 1, 2)
     )
     assert one == same != other
@@ -182,12 +178,9 @@ def test_same_seed_same_interval():
 
 def test_permutation_interval_of_least_squares_is_close_to_student():
     x, error = simulated(scatter, 11)
-
-    def slopes(log_x, log_error):
-        return POWER.least_squares(log_x, log_error, np.ones(log_x.shape))[:, 0]
-
-    found = permutation_interval(np.log(x), np.log(error), slopes, permutations=4000)
-    student = uncertainty(POWER, x, error, fit(POWER, x, error)).intervals["alpha"]
+    problem = Problem(POWER, x, error)
+    found = permutation_interval(problem, permutations=4000)
+    student = uncertainty(problem).intervals["alpha"]
     assert (found.low, found.high) == pytest.approx((student.low, student.high), abs=1.5e-3)
 
 
@@ -206,9 +199,8 @@ def test_coverage_with_known_evaluation_noise():
         n_test = np.where(np.arange(29) % 3, 50_000, 400)
         true = BETA * COMPUTE**ALPHA * np.exp(rng.normal(0, 0.01, 29))
         error = np.clip(rng.binomial(n_test, true), 1, None) / n_test
-        weights = noise_weights(POWER, COMPUTE, error, n_test)
-        estimate = fit(POWER, COMPUTE, error, weights=weights)
-        interval = uncertainty(POWER, COMPUTE, error, estimate, weights=weights, draws=1).intervals["alpha"]
+        problem = Problem(POWER, COMPUTE, error, draws=1)
+        interval = uncertainty(replace(problem, weights=noise_weights(problem, n_test))).intervals["alpha"]
         return interval.low <= ALPHA <= interval.high
 
     assert 0.93 <= coverage(of_run, 1000) <= 0.97
@@ -224,9 +216,7 @@ def test_coverage_of_the_quantile_frontier(noise, below):
 
     def of_run(run):
         x, error = simulated(noise, run)
-        found = uncertainty(
-            POWER, x, error, fit(POWER, x, error, frontier="quantile"), frontier="quantile", draws=250, seed=run + 10**6
-        )
+        found = uncertainty(Problem(POWER, x, error, frontier="quantile", draws=250, seed=run + 10**6))
         low, high = np.quantile(POWER.error(at, found.draws), (0.025, 0.975), axis=0)
         alpha = found.intervals["alpha"]
         beta = found.intervals["beta"]
@@ -240,7 +230,7 @@ def test_coverage_of_the_quantile_frontier(noise, below):
 def test_coverage_of_the_quantile_frontier_of_few_models():
     assert 0.93 <= coverage(lambda run: alpha_covered(scatter, run, 14, frontier="quantile", draws=250), 1000) <= 0.97
     x, error = simulated(scatter, 0, 14)
-    found = uncertainty(POWER, x, error, fit(POWER, x, error, frontier="quantile"), frontier="quantile")
+    found = uncertainty(Problem(POWER, x, error, frontier="quantile"))
     assert found.reason == "14 models do not show where the best tenth lies"
     assert len(found.draws) == 0
 
@@ -248,7 +238,7 @@ def test_coverage_of_the_quantile_frontier_of_few_models():
 def test_the_quantile_of_a_curve_has_no_interval():
     # a bootstrap of it held a planted e_inf in 92 % of data sets, and the beta of a sigmoid in 91 %
     law, error = LAWS["power_floor"], LAWS["power_floor"].error(COMPUTE, FLOOR)
-    found = uncertainty(law, COMPUTE, error, fit(law, COMPUTE, error, frontier="quantile"), frontier="quantile")
+    found = uncertainty(Problem(law, COMPUTE, error, frontier="quantile"))
     assert np.isnan([found.intervals["e_inf"].low, found.intervals["alpha"].high]).all()
     assert "too narrow" in found.reason
     assert len(found.draws) == 0
@@ -258,13 +248,9 @@ def test_the_quantile_of_a_curve_has_no_interval():
 @pytest.mark.parametrize("noise", [excess, scatter])
 def test_coverage_of_the_best_models(name, noise):
     # the interval holds the truth where the permutation test does not reject it
-    def slopes(log_x, log_error):
-        points = frontier_points(FRONTIERS[name], log_x, log_error)
-        return fit_many(POWER, points, loss_for(FRONTIERS[name], LEAST_SQUARES), np.array([ALPHA, BETA]))[:, 0]
-
     def of_run(run):
         orders = np.argsort(np.random.default_rng(run + 10**6).random((300, 29)), axis=1)
-        share = share_below(LOG_X, np.log(simulated(noise, run)[1]), slopes, ALPHA, orders)
+        share = share_below(Problem(POWER, *simulated(noise, run), name), ALPHA, orders)
         return 0.025 <= share <= 0.975
 
     assert 0.93 <= coverage(of_run, 1000) <= 0.97
@@ -301,26 +287,26 @@ def test_coverage_of_profiles(name):
     truth = law.coordinates(params, scale)
     low, high = law.bounds(data.log_x, np.exp(log_error))
     start = np.broadcast_to(truth, (runs, len(truth)))
-    best = minimise(law, data, start, low, high).objective
+    best = minimise(law, data, start, (low, high)).objective
     freedom = len(x) - len(truth)
     for j, parameter in enumerate(law.names):
         if parameter in ("a", "b"):  # of a joint law, at scales of 1 instead of the mean
             continue
         held_low, held_high = (np.broadcast_to(bound, start.shape).copy() for bound in (low, high))
         held_low[:, j] = held_high[:, j] = truth[j]
-        held = minimise(law, data, start, held_low, held_high).objective
+        held = minimise(law, data, start, (held_low, held_high)).objective
         inside = (held / best - 1) * freedom <= stats.t.ppf(0.975, freedom) ** 2
         assert 0.93 <= inside.mean() <= 0.97, parameter
 
 
 def test_coverage_of_a_curve_beyond_the_data(monkeypatch):
-    monkeypatch.setattr("clipeval.scaling.uncertainty.profile_intervals", lambda *_: {})
+    monkeypatch.setattr("clipeval.scaling.uncertainty.methods.profile_intervals", lambda *_: {})
     law, at = LAWS["power_floor"], np.array([1e8, 1e11, 1e14])
     truth = law.error(at, FLOOR)
 
     def of_run(run):
         error = law.error(X, FLOOR) * np.exp(np.random.default_rng(run).normal(0, 0.01, 24))
-        draws = uncertainty(law, X, error, fit(law, X, error), draws=200, seed=run + 10**6).draws
+        draws = uncertainty(Problem(law, X, error, draws=200, seed=run + 10**6)).draws
         low, high = np.quantile(law.error(at, draws), (0.025, 0.975), axis=0)
         return (low <= truth) & (truth <= high)
 

@@ -18,10 +18,9 @@ from clipeval.checks.rules import Rules
 from clipeval.errors import ClipevalError
 from clipeval.importers.import_files import import_files
 from clipeval.results.ledger import Ledger
-from clipeval.results.reading import read_results
+from clipeval.results.reading import read_results, read_tables
 from clipeval.results.schema import COLUMNS
 from clipeval.results.table import current_rows, write_frame
-from clipeval.scaling.fit import run_fit
 
 fuzz = settings(
     max_examples=60,
@@ -188,7 +187,7 @@ def test_any_csv_table(quietly, text):
     result = quietly(clipeval.check, "t.csv", "t.csv")
     if result is not None:
         assert all(form(result) for form in emit.FORMATS.values())
-    quietly(run_fit, ["t.csv"], bootstrap=100)
+    quietly(lambda: clipeval.fit(read_tables(["t.csv"]), bootstrap=100))
 
 
 RECORDS = st.one_of(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from clipeval.scaling.laws.broken import Broken
-from clipeval.scaling.laws.curve import Law
 from clipeval.scaling.laws.floor import PowerFloor, Shifted, ShiftedFloor
 from clipeval.scaling.laws.joint import JointND, JointRepeats
 from clipeval.scaling.laws.joint_shared import JointShared
+from clipeval.scaling.laws.law import Law
 from clipeval.scaling.laws.loglinear import LogLinear, Power
 from clipeval.scaling.laws.m4 import M4
 from clipeval.scaling.laws.sigmoid import Sigmoid
@@ -29,4 +29,6 @@ LAWS: dict[str, Law] = {
 }
 """By name. ``Sigmoid(chance)`` and ``LogLinear(columns)`` are made anew for another chance level or other columns."""
 
-__all__ = ["LAWS", "Law", "LogLinear", "Sigmoid"]
+SIGMOID = Sigmoid.name
+
+__all__ = ["LAWS", "SIGMOID", "Law", "LogLinear", "Sigmoid"]

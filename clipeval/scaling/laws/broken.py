@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipeval.scaling.laws.curve import STEEPEST, Law, columns, linear_start, logistic, stack
 from clipeval.scaling.laws.floor import FLOORS
+from clipeval.scaling.laws.law import STEEPEST, Law, columns, linear_start, logistic, stack
 
 WIDTHS = np.array([0.15, 0.6, 2.0])
 NARROWEST, WIDEST = 0.02, 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipeval.scaling.laws.curve import FLATTEST, STEEPEST, Law, append, columns, linear_start, scale_at, stack
+from clipeval.scaling.laws.law import FLATTEST, STEEPEST, Law, append, columns, linear_start, scale_at, stack
 
 FLOORS = np.array([0.0, 0.3, 0.6, 0.8, 0.9, 0.97])
 """Irreducible errors to start from, as a part of the lowest error seen."""

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from clipeval.scaling.laws.curve import FLATTEST, STEEPEST, Law, append, columns, stack
+from clipeval.scaling.laws.law import FLATTEST, STEEPEST, Law, append, columns, stack
 
 EXPONENTS = (-0.12, -0.3, -0.6, -1.2)
 R_STARS = (2.0, 15.0, 100.0)
@@ -79,7 +79,7 @@ class JointRepeats(Law):
 
     def varying(self, log_x: np.ndarray) -> np.ndarray:
         """All models may share their unique samples."""
-        return log_x[:, :2]
+        return log_x[..., :2]
 
     def log_scale(self, log_x: np.ndarray) -> np.ndarray:
         """Samples seen and unique samples have the same unit."""

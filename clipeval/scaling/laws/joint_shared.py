@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipeval.scaling.laws.curve import FLATTEST, STEEPEST, Law, stack
 from clipeval.scaling.laws.joint import VANISHED, JointND
+from clipeval.scaling.laws.law import FLATTEST, STEEPEST, Law, stack
 
 EXPONENTS = (-0.06, -0.12, -0.2, -0.3, -0.45, -0.6, -1.2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clipeval.scaling.frontier import quantile_line
-from clipeval.scaling.laws.curve import Law, scale_at
+from clipeval.scaling.laws.law import Law, scale_at, vary
 from clipeval.scaling.minimise import Loss
 
 
@@ -20,7 +20,7 @@ class LogLinear(Law):
         self.names = (*(f"alpha_{column}" for column in columns), "beta")
 
     def log_error(self, log_x: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features = np.concatenate([self._features(log_x), np.ones((*log_x.shape[:2], 1))], axis=-1)
+        features = np.concatenate([self.varying(log_x), np.ones((*log_x.shape[:2], 1))], axis=-1)
         return (features @ theta[..., None])[..., 0], features
 
     def parameters(self, theta: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
@@ -49,19 +49,16 @@ class LogLinear(Law):
 
     def least_squares(self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted least squares ``[B, k]`` of ``B`` problems; NaN where the points do not determine the exponents."""
-        features = self._features(log_x)
+        features = self.varying(log_x)
         share = (weights / weights.sum(-1, keepdims=True))[..., None]
         x_mean, y_mean = (share * features).sum(1), (share[..., 0] * log_error).sum(1)
         centred = features - x_mean[:, None, :]
         gram = np.swapaxes(centred, 1, 2) @ (share * centred)
         moment = (centred * share * (log_error - y_mean[:, None])[..., None]).sum(1)
-        solvable = np.linalg.matrix_rank(gram, hermitian=True) == self.inputs if self.inputs > 1 else gram[:, 0, 0] > 0
+        solvable = vary(features, weights)
         alphas = np.full(moment.shape, np.nan)
         alphas[solvable] = np.linalg.solve(gram[solvable], moment[solvable][..., None])[..., 0]
         return np.concatenate([alphas, (y_mean - (alphas * x_mean).sum(-1))[:, None]], axis=-1)
-
-    def _features(self, log_x: np.ndarray) -> np.ndarray:
-        return log_x[..., None] if self.inputs == 1 else log_x
 
 
 class Power(LogLinear):

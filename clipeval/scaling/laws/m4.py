@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipeval.scaling.laws.curve import FLATTEST, STEEPEST, Law, columns, linear_start, logistic, scale_at, stack
+from clipeval.scaling.laws.law import FLATTEST, STEEPEST, Law, columns, linear_start, logistic, scale_at, stack
 
 SHAPES = (0.02, 20.0)
 STEPS = 60

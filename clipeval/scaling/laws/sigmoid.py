@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipeval.scaling.laws.curve import Law, columns, logistic, scale_at, stack
+from clipeval.scaling.laws.law import STEEPEST, Law, columns, logistic, scale_at, stack
 
 
 class Sigmoid(Law):
@@ -36,14 +36,21 @@ class Sigmoid(Law):
         return stack(alpha, np.log(beta) + alpha * log_scale)
 
     def bounds(self, log_x: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([-np.inf, -np.inf]), np.array([np.inf, np.inf])
+        return np.array([STEEPEST, -np.inf]), np.array([-STEEPEST, np.inf])
 
     def starts(self, log_x: np.ndarray, error: np.ndarray) -> np.ndarray:
         ceiling = np.exp(self.log_ceiling)
         below = np.minimum(error, 0.999 * ceiling)
         logit = np.log(below / (ceiling - below)) + self.log_ceiling
-        slope = np.cov(log_x, logit)[0, 1] / np.var(log_x, ddof=1)
+        slope = np.clip(np.cov(log_x, logit)[0, 1] / np.var(log_x, ddof=1), STEEPEST, -STEEPEST)
         return np.array([(slope * part, logit.mean() - slope * part * log_x.mean()) for part in (1.0, 0.5)])
+
+    def doubt(self, error: np.ndarray) -> str:
+        ceiling = float(np.exp(self.log_ceiling))
+        above = int(np.count_nonzero(error > ceiling * (1 + 1e-9)))
+        return f"{above} of {len(error)} errors are above {ceiling:.4g}, that of guessing, as no sigmoid is" * (
+            above > 0
+        )
 
     def inverse(self, error: np.ndarray, params: np.ndarray) -> np.ndarray:
         alpha, beta = columns(params)

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.clusters import FEWEST_GROUPS, grouped
+from clipeval.scaling.uncertainty.clusters import FEWEST_GROUPS, grouped
 
 RATIOS = (1e-6, 1e6)
 """Variance of levels over that of points, between which the likelihood is searched."""

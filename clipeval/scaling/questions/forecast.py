@@ -13,7 +13,7 @@ from clipeval.errors import UsageError, suggest
 from clipeval.models import zoo
 from clipeval.results.columns import COMPUTE, archs, numbers
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.rows import Cell, source_of
+from clipeval.scaling.points import Cell, source_of
 
 if TYPE_CHECKING:
     import pandas as pd

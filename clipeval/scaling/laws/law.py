@@ -12,6 +12,9 @@ STEEPEST, FLATTEST = -5.0, 0.0
 """Bounds of the exponents of laws with a floor: such a law falls."""
 
 
+LEAST_WIDTH, LEAST_SPREAD = np.log(1.02), 0.02
+
+
 class Law(ABC):
     """A law in two sets of numbers: natural parameters for users, and well-conditioned coordinates for the solver.
 
@@ -42,6 +45,10 @@ class Law(ABC):
     def starts(self, log_x: np.ndarray, error: np.ndarray) -> np.ndarray:
         """Coordinates ``[starts, k]`` to begin from: a grid over the nonlinear ones, the others solved for."""
 
+    def doubt(self, error: np.ndarray) -> str:
+        """What of the errors ``[n]`` the law cannot describe; empty where it can all."""
+        return ""
+
     def inverse(self, error: np.ndarray, params: np.ndarray) -> np.ndarray:
         """The scale at which the law reaches each ``error`` ``[n]``; NaN where it never does."""
         return np.full(np.broadcast_shapes(np.shape(error), (*params.shape[:-1], np.size(error))), np.nan)
@@ -51,8 +58,9 @@ class Law(ABC):
         return log_x.mean(0)
 
     def varying(self, log_x: np.ndarray) -> np.ndarray:
-        """The inputs ``[n, m]`` that must vary independently of each other for the law to be determined."""
-        return log_x.reshape(len(log_x), -1)
+        """Of ``log_x`` ``[B, n(, inputs)]`` those ``[B, n, m]`` that must vary independently of each other for the law
+        to be determined."""
+        return log_x if self.inputs > 1 else log_x[..., None]
 
     def closed_form(
         self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray, loss: Loss
@@ -97,6 +105,21 @@ def scale_at(ratio: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """The x at which x**alpha is ``ratio``; NaN where that is not positive."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(ratio > 0, np.abs(ratio), np.nan) ** (1 / alpha)
+
+
+def vary(log_x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Whether the scales ``[B, n, m]`` of the points with ``weights`` ``[B, n]`` vary enough for exponents: ``[B]``.
+
+    One scale by 2 % between the ends; several independently of each other, by a standard deviation of ln x of 0.02 in
+    the direction in which they vary least. Less is rounding, of which an exponent would be made.
+    """
+    if log_x.shape[-1] == 1:
+        there, one = weights > 0, log_x[..., 0]
+        width = np.where(there, one, -np.inf).max(-1) - np.where(there, one, np.inf).min(-1)
+        return width >= LEAST_WIDTH
+    share = (weights / weights.sum(-1, keepdims=True))[..., None]
+    centred = log_x - (share * log_x).sum(1, keepdims=True)
+    return np.linalg.eigvalsh(np.swapaxes(centred, 1, 2) @ (share * centred))[:, 0] >= LEAST_SPREAD**2
 
 
 def linear_start(features: np.ndarray, target: np.ndarray) -> np.ndarray:

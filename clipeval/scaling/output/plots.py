@@ -13,15 +13,15 @@ from clipeval import vocabulary
 from clipeval.files import write_atomically
 from clipeval.results.columns import COMPUTE, archs
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.looks import STYLE, Looks, as_text, legend, looks_of, samples_seen, upstream
-from clipeval.scaling.rows import Cell
-from clipeval.scaling.select import NO_SCALING
+from clipeval.scaling.output.style import STYLE, Looks, as_text, legend, looks_of, samples_seen, upstream
+from clipeval.scaling.points import Cell
+from clipeval.scaling.validation import NO_SCALING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from clipeval.scaling.compare import Comparison
+    from clipeval.scaling.questions.compare import Comparison
 
 _REMARK: dict[str, Any] = {"fontsize": 6.5, "color": "0.25", "va": "top"}
 _LEGEND: dict[str, Any] = {"framealpha": 0.85, "edgecolor": "none", "handlelength": 1.6, "borderaxespad": 0.2}

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.estimate import fit
 from clipeval.scaling.laws import LAWS, Law
-from clipeval.scaling.select import decades_beyond
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.validation import decades_beyond
 
 AVERAGED = ("power", "power_floor", "shifted_floor", "m4")
 CURVE, ZOO = 1.0, 0.5
@@ -218,8 +218,8 @@ class _Line:
         if len(x) < len(law.names) + SPARE:
             return None
         try:
-            found = fit(law, x, error)
-        except (MeasureError, np.linalg.LinAlgError):  # the latter where a search loses a parameter on its way
+            found = Problem(law, x, error).estimate
+        except MeasureError:
             return None
         scale = law.log_scale(np.log(x))
         log_x = np.log(x) - scale

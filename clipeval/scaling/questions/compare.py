@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from clipeval.scaling.exponents import difference
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.matched import Matched, matched
-from clipeval.scaling.rows import Cell
+from clipeval.scaling.points import Cell
+from clipeval.scaling.questions.exponents import difference
+from clipeval.scaling.questions.matched import Matched, matched
 from clipeval.stats.significance import Difference, holm
 
 A_BETTER, B_BETTER, UNDETERMINED = "a-scales-better", "b-scales-better", "undetermined"

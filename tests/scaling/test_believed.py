@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from imagenet_cherti2023 import COMPUTE, ERROR, LAION_2B, WIT_COMPUTE, WIT_ERROR
+from tables import fit
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.estimate import fit
-from clipeval.scaling.interval import Interval
 from clipeval.scaling.laws import LAWS, LogLinear
-from clipeval.scaling.select import (
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.uncertainty.interval import Interval
+from clipeval.scaling.uncertainty.methods import uncertainty
+from clipeval.scaling.validation import (
     NO_SCALING,
     SCALING,
     TOO_FEW,
@@ -20,7 +22,6 @@ from clipeval.scaling.select import (
     leave_one_out,
     verdict,
 )
-from clipeval.scaling.uncertainty import uncertainty
 
 POWER = LAWS["power"]
 UNKNOWN = Interval(np.nan, np.nan, "none", "not given")
@@ -28,27 +29,28 @@ UNKNOWN = Interval(np.nan, np.nan, "none", "not given")
 
 @pytest.mark.parametrize(("cut", "mae"), [(1e12, 0.28), (10**12.4, 0.77)])
 def test_holdout_of_the_largest_compute(cut, mae):
-    found = holdout(POWER, COMPUTE, ERROR, cut < COMPUTE, scored=LAION_2B, frontier="cherti2023")
-    assert found.mae == pytest.approx(mae, abs=0.01)
-    assert len(found.measured) == ((cut < COMPUTE) & LAION_2B).sum()
+    fitted, scored = cut >= COMPUTE, (cut < COMPUTE) & LAION_2B
+    others = Problem(POWER, COMPUTE[fitted], ERROR[fitted], frontier="cherti2023")
+    assert holdout(others, COMPUTE[scored], ERROR[scored]) == pytest.approx(mae, abs=0.01)
 
 
-def test_holdout_scores_all_held_models_by_default():
-    found = holdout(POWER, COMPUTE, ERROR, COMPUTE > 1e12)
+def test_holdout_by_hand():
+    held = COMPUTE > 1e12
+    found = holdout(Problem(POWER, COMPUTE, ERROR).where(~held), COMPUTE[held], ERROR[held])
     alpha, level = np.polyfit(np.log(COMPUTE[COMPUTE < 1e12]), np.log(ERROR[COMPUTE < 1e12]), 1)
     predicted = np.exp(level) * COMPUTE[COMPUTE > 1e12] ** alpha
-    assert found.mae == pytest.approx(100 * np.abs(predicted - ERROR[COMPUTE > 1e12]).mean())
+    assert found == pytest.approx(100 * np.abs(predicted - ERROR[COMPUTE > 1e12]).mean())
 
 
 def test_holdout_without_models_beyond_the_cut():
     with pytest.raises(MeasureError, match="no model lies beyond the cut"):
-        holdout(POWER, COMPUTE, ERROR, COMPUTE > 1e14)
+        holdout(Problem(POWER, COMPUTE, ERROR), COMPUTE[:0], ERROR[:0])
 
 
 @pytest.mark.parametrize(("name", "frontier"), [("power", "none"), ("power", "quantile"), ("power_floor", "none")])
 def test_leave_one_out_refits_without_each_model(name, frontier):
     law = LAWS[name]
-    found = leave_one_out(law, COMPUTE, ERROR, fit(law, COMPUTE, ERROR, frontier=frontier), frontier=frontier)
+    found = leave_one_out(Problem(law, COMPUTE, ERROR, frontier=frontier))
     for i in (0, 13, 28):
         others = np.arange(len(ERROR)) != i
         refit = fit(law, COMPUTE[others], ERROR[others], frontier=frontier)
@@ -56,8 +58,7 @@ def test_leave_one_out_refits_without_each_model(name, frontier):
 
 
 def judged(x, error, frontier="none"):
-    estimate = fit(POWER, x, error, frontier=frontier)
-    return verdict(uncertainty(POWER, x, error, estimate, frontier=frontier).intervals["alpha"], x, error)
+    return verdict(uncertainty(Problem(POWER, x, error, frontier=frontier)).intervals["alpha"], x, error)
 
 
 @pytest.mark.parametrize("frontier", ["none", "cherti2023", "quantile", "pareto", "hull"])
@@ -82,8 +83,8 @@ def test_verdict_on_joint_laws():
         error = (
             0.4 * (x[:, 0] / 1e8) ** exponents[0] * (x[:, 1] / 1e9) ** exponents[1] * np.exp(rng.normal(0, 0.02, 29))
         )
-        assert joint_verdict(law, x, error, fit(law, x, error)) == expected
-    assert joint_verdict(law, x[:4], error[:4], fit(law, x[:4], error[:4])) == TOO_FEW
+        assert joint_verdict(Problem(law, x, error)) == expected
+    assert joint_verdict(Problem(law, x[:4], error[:4])) == TOO_FEW
 
 
 def test_floors_that_may_be_zero_are_reported():

@@ -21,16 +21,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from clipeval.scaling.estimate import Estimate, fit, frontier_points
-from clipeval.scaling.frontier import frontier_for
-from clipeval.scaling.interval import Interval
-from clipeval.scaling.laws import Law, LogLinear
-from clipeval.scaling.minimise import LEAST_SQUARES, Loss
-from clipeval.scaling.permutation import permutation_interval
-from clipeval.scaling.profile import profile_intervals
-from clipeval.scaling.resample import Problem, data_again, models_again, quantile_lines, scales_again
+from clipeval.scaling.laws import LogLinear
+from clipeval.scaling.minimise import LEAST_SQUARES
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.uncertainty.interval import Interval
+from clipeval.scaling.uncertainty.permutation import permutation_interval
+from clipeval.scaling.uncertainty.profile import profile_intervals
+from clipeval.scaling.uncertainty.resample import data_again, models_again, quantile_lines, scales_again
 
-DRAWS = 2000
 FEWEST = 10
 """Models below which a bootstrap over them gives no interval."""
 FEWEST_FOR_A_LEVEL = 28
@@ -45,8 +43,8 @@ class Uncertainty:
 
     ``draws`` ``[B, k]`` are parameters for whatever depends on the level of the line, as predictions and crossovers:
     their 2.5 and 97.5 % quantiles are 95 % intervals. There are none where no honest interval can be given; ``reason``
-    says why. ``alpha_se`` and ``alpha_df``, for tests of equal exponents, are the standard error of alpha and its
-    degrees of freedom, NaN where alpha has no bounded interval.
+    says why; ``lost`` more did not determine the law. ``alpha_se`` and ``alpha_df``, for tests of equal exponents, are
+    the standard error of alpha and its degrees of freedom, NaN where alpha has no bounded interval.
     """
 
     intervals: dict[str, Interval]
@@ -55,79 +53,55 @@ class Uncertainty:
     reason: str = ""
     alpha_se: float = _NAN
     alpha_df: float = _NAN
+    lost: int = 0
 
 
-def uncertainty(
-    law: Law,
-    x: np.ndarray,
-    error: np.ndarray,
-    estimate: Estimate,
-    *,
-    frontier: str = "none",
-    loss: Loss = LEAST_SQUARES,
-    weights: np.ndarray | None = None,
-    x_tolerance: np.ndarray | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Uncertainty:
-    """Intervals and draws for an ``estimate`` made by ``fit`` with the same arguments.
+def uncertainty(problem: Problem) -> Uncertainty:
+    """Intervals and draws of the law of ``problem``.
 
-    ``x_tolerance``, shaped as ``x``, is the relative error a rounded scale may have; draws move each point uniformly
-    within it, and intervals that are not made of draws are widened by the spread it causes.
+    Where scales are rounded, draws move each point uniformly within its tolerance, and intervals that are not made of
+    draws are widened by the spread it causes.
     """
-    problem = Problem(
-        law=law,
-        log_x=np.log(x),
-        log_error=np.log(error),
-        estimate=estimate,
-        frontier=frontier_for(frontier, len(error)),
-        loss=loss,
-        weights=np.ones(len(error)) if weights is None else weights / np.mean(weights),
-        x_tolerance=x_tolerance,
-        draws=draws,
-        generator=np.random.default_rng(seed),
-    )
-    with np.errstate(over="ignore", invalid="ignore"):
-        if problem.frontier.tau != 0.5:
-            return _of_quantile(problem)
-        if problem.frontier.name != "none":
-            return _of_best_models(problem)
+    generator = np.random.default_rng(problem.seed)
+    # a beta of 0 or inf is an end that the data leave open
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if problem.seen.tau != 0.5:
+            return _of_quantile(problem, generator)
+        if problem.frontier != "none":
+            return _of_best_models(problem, generator)
         if problem.loss != LEAST_SQUARES:
-            return _of_robust_fit(problem)
-        return _of_least_squares(problem)
+            return _of_robust_fit(problem, generator)
+        return _of_least_squares(problem, generator)
 
 
-def _of_least_squares(problem: Problem) -> Uncertainty:
+def _of_least_squares(problem: Problem, generator: np.random.Generator) -> Uncertainty:
     """Student's t where the law is linear in logarithms, else profile likelihood; both need a spare point."""
     n, k = len(problem.log_error), len(problem.law.names)
     if n <= k:
         return _nothing(problem, f"{n} points leave no scatter about a law of {k} parameters")
-    if isinstance(problem.law, LogLinear):
-        intervals = _student(problem)
-    else:
-        x, error = np.exp(problem.log_x), np.exp(problem.log_error)
-        intervals = profile_intervals(problem.law, x, error, problem.estimate, problem.weights)
-    intervals = _widened(problem, intervals)
-    return _with_se(problem, Uncertainty(intervals, _finite(data_again(problem)), "Student's t bootstrap of residuals"))
+    intervals = _student(problem) if isinstance(problem.law, LogLinear) else profile_intervals(problem)
+    intervals = _widened(problem, intervals, generator)
+    draws = data_again(problem, generator)
+    return _with_se(problem, _drawn(intervals, draws, "Student's t bootstrap of residuals"))
 
 
-def _of_robust_fit(problem: Problem) -> Uncertainty:
+def _of_robust_fit(problem: Problem, generator: np.random.Generator) -> Uncertainty:
     n = len(problem.log_error)
     if n < FEWEST:
         return _nothing(problem, f"a bootstrap over {n} models is too narrow; least squares has Student's t")
-    draws = _finite(models_again(problem))
-    return _with_se(problem, Uncertainty(_bias_corrected(problem, draws), draws, "bootstrap over models"))
+    draws = models_again(problem, generator)
+    return _with_se(problem, _drawn(_bias_corrected(problem, _finite(draws)), draws, "bootstrap over models"))
 
 
-def _of_quantile(problem: Problem) -> Uncertainty:
+def _of_quantile(problem: Problem, generator: np.random.Generator) -> Uncertainty:
     """Percentiles of a bootstrap over models, for a power law."""
     if not isinstance(problem.law, LogLinear):
         return _nothing(problem, "a bootstrap of the quantile of a curve is too narrow; use --frontier none")
     n = len(problem.log_error)
-    draws, lines = quantile_lines(problem)
+    draws, lines = quantile_lines(problem, generator)
     ends = np.nanquantile(draws, _ENDS, axis=0)
     method = "percentile bootstrap over models"
-    found = Uncertainty(_named(problem, ends, method), _finite(lines), "smoothed bootstrap over models")
+    found = _drawn(_named(problem, ends, method), lines, "smoothed bootstrap over models")
     if n < FEWEST_FOR_A_LEVEL:
         reason = f"{n} models do not show where the best tenth lies"
         found = replace(found, draws=lines[:0], method="none", reason=reason)
@@ -136,7 +110,7 @@ def _of_quantile(problem: Problem) -> Uncertainty:
     return replace(found, alpha_se=float((high - low) / (2 * ndtri(0.9))), alpha_df=float(problem.freedom))
 
 
-def _of_best_models(problem: Problem) -> Uncertainty:
+def _of_best_models(problem: Problem, generator: np.random.Generator) -> Uncertainty:
     """The lowest errors of bins, of a Pareto set or of a hull.
 
     The bootstrap of the exponent misses the truth, permutations do not. The level of such a line depends on how many
@@ -145,13 +119,13 @@ def _of_best_models(problem: Problem) -> Uncertainty:
     intervals = _no_intervals(problem, "the level of this frontier falls with the number of models tried")
     if not isinstance(problem.law, LogLinear) or problem.loss != LEAST_SQUARES:
         return Uncertainty(intervals, np.empty((0, len(problem.law.names))), reason=intervals["alpha"].reason)
-    seed = int(problem.generator.integers(2**31))
-    slopes = permutation_interval(problem.log_x, problem.log_error, lambda *data: problem.refit(*data)[:, 0], seed=seed)
-    intervals = _widened(problem, intervals | {"alpha": slopes})
-    chosen = frontier_points(problem.frontier, problem.log_x[None], problem.log_error[None])
+    seed = int(generator.integers(2**31))
+    intervals["alpha"] = permutation_interval(problem, seed=seed)
+    intervals = _widened(problem, intervals, generator)
+    chosen = problem.points(problem.log_x[None], problem.log_error[None])
     on = chosen.weight[0] > 0
     x, error = np.exp(chosen.log_x[0, on]), np.exp(chosen.log_error[0, on])
-    given = uncertainty(problem.law, x, error, fit(problem.law, x, error), draws=problem.draws, seed=seed)
+    given = uncertainty(Problem(problem.law, x, error, draws=problem.draws, seed=seed))
     method = f"{given.method}, the frontier's points taken as given" if len(given.draws) else "none"
     return _with_se(problem, Uncertainty(intervals, given.draws, method, given.reason))
 
@@ -159,9 +133,9 @@ def _of_best_models(problem: Problem) -> Uncertainty:
 def _student(problem: Problem) -> dict[str, Interval]:
     law, freedom = problem.law, problem.freedom
     _, features = law.log_error(problem.log_x[None], problem.best[None])
-    centre = np.append(np.average(features[0][:, :-1], axis=0, weights=problem.weights), 0.0)
+    centre = np.append(np.average(features[0][:, :-1], axis=0, weights=problem.weight), 0.0)
     centred = features[0] - centre
-    gram = centred.T @ (centred * problem.weights[:, None])
+    gram = centred.T @ (centred * problem.weight[:, None])
     # the exponents and the level at the centre of the points; ln beta is the level at x = 1
     to_origin = np.eye(len(centre))
     to_origin[-1] -= centre
@@ -180,19 +154,19 @@ def _bias_corrected(problem: Problem, draws: np.ndarray) -> dict[str, Interval]:
     return _named(problem, np.transpose(ends), "bias-corrected bootstrap over models")
 
 
-def _widened(problem: Problem, intervals: dict[str, Interval]) -> dict[str, Interval]:
+def _widened(problem: Problem, intervals: dict[str, Interval], generator: np.random.Generator) -> dict[str, Interval]:
     """Intervals whose half widths include, in quadrature, what inaccurate scales add."""
     if problem.x_tolerance is None:
         return intervals
     law, best = problem.law, problem.best
-    moved = law.coordinates(scales_again(problem), problem.unscaled)
+    moved = law.coordinates(scales_again(problem, generator), problem.unscaled)
     spread = stdtrit(problem.freedom, 0.975) * np.nanstd(moved, axis=0)
     low, high = (
         law.coordinates(np.array([getattr(intervals[name], end) for name in law.names]), problem.unscaled)
         for end in ("low", "high")
     )
     wider = np.stack([best - np.hypot(best - low, spread), best + np.hypot(high - best, spread)])
-    ends = law.parameters(np.clip(wider, *law.bounds(problem.log_x, np.exp(problem.log_error))), problem.unscaled)
+    ends = law.parameters(np.clip(wider, *law.bounds(problem.log_x, problem.error)), problem.unscaled)
     return {
         name: replace(intervals[name], low=a, high=b, method=intervals[name].method + ", inaccurate scales")
         for name, a, b in zip(law.names, *ends.tolist(), strict=True)
@@ -220,6 +194,11 @@ def _no_intervals(problem: Problem, reason: str) -> dict[str, Interval]:
 
 def _named(problem: Problem, ends: np.ndarray, method: str) -> dict[str, Interval]:
     return {name: Interval(float(a), float(b), method) for name, a, b in zip(problem.law.names, *ends, strict=True)}
+
+
+def _drawn(intervals: dict[str, Interval], draws: np.ndarray, method: str) -> Uncertainty:
+    lost = np.isnan(draws).any(axis=1)
+    return Uncertainty(intervals, _finite(draws), method, lost=int(lost.sum()))
 
 
 def _finite(draws: np.ndarray) -> np.ndarray:

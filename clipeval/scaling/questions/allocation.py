@@ -16,10 +16,10 @@ import numpy as np
 from scipy.special import stdtrit
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.clusters import ClusterRobust
-from clipeval.scaling.estimate import fit
 from clipeval.scaling.laws import LAWS
-from clipeval.scaling.uncertainty import uncertainty
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.uncertainty.clusters import combination
+from clipeval.scaling.uncertainty.methods import uncertainty
 
 BIN = float(np.log(2.0))
 """Models whose compute differs by less than a factor of 2 share a bin where no budgets are given."""
@@ -97,7 +97,7 @@ def allocation(
     return Allocation((
         _best_models(log_size, log_compute, log_error, members),
         _parabolas(log_size, log_compute, log_error, members),
-        _joint_law(np.stack([size, samples], axis=1), np.asarray(error), groups, draws, seed),
+        _joint_law(Problem(LAWS["joint_nd"], np.stack([size, samples], axis=1), error, draws=draws, seed=seed), groups),
     ))  # fmt: skip
 
 
@@ -149,46 +149,33 @@ def _parabolas(
     return _slope("2, parabola per budget", np.array(x), np.array(y))
 
 
-def _joint_law(x: np.ndarray, error: np.ndarray, groups: Sequence[object] | None, draws: int, seed: int) -> Exponent:
+def _joint_law(problem: Problem, groups: Sequence[object] | None) -> Exponent:
     """Approach 3: by a bootstrap of residuals, or of ``groups`` the delta method on the cluster-robust variance."""
-    name, law = "3, joint law", LAWS["joint_nd"]
+    name, names = "3, joint law", problem.law.names
     try:
-        found = fit(law, x, error)
+        found = problem.estimate
     except MeasureError as refusal:
         return Exponent(name, _NAN, _NAN, _NAN, 0, str(refusal))
     alpha_n, alpha_d = found["alpha_n"], found["alpha_d"]
     if alpha_n * alpha_d == 0:
         return Exponent(name, _NAN, _NAN, _NAN, found.n, "an exponent of the joint law lies at 0: its term is not seen")
-    a = alpha_d / (alpha_n + alpha_d)
+    total = alpha_n + alpha_d
+    a = alpha_d / total
     if groups is not None:
-        return _of_groups(name, x, error, found.params, groups, a)
-    known = uncertainty(law, x, error, found, draws=draws, seed=seed)
+        slope = {"alpha_n": -alpha_d / total**2, "alpha_d": alpha_n / total**2}
+        try:
+            se, df = combination(problem, groups, np.array([slope.get(name, 0.0) for name in names]))
+        except MeasureError as refusal:
+            return Exponent(name, a, _NAN, _NAN, found.n, str(refusal))
+        half = float(stdtrit(df, 0.975)) * se
+        return Exponent(name, a, a - half, a + half, found.n)
+    known = uncertainty(problem)
     if not len(known.draws):
         return Exponent(name, a, _NAN, _NAN, found.n, known.reason)
-    n, d = known.draws[:, law.names.index("alpha_n")], known.draws[:, law.names.index("alpha_d")]
+    n, d = known.draws[:, names.index("alpha_n")], known.draws[:, names.index("alpha_d")]
     ratio = np.divide(d, n + d, out=np.full(len(n), 0.5), where=n + d < 0)
     low, high = np.quantile(ratio, (0.025, 0.975))
     return Exponent(name, a, float(low), float(high), found.n)
-
-
-def _of_groups(
-    name: str, x: np.ndarray, error: np.ndarray, params: np.ndarray, groups: Sequence[object], a: float
-) -> Exponent:
-    law = LAWS["joint_nd"]
-    scale = law.log_scale(np.log(x))
-    theta = law.coordinates(params, scale)
-    value, gradient = law.log_error(np.log(x)[None] - scale, theta[None])
-    low, high = law.bounds(np.log(x) - scale, error)
-    free = (theta > low) & (theta < high)
-    total = params[2] + params[4]
-    contrast = np.zeros((1, len(params)))
-    contrast[0, 2], contrast[0, 4] = -params[4] / total**2, params[2] / total**2
-    try:
-        robust = ClusterRobust(gradient[0][:, free], groups, contrast[:, free])
-    except MeasureError as refusal:
-        return Exponent(name, a, _NAN, _NAN, len(x), str(refusal))
-    half = float(stdtrit(robust.df[0], 0.975) * robust.se(np.log(error) - value[0])[0])
-    return Exponent(name, a, a - half, a + half, len(x))
 
 
 def _slope(approach: str, x: np.ndarray, y: np.ndarray) -> Exponent:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipeval.scaling.estimate import fit_many, frontier_points, loss_for
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.frontier import FRONTIERS
-from clipeval.scaling.minimise import LEAST_SQUARES
-from clipeval.scaling.permutation import slope_errors
+from clipeval.scaling.uncertainty.permutation import slope_errors
 from clipeval.stats.significance import WELCH, Difference, t_test
 
 PERMUTATION = "permutation"
@@ -52,12 +49,5 @@ def _by_permutation(a: Fit, b: Fit, variances: np.ndarray, by_t: Difference) -> 
 
 
 def _errors(fit: Fit, exponent: float, generator: np.random.Generator) -> np.ndarray:
-    assert fit.estimate is not None
-    frontier, start = FRONTIERS[fit.frontier], fit.estimate.params
-
-    def slopes(log_x: np.ndarray, log_error: np.ndarray) -> np.ndarray:
-        points = frontier_points(frontier, log_x, log_error)
-        return fit_many(fit.law, points, loss_for(frontier, LEAST_SQUARES), start)[:, 0]
-
     orders = np.argsort(generator.random((_PERMUTATIONS, len(fit.points.x))), axis=-1)
-    return slope_errors(np.log(fit.points.x), np.log(fit.points.error), slopes, exponent, orders)
+    return slope_errors(fit.problem, exponent, orders)

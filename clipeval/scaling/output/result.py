@@ -16,10 +16,10 @@ from clipeval.paths import expand
 from clipeval.plain import plain
 from clipeval.results.columns import records
 from clipeval.results.table import write_csv
-from clipeval.scaling.compare import Comparison, compare
-from clipeval.scaling.compare import as_rows as comparison_rows
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.forecast import Forecast
+from clipeval.scaling.questions.compare import Comparison, compare
+from clipeval.scaling.questions.compare import as_rows as comparison_rows
+from clipeval.scaling.questions.forecast import Forecast
 from clipeval.version import __version__
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class FitResult:
 
     def plot(self, folder: str | Path | None = None) -> dict[str, Figure]:
         """The figures by name; with ``folder`` also written there as PNG and PDF. Raises StoreError."""
-        from clipeval.scaling import plots
+        from clipeval.scaling.output import plots
 
         drawn = plots.figures(self.laws, self.pairs, self.x)
         if folder is not None:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 import numpy as np
 
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.results.columns import COMPUTE, numbers, refuse
-from clipeval.scaling import select as selection
-from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED, Estimate, noise_weights
-from clipeval.scaling.estimate import fit as estimate_law
-from clipeval.scaling.fitted import Fit
-from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, Frontier, frontier_for, on_frontier
+from clipeval.scaling import validation
+from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED
+from clipeval.scaling.fitted import NAN, Fit
+from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, on_frontier
 from clipeval.scaling.laws import LAWS, Law, LogLinear, Sigmoid
-from clipeval.scaling.rows import Checkpoints
-from clipeval.scaling.uncertainty import Uncertainty, uncertainty
+from clipeval.scaling.points import Checkpoints
+from clipeval.scaling.problem import Problem, noise_weights
+from clipeval.scaling.uncertainty.methods import Uncertainty, uncertainty
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How laws are fitted. ``columns`` are the scales; ``frontier`` None is the default one; ``holdout`` is a value of
-    the first scale, or None; ``bootstrap`` is the number of draws; ``estimator`` is one of ``ESTIMATORS``."""
+    the first scale, or None; ``bootstrap`` is the number of draws; ``estimator`` is one of ``ESTIMATORS``;
+    ``chance`` is the accuracy of guessing by data set, 0 where none is given."""
 
     law: str
     columns: tuple[str, ...]
@@ -31,6 +33,7 @@ class Recipe:
     seed: int
     holdout: float | None
     estimator: str = LEAST_SQUARES
+    chance: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises UsageError for a law, frontier or number that does not exist or fit."""
@@ -66,7 +69,7 @@ class Recipe:
             raise UsageError(
                 f"--law {self.law} has {law.inputs} scales, --x names {len(self.columns)}: {','.join(self.columns)}."
             )
-        return Sigmoid(_chance(dataset)) if isinstance(law, Sigmoid) and dataset else law
+        return Sigmoid(self.chance.get(dataset, 0.0)) if isinstance(law, Sigmoid) else law
 
     @property
     def frontier_name(self) -> str:
@@ -74,19 +77,12 @@ class Recipe:
         plain = self.law == "power" and len(self.columns) == 1 and self.estimator == LEAST_SQUARES
         return self.frontier or (DEFAULT_FRONTIER if plain else "none")
 
-    def frontier_of(self, models: int) -> Frontier:
-        """The frontier for so many checkpoints."""
-        return frontier_for(self.frontier_name, models)
-
-    def weights_of(self, points: Checkpoints, law: Law) -> np.ndarray | None:
-        """Weights ``[n]`` by evaluation noise where the estimator asks for them."""
-        if self.estimator != WEIGHTED:
-            return None
-        return noise_weights(law, points.x, points.error, points.samples)
-
-    def seed_of(self, source: str) -> int:
-        """A seed of its own for every source, so that the draws of two sources are independent."""
-        return crc32(f"{self.seed} {source}".encode())
+    def problem(self, points: Checkpoints) -> Problem:
+        """How the law is fitted to these checkpoints, yet without weights. Every source has a seed of its own, so that
+        the draws of two are independent."""
+        law, loss = self.law_of(points.cell[1]), ESTIMATORS[self.estimator]
+        tolerance, seed = _tolerance(points, self.columns), crc32(f"{self.seed} {points.source}".encode())
+        return Problem(law, points.x, points.error, self.frontier_name, loss, None, tolerance, self.bootstrap, seed)
 
 
 def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
@@ -94,65 +90,58 @@ def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
 
     Raises MeasureError naming a row of unknown n where evaluation noise is asked for.
     """
+    problem = recipe.problem(points)
     if recipe.estimator == WEIGHTED:
         refuse(points.table, ~(points.samples > 0), f"--estimator {WEIGHTED} needs n, the samples behind each value")
-    law, frontier = recipe.law_of(points.cell[1]), recipe.frontier_of(len(points.error))
-    loss = ESTIMATORS[recipe.estimator]
     try:
-        weights = recipe.weights_of(points, law)
-        found = estimate_law(law, points.x, points.error, frontier=frontier.name, loss=loss, weights=weights)
-    except MeasureError as refusal:
-        return Fit.without_law(points, law, frontier.name, str(refusal))
-    known = uncertainty(
-        law, points.x, points.error, found,
-        frontier=frontier.name, loss=loss, weights=weights, x_tolerance=_tolerance(points, recipe.columns),
-        draws=recipe.bootstrap, seed=recipe.seed_of(points.source),
-    )  # fmt: skip
-    if law.inputs > 1:
-        verdict = selection.joint_verdict(law, points.x, points.error, found)
+        problem = _weighted(problem, points, recipe)
+        fit = fit_problem(points, problem)
+    except (MeasureError, np.linalg.LinAlgError) as refusal:
+        return Fit.without_law(points, problem, str(refusal))
+    held = _holdout_mae(points, recipe) if recipe.holdout is not None else NAN
+    return replace(fit, holdout_mae=held, loo_mae=_leave_one_out_mae(problem))
+
+
+def fit_problem(points: Checkpoints, problem: Problem) -> Fit:
+    """The law of a problem, how well it is known, and the verdict on it. Raises MeasureError where the points do not
+    determine it."""
+    found, known = problem.estimate, uncertainty(problem)
+    if problem.law.inputs > 1:
+        verdict = validation.joint_verdict(problem)
     else:
-        verdict = selection.verdict(known.intervals["alpha"], points.x, points.error)
-    return Fit(
-        points=points,
-        law=law,
-        frontier=frontier.name,
-        estimate=found,
-        known=known,
-        n_points=found.n,
-        verdict=verdict,
-        holdout_mae=_holdout_mae(points, recipe, law) if recipe.holdout is not None else float("nan"),
-        loo_mae=_leave_one_out_mae(points, recipe, law, found),
-        notes=tuple(note for note in _notes(found, known) if note),
-    )
+        verdict = validation.verdict(known.intervals["alpha"], points.x, points.error)
+    return Fit(points, problem, found, known, verdict, notes=tuple(note for note in _notes(problem, known) if note))
 
 
-def _holdout_mae(points: Checkpoints, recipe: Recipe, law: Law) -> float:
+def _weighted(problem: Problem, points: Checkpoints, recipe: Recipe) -> Problem:
+    """With weights by evaluation noise where the estimator asks for them."""
+    weighted = recipe.estimator == WEIGHTED
+    return replace(problem, weights=noise_weights(problem, points.samples)) if weighted else problem
+
+
+def _holdout_mae(points: Checkpoints, recipe: Recipe) -> float:
     """Mean absolute error in percentage points on the checkpoints above the cut, of the law fitted to the others.
 
     A law of a frontier is scored on the checkpoints of the Pareto set, other laws on all. NaN where no checkpoint lies
     above the cut or the others do not determine the law.
     """
     held = points.x.reshape(len(points.x), -1)[:, 0] > (recipe.holdout or np.inf)
-    frontier = recipe.frontier_of(int((~held).sum()))
-    scored = np.ones(len(held), dtype=bool)
-    if frontier.name != "none":
-        scored = np.isin(np.arange(len(held)), on_frontier("pareto", points.x, points.error))
+    others = points.where(~held)
     try:
-        return selection.holdout(
-            law, points.x, points.error, held, scored=scored, frontier=frontier.name,
-            loss=ESTIMATORS[recipe.estimator], weights=recipe.weights_of(points.where(~held), law),
-        ).mae  # fmt: skip
+        problem = _weighted(recipe.problem(others), others, recipe)
+        if problem.frontier != "none":
+            held &= np.isin(np.arange(len(held)), on_frontier("pareto", points.x, points.error))
+        return validation.holdout(problem, points.x[held], points.error[held])
     except MeasureError:
-        return float("nan")
+        return NAN
 
 
-def _leave_one_out_mae(points: Checkpoints, recipe: Recipe, law: Law, found: Estimate) -> float:
+def _leave_one_out_mae(problem: Problem) -> float:
     """Mean absolute error in percentage points of each checkpoint on the line of the others; only without a frontier,
     from which most checkpoints are meant to be away."""
-    if recipe.frontier_of(len(points.error)).name != "none" or found.n <= len(law.names) + 1:
-        return float("nan")
-    loss, weights = ESTIMATORS[recipe.estimator], recipe.weights_of(points, law)
-    return float(np.abs(selection.leave_one_out(law, points.x, points.error, found, loss=loss, weights=weights)).mean())
+    if problem.frontier != "none" or problem.freedom <= 1:
+        return NAN
+    return float(np.abs(validation.leave_one_out(problem)).mean())
 
 
 def _tolerance(points: Checkpoints, columns: tuple[str, ...]) -> np.ndarray | None:
@@ -166,21 +155,16 @@ def _tolerance(points: Checkpoints, columns: tuple[str, ...]) -> np.ndarray | No
     return np.stack(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def _notes(found: Estimate, known: Uncertainty) -> list[str]:
-    alpha, floor = known.intervals.get("alpha"), known.intervals.get("e_inf")
+def _notes(problem: Problem, known: Uncertainty) -> list[str]:
+    found, alpha, floor = problem.estimate, known.intervals.get("alpha"), known.intervals.get("e_inf")
     given = "given" in known.method
     return [
+        problem.law.doubt(problem.error),
+        *(f"{name} is not determined: the search ended at its bound" for name in validation.at_bounds(problem)),
+        f"{known.lost} draws of the bootstrap did not determine the law and are left out" if known.lost else "",
         "" if found.converged else "the search for the best parameters did not come to the same end from two starts",
-        selection.floor_note(floor) if floor else "",
+        validation.floor_note(floor) if floor else "",
         f"no interval of alpha: {alpha.reason}" if alpha and alpha.reason else "",
         f"no band and no crossover: {known.reason}" if known.reason else "",
         f"bands, forecasts and crossovers: {known.method}" if given else "",
     ]
-
-
-def _chance(dataset: str) -> float:
-    """The accuracy of guessing, from the configuration of data sets; 0 for one that it does not have."""
-    from clipeval import config
-
-    entry = config.load(None).datasets.get(dataset)
-    return float(entry.chance or 0.0) if entry else 0.0

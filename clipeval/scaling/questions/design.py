@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipeval.errors import MeasureError, UsageError
-from clipeval.scaling.laws import Law
+from clipeval.scaling.problem import Problem
 
 PRIOR_SD = 3.0
 """Of logarithms of terms at the centre of the runs: a factor of 20 either way."""
@@ -46,10 +46,7 @@ class Plan:
 
 
 def next_runs(
-    law: Law,
-    params: np.ndarray,
-    x: np.ndarray,
-    error: np.ndarray,
+    problem: Problem,
     target: np.ndarray,
     candidates: np.ndarray,
     cost: np.ndarray,
@@ -60,22 +57,19 @@ def next_runs(
 ) -> Plan:
     """The runs among ``candidates`` ``[m, inputs]`` of ``cost`` ``[m]`` that a budget buys for a forecast.
 
-    The forecast is of ln E at scales ``target`` ``[inputs]``. ``params`` are those of ``law`` fitted to runs of scale
-    ``x`` ``[n, inputs]`` and ``error`` ``[n]``; ``sigma`` is the standard deviation of ln E of a run about the law. A
-    candidate may be chosen up to ``repeats`` times, with other seeds: what a law is off by at a scale is the same in
-    all of them. Raises UsageError where the budget buys none of the candidates, and MeasureError for a sigma that is
-    not positive.
+    The forecast is of ln E at scales ``target`` ``[inputs]`` by the law of ``problem``, whose points are the runs so
+    far; ``sigma`` is the standard deviation of ln E of a run about the law. A candidate may be chosen up to ``repeats``
+    times, with other seeds: what a law is off by at a scale is the same in all of them. Raises UsageError where the
+    budget buys none of the candidates, and MeasureError for a sigma that is not positive.
     """
     cost = np.asarray(cost, dtype=float)
     if not sigma > 0:
         raise MeasureError(f"sigma {sigma}: a plan needs the scatter of runs about the law, which is positive.")
     if not (cost <= budget).any():
         raise UsageError(f"the budget {budget:.4g} buys none of the runs: the cheapest costs {cost.min():.4g}.")
-    model = _Model(law, np.asarray(params, dtype=float), x, error)
+    model = _Model(problem)
     of_runs, aim = model.gradient(candidates) / sigma, model.gradient(np.atleast_2d(target))[0]
-    seen = model.gradient(x) / sigma
-    covariance = np.linalg.inv(seen.T @ seen + model.prior)
-    before = covariance
+    before = covariance = model.covariance(problem.x, sigma)
     chosen: list[int] = []
     left, open_ = budget, np.full(len(cost), repeats)
     while (usable := (cost <= left) & (open_ > 0)).any():
@@ -93,29 +87,23 @@ def next_runs(
         sd_after=_sd(covariance, aim),
         sd_largest=_sd(_with(before, of_runs[largest]), aim),
         counts=dict(Counter(chosen)),
-        notes=_notes(np.concatenate([x, candidates[chosen]])),
+        notes=_notes(np.concatenate([problem.x, candidates[chosen]])),
     )
 
 
-def leave_out(
-    law: Law, params: np.ndarray, x: np.ndarray, error: np.ndarray, sigma: float, far: int = 3
-) -> tuple[float, float]:
+def leave_out(problem: Problem, sigma: float, far: int = 3) -> tuple[float, float]:
     """A check of such plans on the runs there are: of the ``far`` most expensive, forecast from the others.
 
     The standard deviation that the design formula promises on average, and the root mean square of what a refit of the
     others was off by. Much more of the second means that the law or ``sigma`` is not to be planned with. ``far`` runs
     are the ones with the largest product of scales. Raises MeasureError where the others do not determine the law.
     """
-    from clipeval.scaling.estimate import fit
-
-    order = np.argsort(np.log(x).sum(1))
+    order = np.argsort(problem.log_x.sum(1))
     kept, held = order[:-far], order[-far:]
-    found = fit(law, x[kept], error[kept])
-    off = np.log(law.error(x[held], found.params)) - np.log(error[held])
-    model = _Model(law, np.asarray(params, dtype=float), x[kept], error[kept])
-    seen = model.gradient(x[kept]) / sigma
-    covariance = np.linalg.inv(seen.T @ seen + model.prior)
-    aims = model.gradient(x[held])
+    others = problem.where(kept)
+    off = np.log(problem.law.error(problem.x[held], others.estimate.params)) - problem.log_error[held]
+    model = _Model(problem)
+    covariance, aims = model.covariance(others.x, sigma), model.gradient(problem.x[held])
     promised = np.sqrt(np.mean([aim @ covariance @ aim for aim in aims]) + sigma**2)
     return float(promised), float(np.sqrt(np.mean(off**2)))
 
@@ -143,21 +131,26 @@ def split(se_a: float, cost_a: float, se_b: float, cost_b: float) -> float:
 class _Model:
     """The gradient of ln E by well-conditioned coordinates at fitted parameters, and the prior information of them."""
 
-    def __init__(self, law: Law, params: np.ndarray, x: np.ndarray, error: np.ndarray) -> None:
-        self.law, self.scale = law, law.log_scale(np.log(x))
+    def __init__(self, problem: Problem) -> None:
+        self.law, self.scale = problem.law, problem.law.log_scale(problem.log_x)
         with np.errstate(divide="ignore"):
-            self.theta = law.coordinates(params, self.scale)
-        sd = np.full(len(law.names), PRIOR_SD)
-        for j, name in enumerate(law.names):
+            self.theta = self.law.coordinates(problem.estimate.params, self.scale)
+        sd = np.full(len(self.law.names), PRIOR_SD)
+        for j, name in enumerate(self.law.names):
             if name.startswith("alpha"):
                 sd[j] = PRIOR_SD_EXPONENT
             elif name == "e_inf":
-                sd[j] = PRIOR_SD_FLOOR * error.min()
+                sd[j] = PRIOR_SD_FLOOR * problem.error.min()
         self.prior = np.diag(sd**-2.0)
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
         """``[n, k]`` at scales ``[n, inputs]``."""
         return self.law.log_error(np.log(x)[None] - self.scale, self.theta[None])[1][0]
+
+    def covariance(self, x: np.ndarray, sigma: float) -> np.ndarray:
+        """Of the coordinates ``[k, k]`` as runs of scales ``[n, inputs]`` know them."""
+        seen = self.gradient(x) / sigma
+        return np.linalg.inv(seen.T @ seen + self.prior)
 
 
 def _fall(covariance: np.ndarray, runs: np.ndarray, aim: np.ndarray) -> np.ndarray:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval.errors import MeasureError, UsageError
-from clipeval.scaling.estimate import Estimate, fit
+from clipeval.scaling.estimate import Estimate
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS, Law
-from clipeval.scaling.one import Recipe
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.recipe import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ def rank_laws(laws: Sequence[Law], x: np.ndarray, error: np.ndarray) -> tuple[li
     found, refused = [], {}
     for law in laws:
         try:
-            found.append(fit(law, x, error))
+            found.append(Problem(law, x, error).estimate)
         except MeasureError as refusal:
             refused[law.name] = str(refusal)
     return sorted(found, key=lambda estimate: estimate.aicc), refused

@@ -13,8 +13,8 @@ from clipeval import tables, vocabulary
 from clipeval.console import lines, out, show
 from clipeval.plain import printable
 from clipeval.scaling.cherti2023 import BEST_OF_PAPER
-from clipeval.scaling.forecast import GUARD
-from clipeval.scaling.result import FitResult
+from clipeval.scaling.output.result import FitResult
+from clipeval.scaling.questions.forecast import GUARD
 
 if TYPE_CHECKING:
     import pandas as pd

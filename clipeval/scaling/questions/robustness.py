@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.rows import FAMILY, Checkpoints, Question, select
+from clipeval.scaling.points import FAMILY, Checkpoints, Question, select
 from clipeval.stats.significance import holm, t_interval, t_test
 
 if TYPE_CHECKING:

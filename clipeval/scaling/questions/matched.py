@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval.results.columns import archs, numbers
-from clipeval.scaling.rows import Checkpoints
+from clipeval.scaling.laws.law import vary
+from clipeval.scaling.points import Checkpoints
 from clipeval.stats.significance import t_interval, two_sided_p
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ def _design(table: pd.DataFrame) -> list[tuple[str, float, float]]:
 
 def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Least squares slope and its standard error; NaN where x does not vary or nothing is left to estimate it from."""
-    spread = float(np.sum((x - x.mean()) ** 2))
-    if len(x) < 2 or spread < 1e-12:
+    if not vary(x[None, :, None], np.ones((1, len(x))))[0]:
         return float("nan"), float("nan")
+    spread = float(np.sum((x - x.mean()) ** 2))
     slope = float(np.sum((x - x.mean()) * (y - y.mean())) / spread)
     if len(x) < 3:
         return slope, float("nan")

@@ -11,7 +11,7 @@ import numpy as np
 
 from clipeval.results.columns import archs, numbers
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.rows import Checkpoints
+from clipeval.scaling.points import Checkpoints
 from clipeval.tables import human
 
 if TYPE_CHECKING:

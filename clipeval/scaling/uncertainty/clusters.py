@@ -16,9 +16,8 @@ import numpy as np
 from scipy.special import fdtrc, stdtr, stdtrit
 
 from clipeval.errors import MeasureError
-from clipeval.scaling.estimate import Estimate
-from clipeval.scaling.interval import Interval
-from clipeval.scaling.laws import Law
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.uncertainty.interval import Interval
 
 FEWEST_GROUPS = 3
 NO_ROOM = 1e-9
@@ -85,28 +84,19 @@ class Clustered:
     alpha_df: float = _NAN
 
 
-def clustered(
-    law: Law,
-    x: np.ndarray,
-    error: np.ndarray,
-    estimate: Estimate,
-    groups: Sequence[object],
-    weights: np.ndarray | None = None,
-) -> Clustered:
-    """Intervals of the parameters of a least-squares ``estimate`` from points in ``groups`` (``[n]`` labels).
+def clustered(problem: Problem, groups: Sequence[object]) -> Clustered:
+    """Intervals of the parameters of a law fitted by least squares to points in ``groups`` (``[n]`` labels).
 
-    ``x`` is ``[n]`` or ``[n, inputs]``, ``error`` ``[n]`` and ``weights`` ``[n]`` are those of the fit. A parameter at
-    its bound has no interval. Raises MeasureError for fewer than 3 groups.
+    A parameter at its bound has no interval. Raises MeasureError for fewer than 3 groups.
     """
-    line = _Linear(law, x, error, estimate, weights)
+    law, line = problem.law, _Linear(problem)
     robust = ClusterRobust(line.design, groups)
     se, df = np.full(len(law.names), _NAN), np.full(len(law.names), _NAN)
     se[line.free], df[line.free] = robust.se(line.residual), robust.df
     half = stdtrit(df, 0.975) * se
     with np.errstate(over="ignore"):
-        ends = law.parameters(
-            np.clip(line.theta + np.array([[-1.0], [1.0]]) * half, line.low, line.high), line.unscaled
-        )
+        ends = np.clip(np.stack([line.theta - half, line.theta + half]), line.low, line.high)
+        ends = law.parameters(ends, problem.unscaled)
     intervals = {
         name: Interval(float(ends[0, j]), float(ends[1, j]), f"CR2 by {robust.groups} groups, {df[j]:.1f} df")
         if line.free[j]
@@ -120,21 +110,23 @@ def clustered(
     return Clustered(intervals, covariance, robust.groups, *more)
 
 
-def clustered_band(
-    law: Law,
-    x: np.ndarray,
-    error: np.ndarray,
-    estimate: Estimate,
-    groups: Sequence[object],
-    at: np.ndarray,
-    weights: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+def combination(problem: Problem, groups: Sequence[object], contrast: np.ndarray) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a linear combination ``[k]`` of the coordinates of a law.
+
+    Refusals are those of ``clustered``.
+    """
+    line = _Linear(problem)
+    robust = ClusterRobust(line.design, groups, contrast[None, line.free])
+    return float(robust.se(line.residual)[0]), float(robust.df[0])
+
+
+def clustered_band(problem: Problem, groups: Sequence[object], at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The 95 % interval ``[m]``, ``[m]`` of the law's error at the scales ``at`` (``[m]`` or ``[m, inputs]``).
 
-    Each point of the band has degrees of freedom of its own. Arguments and refusals are those of ``clustered``.
+    Each point of the band has degrees of freedom of its own. Refusals are those of ``clustered``.
     """
-    line = _Linear(law, x, error, estimate, weights)
-    value, gradient = law.log_error(np.log(at)[None], line.theta[None])
+    line = _Linear(problem)
+    value, gradient = problem.law.log_error(np.log(at)[None], line.theta[None])
     robust = ClusterRobust(line.design, groups, gradient[0][:, line.free])
     half = stdtrit(robust.df, 0.975) * robust.se(line.residual)
     return np.exp(value[0] - half), np.exp(value[0] + half)
@@ -154,12 +146,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Side:
-    """One of two sources that are compared: its points, its estimate, and the groups they come in."""
+    """One of two sources that are compared: its law and points, and the groups they come in."""
 
-    law: Law
-    x: np.ndarray
-    error: np.ndarray
-    estimate: Estimate
+    problem: Problem
     groups: Sequence[object]
 
 
@@ -169,13 +158,13 @@ def exponents_differ(first: Side, second: Side, name: str = "alpha") -> Differen
     Both laws are taken as one model whose two parts have residuals of their own size. Raises MeasureError for fewer
     than 3 groups on either side, and where an exponent lies at a bound.
     """
-    lines = [_Linear(side.law, side.x, side.error, side.estimate) for side in (first, second)]
     designs, residuals, contrasts = [], [], []
-    for side, line, sign in zip((first, second), lines, (1.0, -1.0), strict=True):
-        grouped(side.groups, len(side.error))
-        j = side.law.names.index(name)
+    for side, sign in ((first, 1.0), (second, -1.0)):
+        law, line = side.problem.law, _Linear(side.problem)
+        grouped(side.groups, len(side.problem.error))
+        j = law.names.index(name)
         if not line.free[j]:
-            raise MeasureError(f"{name} of law '{side.law.name}' lies at a bound: exponents cannot be compared.")
+            raise MeasureError(f"{name} of law '{law.name}' lies at a bound: exponents cannot be compared.")
         spread = float(np.sqrt((line.residual**2).sum() / max(len(line.residual) - line.free.sum(), 1))) or 1.0
         designs.append(line.design / spread)
         residuals.append(line.residual / spread)
@@ -185,7 +174,7 @@ def exponents_differ(first: Side, second: Side, name: str = "alpha") -> Differen
     design[:n, :k], design[n:, k:] = designs
     robust = ClusterRobust(design, [*first.groups, *second.groups], np.concatenate(contrasts)[None])
     se, df = float(robust.se(np.concatenate(residuals))[0]), float(robust.df[0])
-    found = first.estimate[name] - second.estimate[name]
+    found = first.problem.estimate[name] - second.problem.estimate[name]
     half = float(stdtrit(df, 0.975)) * se
     p = float(2 * stdtr(df, -abs(found) / se)) if se > 0 else float(found == 0)
     return Difference(found, se, df, found - half, found + half, p)
@@ -246,19 +235,15 @@ def grouped(groups: Sequence[object], n: int) -> tuple[np.ndarray, int]:
 class _Linear:
     """A law near its estimate, in the coordinates that no bound holds: design ``[n, free]`` and residuals ``[n]``."""
 
-    def __init__(
-        self, law: Law, x: np.ndarray, error: np.ndarray, estimate: Estimate, weights: np.ndarray | None = None
-    ) -> None:
-        log_x, log_error = np.log(x), np.log(error)
-        self.unscaled = np.zeros_like(log_x[0])
+    def __init__(self, problem: Problem) -> None:
         with np.errstate(divide="ignore"):
-            self.theta = law.coordinates(estimate.params, self.unscaled)
-        self.low, self.high = law.bounds(log_x, np.asarray(error))
+            self.theta = problem.best
+        self.low, self.high = problem.law.bounds(problem.log_x, problem.error)
         self.free = np.isfinite(self.theta) & (self.theta > self.low) & (self.theta < self.high)
-        value, gradient = law.log_error(log_x[None], self.theta[None])
-        root = np.sqrt(np.ones(len(log_error)) if weights is None else weights / np.mean(weights))
+        value, gradient = problem.law.log_error(problem.log_x[None], self.theta[None])
+        root = np.sqrt(problem.weight)
         self.design = gradient[0][:, self.free] * root[:, None]
-        self.residual = (log_error - value[0]) * root
+        self.residual = (problem.log_error - value[0]) * root
 
 
 def _inverse_root(matrix: np.ndarray) -> np.ndarray:

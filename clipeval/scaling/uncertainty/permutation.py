@@ -6,19 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from clipeval.scaling.interval import Interval
+from clipeval.scaling.problem import Problem
+from clipeval.scaling.uncertainty.interval import Interval
 
 METHOD = "inverted permutation test"
 DOUBLINGS = 8
 HALVINGS = 14
 
-Slopes = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Exponents ``[draws]`` fitted to the frontiers of ``log_x`` and ``log_error`` ``[draws, n]``."""
 
-
-def permutation_interval(
-    log_x: np.ndarray, log_error: np.ndarray, slopes: Slopes, permutations: int = 1000, seed: int = 0
-) -> Interval:
+def permutation_interval(problem: Problem, permutations: int = 1000, seed: int = 0) -> Interval:
     """The exponents under which the one that was fitted is not surprising.
 
     If the true exponent is a, the distances of the models ``[n]`` from a line of that slope may be exchanged between
@@ -26,10 +22,11 @@ def permutation_interval(
     inside while it is not among the lowest or highest 2.5 %. The bias of a frontier is in both and cancels.
     """
     generator = np.random.default_rng(seed)
+    log_x, log_error = problem.log_x, problem.log_error
     orders = np.argsort(generator.random((permutations, len(log_x))), axis=-1)
 
     def below(exponent: float) -> float:
-        return share_below(log_x, log_error, slopes, exponent, orders)
+        return share_below(problem, exponent, orders)
 
     centred = log_x - log_x.mean()
     plain = float(centred @ log_error / (centred @ centred))
@@ -40,26 +37,24 @@ def permutation_interval(
     return Interval(low, high, METHOD, reason)
 
 
-def share_below(log_x: np.ndarray, log_error: np.ndarray, slopes: Slopes, exponent: float, orders: np.ndarray) -> float:
+def share_below(problem: Problem, exponent: float, orders: np.ndarray) -> float:
     """The part of ``orders`` ``[permutations, n]`` whose frontiers have at most the exponent fitted to the data.
 
     Residuals are taken from a line of slope ``exponent``. Ties count half.
     """
-    own = slopes(log_x[None], log_error[None])
-    others = exponent + slope_errors(log_x, log_error, slopes, exponent, orders)
+    own = problem.refit(problem.log_x[None], problem.log_error[None])[:, 0]
+    others = exponent + slope_errors(problem, exponent, orders)
     others = others[~np.isnan(others)]
     close = np.isclose(others, own, rtol=1e-9, atol=1e-12)
     return float((((others < own) & ~close) + close / 2).mean())
 
 
-def slope_errors(
-    log_x: np.ndarray, log_error: np.ndarray, slopes: Slopes, exponent: float, orders: np.ndarray
-) -> np.ndarray:
+def slope_errors(problem: Problem, exponent: float, orders: np.ndarray) -> np.ndarray:
     """Fitted minus true exponent ``[permutations]`` of data sets made from a line of slope ``exponent``, around which
     the residuals of the models ``[n]`` are exchanged as ``orders`` ``[permutations, n]`` say."""
-    residual = log_error - exponent * log_x
-    exchanged = exponent * log_x + residual[orders]
-    return slopes(np.broadcast_to(log_x, exchanged.shape), exchanged) - exponent
+    log_x = problem.log_x
+    exchanged = exponent * log_x + (problem.log_error - exponent * log_x)[orders]
+    return problem.refit(np.broadcast_to(log_x, exchanged.shape), exchanged)[:, 0] - exponent
 
 
 def _end(excluded: Callable[[float], bool], start: float, reach: float) -> float:

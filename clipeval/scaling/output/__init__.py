@@ -1,0 +1,1 @@
+"""A fit on the terminal, in figures and in files."""

@@ -1,0 +1,1 @@
+"""How well the parameters of a law are known: intervals, and draws for whatever depends on the line."""
