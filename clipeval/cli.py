@@ -268,6 +268,73 @@ def fit(
 
 
 @app.command()
+def design(
+    budget: Annotated[float, typer.Option(help="GMACs to spend: those of a sample times samples seen, over all runs.")],
+    results: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RESULTS]...", help="Tables, results folders or studies; default: the paper's."),
+    ] = None,
+    aim: Annotated[
+        str, typer.Option("--for", help="The answer: forecast:ARCH:SAMPLES, difference or crossover (of two sources).")
+    ] = "difference",
+    task: Annotated[str | None, typer.Option("-t", "--task", help="The task of the answer.")] = None,
+    dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="The data set of the answer.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Default: the main metric of the task.")] = None,
+    by: Annotated[str, typer.Option(help="Column that tells the data sources apart.")] = "source_family",
+    source: Annotated[list[str] | None, typer.Option(help="A source to plan for. Default: all.")] = None,
+    cooldown: Annotated[
+        float | None,
+        typer.Option(help="Share of a run in which its rate falls: runs are then branches of trunks, paid once."),
+    ] = None,
+    plan: Annotated[
+        Path | None, PathOption("--ladder", help="The ladder of these results: its models, sources and defaults.")
+    ] = None,
+    out: Annotated[
+        Path | None, PathOption("-o", "--out", help="Write the plan for clipeval-train ladder here.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say which runs to train next, so that a budget narrows one answer most.
+
+    Without new runs an answer is as uncertain as the law that is fitted to the table; each run is chosen for what it
+    adds to that law for its cost.
+    """
+    from dataclasses import asdict
+
+    from clipeval.results.published import published
+    from clipeval.results.reading import read_tables
+    from clipeval.scaling import cherti2023, planner
+    from clipeval.scaling.output.plan import print_design, write_ladder
+    from clipeval.tasks import canonical_name
+
+    if (out is None) != (plan is None):
+        raise UsageError("-o writes a ladder's plan with the models and sources of another: give both -o and --ladder.")
+    task = canonical_name(task) if task else None
+    table = (
+        read_tables(results) if results else cherti2023.default_rows(published(), task, [dataset] if dataset else None)
+    )
+    found = planner.design(
+        table,
+        budget,
+        aim,
+        task=task,
+        dataset=dataset,
+        metric=metric,
+        by=by,
+        sources=source or (),
+        cooldown=cooldown,
+    )
+    if out and plan:
+        write_ladder(found, plan, out)
+    if as_json:
+        show_json(asdict(found) | {"cost": found.cost})
+    else:
+        print_design(found)
+        if out:
+            show(f"{out}: train them with: clipeval-train ladder {out}")
+
+
+@app.command()
 def check(
     current: Annotated[Path, PathArgument(metavar="CURRENT", help="Results folder or table to judge.")],
     against: Annotated[Path, PathOption(help="Results folder or table of the baseline.", metavar="BASELINE")],

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
 
 from clipeval.errors import MeasureError, UsageError
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.problem import Problem
-from clipeval.scaling.questions.design import _Model, exponent_sd, leave_out, next_runs, split
+from clipeval.scaling.questions.design import Side, _Model, leave_out, next_runs
 
 JOINT = LAWS["joint_nd"]
 SIGMA = 0.02 * np.log(10)
@@ -36,7 +35,8 @@ def exact(x):
 
 
 def planned(x=LADDER, candidates=CANDIDATES, budget=BUDGET, **options):
-    return next_runs(exact(x), TARGET, candidates, candidates.prod(axis=1), budget, SIGMA, **options)
+    of, side = np.zeros(len(candidates), int), Side(exact(x), SIGMA, TARGET)
+    return next_runs([side], of, candidates, lambda chosen: candidates.prod(axis=1), budget, **options)
 
 
 def sd(x):
@@ -50,15 +50,14 @@ def sd(x):
 def test_standard_deviations_by_explicit_inverses():
     found = planned()
     assert found.sd_before == pytest.approx(sd(LADDER))
-    assert found.sd_after == pytest.approx(sd(np.concatenate([LADDER, found.runs])))
+    assert found.sd_after == pytest.approx(sd(np.concatenate([LADDER, CANDIDATES[found.chosen]])))
     costly = [run for run in CANDIDATES if run.prod() <= COST.sum()]
     most = max(run.prod() for run in costly)
     single = [sd(np.concatenate([LADDER, run[None]])) for run in costly if run.prod() >= most / 2]
     assert found.sd_largest == pytest.approx(min(single))
     assert found.cost.sum() <= COST.sum()
-    np.testing.assert_allclose(found.cost, found.runs.prod(axis=1))
-    assert sum(found.counts.values()) == len(found.runs)
-    assert max(found.counts.values()) == 3
+    np.testing.assert_allclose(found.cost, CANDIDATES[found.chosen].prod(axis=1))
+    assert max(found.chosen.count(number) for number in found.chosen) == 3
     assert found.notes == ()
 
 
@@ -67,7 +66,7 @@ def test_each_run_is_the_best_one_for_the_root_of_its_cost():
     x = LADDER
     left = COST.sum()
     taken = []
-    for run in found.runs[:3]:
+    for run in CANDIDATES[found.chosen][:3]:
         gains = [
             np.log(sd(x) / sd(np.concatenate([x, other[None]]))) / np.sqrt(other.prod())
             if other.prod() <= left and i not in taken else -1
@@ -91,7 +90,7 @@ def rmse(x, draws=60):
 
 def test_the_plan_beats_a_second_ladder_and_one_large_run():
     """For the same money: at most .8 of the error of the first and .65 of that of the second."""
-    plan = rmse(np.concatenate([LADDER, planned().runs]))
+    plan = rmse(np.concatenate([LADDER, CANDIDATES[planned().chosen]]))
     assert plan <= 0.8 * rmse(np.concatenate([LADDER, LADDER]))
     assert plan <= 0.65 * rmse(np.concatenate([LADDER, at_ratio(COST.sum())[None]]))
 
@@ -99,7 +98,7 @@ def test_the_plan_beats_a_second_ladder_and_one_large_run():
 def test_the_promise_is_kept():
     """The standard deviation of the formula is about what simulated forecasts are off by."""
     found = planned()
-    assert rmse(np.concatenate([LADDER, found.runs])) == pytest.approx(found.sd_after, rel=0.35)
+    assert rmse(np.concatenate([LADDER, CANDIDATES[found.chosen]])) == pytest.approx(found.sd_after, rel=0.35)
 
 
 def test_the_check_on_the_runs_there_are():
@@ -122,33 +121,63 @@ def test_what_cannot_be_planned():
     with pytest.raises(UsageError, match="buys none of the runs: the cheapest costs"):
         planned(budget=1.0)
     with pytest.raises(MeasureError, match="sigma 0"):
-        next_runs(exact(LADDER), TARGET, LADDER, COST, 1e30, 0.0)
+        Side(exact(LADDER), 0.0, TARGET)
 
 
 # --- exponents
 
 
-def test_the_exponent_by_simulation():
-    x = np.geomspace(1e9, 1e12, 9)
-    noise = np.random.default_rng(0).normal(0, SIGMA, (4000, 9))
-    slopes = np.polyfit(np.log(x), noise.T, 1)[0]
-    assert exponent_sd(x, SIGMA) == pytest.approx(slopes.std(), rel=0.04)
+POWER = LAWS["power"]
 
 
-def test_two_ends_know_the_exponent_best():
-    """Seven small and two large runs against a geometric ladder of nine for the same money."""
-    ladder = np.geomspace(1, 1000, 9)
-    small, large = 1.0, (ladder.sum() - 7) / 2
-    assert exponent_sd([small] * 7 + [large] * 2, SIGMA) < 0.85 * exponent_sd(ladder, SIGMA)
+def side_of(x, alpha=-0.2, sigma=SIGMA):
+    x = np.asarray(x, dtype=float)
+    return Side(Problem(POWER, x, 0.5 * x**alpha), sigma, None)
 
 
-def test_money_for_a_difference():
-    """The split that a numerical search finds: variances v / money."""
-    se_a, cost_a, se_b, cost_b, money = 0.01, 4.0, 0.02, 1.0, 7.0
+def exponent_plan(sides, of, candidates, budget, price=None, **options):
+    candidates = np.asarray(candidates, dtype=float)
+    return next_runs(sides, np.array(of), candidates, price or (lambda chosen: candidates), budget, **options)
 
-    def variance(share):
-        return se_a**2 * cost_a / (share * money) + se_b**2 * cost_b / ((1 - share) * money)
 
-    best = minimize_scalar(variance, bounds=(0.01, 0.99), method="bounded").x
-    assert split(se_a, cost_a, se_b, cost_b) == pytest.approx(best, abs=1e-4)
-    assert split(0.01, 9.0, 0.02, 1.0) == pytest.approx(0.6)
+def test_the_exponents_standard_deviation_is_that_of_a_line():
+    """sigma / sqrt(sum (ln x - mean)**2), but for a prior that hardly counts; of a difference both together."""
+    x, other = np.geomspace(1, 1000, 9), np.geomspace(5, 300, 4)
+
+    def expected(x):
+        return SIGMA / np.sqrt(((np.log(x) - np.log(x).mean()) ** 2).sum())
+
+    plan = exponent_plan([side_of(x)], [0], [1.0], 1.0)
+    assert plan.sd_before == pytest.approx(expected(x), rel=2e-3)
+    assert plan.sd_after == pytest.approx(expected([*x, 1.0]), rel=2e-3)
+    both = exponent_plan([side_of(x), side_of(other)], [1], [5.0], 5.0)
+    assert both.sd_before == pytest.approx(np.hypot(expected(x), expected(other)), rel=2e-3)
+    assert both.sd_after == pytest.approx(np.hypot(expected(x), expected([*other, 5.0])), rel=2e-3)
+
+
+def test_the_money_goes_where_less_is_known():
+    known, unknown = side_of(np.geomspace(1, 1000, 30)), side_of(np.geomspace(1, 20, 4))
+    levels = np.geomspace(1, 100, 7)
+    plan = exponent_plan([known, unknown], [0] * 7 + [1] * 7, [*levels, *levels], 150)
+    of_unknown = sum(cost for number, cost in zip(plan.chosen, plan.cost, strict=True) if number >= 7)
+    assert of_unknown > 0.9 * plan.cost.sum()
+
+
+def test_a_plan_for_an_exponent_beats_a_second_ladder():
+    levels = np.geomspace(1, 1000, 9)
+    plan = exponent_plan([side_of(levels[3:6])], [0] * 9, levels, levels.sum(), repeats=10)
+    again = exponent_plan([side_of([*levels[3:6], *levels])], [0], [1.0], 1.0)
+    assert plan.sd_after < 0.65 * again.sd_before
+
+
+def test_prices_may_depend_on_what_is_chosen():
+    """A trunk is paid once: what goes on from it costs little."""
+    levels = np.array([1.0, 10.0, 100.0])
+
+    def price(chosen):
+        trunk = max(levels[list(chosen)], default=0.0)
+        return np.maximum(levels - trunk, 0) + 0.1 * levels
+
+    plan = exponent_plan([side_of([3.0, 30.0, 50.0])], [0] * 3, levels, 150.0, price, repeats=1)
+    assert sorted(plan.chosen) == [0, 1, 2]
+    assert plan.cost.sum() == pytest.approx(100 + 0.1 * 111)

@@ -9,8 +9,7 @@ fitted: it plans well if that is about right, and cannot see that it is not.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,67 +26,83 @@ FEWEST_LEVELS = 3
 """Values of a scale below which no run shows that the law bends."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Runs to add, ``runs`` ``[m, inputs]`` with ``cost`` ``[m]``, and the standard deviation of ln E at the target.
+@dataclass(frozen=True, eq=False)
+class Side:
+    """A law that an answer is of, and what of it is asked for.
 
-    ``sd_before`` and ``sd_after`` are of the law at the target, without and with them, as ``sigma`` says;
-    ``sd_largest`` that with the money in one run, the best of those of more than half of what it can buy. ``counts``
-    are runs by candidate.
+    The points of ``problem`` are the runs so far; ``sigma`` is the standard deviation of ln E of a run about the law.
+    ``target`` are scales ``[inputs]`` at which ln E is asked for; None asks for the exponent of a power law.
     """
 
-    runs: np.ndarray
+    problem: Problem
+    sigma: float
+    target: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        """Raises MeasureError for a sigma that is not positive."""
+        if not self.sigma > 0:
+            raise MeasureError(
+                f"sigma {self.sigma}: a plan needs the scatter of runs about the law, which is positive."
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs to add: ``chosen`` are the candidates' numbers in turn, ``cost`` ``[m]`` is what each costs.
+
+    ``sd_before`` and ``sd_after`` are of the answer without and with them, as sigma says; ``sd_largest`` that with the
+    money in one run, the best of those of more than half of what it can buy.
+    """
+
+    chosen: list[int]
     cost: np.ndarray
     sd_before: float
     sd_after: float
     sd_largest: float
-    counts: dict[int, int]
     notes: tuple[str, ...]
 
 
-def next_runs(
-    problem: Problem,
-    target: np.ndarray,
-    candidates: np.ndarray,
-    cost: np.ndarray,
-    budget: float,
-    sigma: float,
-    *,
-    repeats: int = 3,
-) -> Plan:
-    """The runs among ``candidates`` ``[m, inputs]`` of ``cost`` ``[m]`` that a budget buys for a forecast.
+Price = Callable[[Sequence[int]], np.ndarray]
+"""Of the runs that are chosen already, what each candidate costs beside them ``[m]``."""
 
-    The forecast is of ln E at scales ``target`` ``[inputs]`` by the law of ``problem``, whose points are the runs so
-    far; ``sigma`` is the standard deviation of ln E of a run about the law. A candidate may be chosen up to ``repeats``
-    times, with other seeds: what a law is off by at a scale is the same in all of them. Raises UsageError where the
-    budget buys none of the candidates, and MeasureError for a sigma that is not positive.
+
+def next_runs(
+    sides: Sequence[Side], of: np.ndarray, candidates: np.ndarray, price: Price, budget: float, *, repeats: int = 3
+) -> Plan:
+    """The runs that a budget buys for an answer: the sum of what is asked of each of ``sides``, or their difference.
+
+    ``candidates`` ``[m, inputs]`` (``[m]`` for laws of one scale) are scales of runs, each of the side ``of`` ``[m]``.
+    One may be chosen up to ``repeats`` times, with other seeds: what a law is off by at a scale is the same in all of
+    them. Raises UsageError where the budget buys none of the candidates.
     """
-    cost = np.asarray(cost, dtype=float)
-    if not sigma > 0:
-        raise MeasureError(f"sigma {sigma}: a plan needs the scatter of runs about the law, which is positive.")
+    models = [_Model(side.problem) for side in sides]
+    rows = np.stack([models[s].gradient(x[None])[0] / sides[s].sigma for s, x in zip(of, candidates, strict=True)])
+    aims = [model.aim(side.target) for model, side in zip(models, sides, strict=True)]
+    before = [model.covariance(side.problem.x, side.sigma) for model, side in zip(models, sides, strict=True)]
+    known, left, open_ = list(before), budget, np.full(len(of), repeats)
+    cost = price([])
     if not (cost <= budget).any():
         raise UsageError(f"the budget {budget:.4g} buys none of the runs: the cheapest costs {cost.min():.4g}.")
-    model = _Model(problem)
-    of_runs, aim = model.gradient(candidates) / sigma, model.gradient(np.atleast_2d(target))[0]
-    before = covariance = model.covariance(problem.x, sigma)
+    costly = (cost <= budget) & (cost >= 0.5 * cost[cost <= budget].max())
+    largest = int(np.where(costly, _fall(before, aims, of, rows), -np.inf).argmax())
     chosen: list[int] = []
-    left, open_ = budget, np.full(len(cost), repeats)
+    paid: list[float] = []
     while (usable := (cost <= left) & (open_ > 0)).any():
-        gain = np.where(usable, _fall(covariance, of_runs, aim) / np.sqrt(cost), -np.inf)
+        gain = np.where(usable, _fall(known, aims, of, rows) / np.sqrt(cost), -np.inf)
         best = int(gain.argmax())
         chosen.append(best)
+        paid.append(float(cost[best]))
         left, open_[best] = left - cost[best], open_[best] - 1
-        covariance = _with(covariance, of_runs[best])
-    costly = (cost <= budget) & (cost >= 0.5 * cost[cost <= budget].max())
-    largest = int(np.where(costly, _fall(before, of_runs, aim), -np.inf).argmax())
+        known[of[best]] = _with(known[of[best]], rows[best])
+        cost = price(chosen)
+    single = [_with(c, rows[largest]) if s == of[largest] else c for s, c in enumerate(before)]
     return Plan(
-        runs=candidates[chosen],
-        cost=cost[chosen],
-        sd_before=_sd(before, aim),
-        sd_after=_sd(covariance, aim),
-        sd_largest=_sd(_with(before, of_runs[largest]), aim),
-        counts=dict(Counter(chosen)),
-        notes=_notes(np.concatenate([problem.x, candidates[chosen]])),
+        chosen=chosen,
+        cost=np.array(paid),
+        sd_before=_sd(before, aims),
+        sd_after=_sd(known, aims),
+        sd_largest=_sd(single, aims),
+        notes=_notes(sides, of[chosen], candidates[chosen]),
     )
 
 
@@ -98,7 +113,7 @@ def leave_out(problem: Problem, sigma: float, far: int = 3) -> tuple[float, floa
     others was off by. Much more of the second means that the law or ``sigma`` is not to be planned with. ``far`` runs
     are the ones with the largest product of scales. Raises MeasureError where the others do not determine the law.
     """
-    order = np.argsort(problem.log_x.sum(1))
+    order = np.argsort(problem.log_x.reshape(len(problem.error), -1).sum(1))
     kept, held = order[:-far], order[-far:]
     others = problem.where(kept)
     off = np.log(problem.law.error(problem.x[held], others.estimate.params)) - problem.log_error[held]
@@ -106,26 +121,6 @@ def leave_out(problem: Problem, sigma: float, far: int = 3) -> tuple[float, floa
     covariance, aims = model.covariance(others.x, sigma), model.gradient(problem.x[held])
     promised = np.sqrt(np.mean([aim @ covariance @ aim for aim in aims]) + sigma**2)
     return float(promised), float(np.sqrt(np.mean(off**2)))
-
-
-def exponent_sd(x: Sequence[float] | np.ndarray, sigma: float) -> float:
-    """The standard deviation of the exponent of a power law from runs of scale ``x``.
-
-    It is sigma / sqrt(sum (ln x - mean)**2): runs at two ends have the smallest one for their cost. These cannot show
-    that a law bends; keep three scales.
-    """
-    log_x = np.log(np.asarray(x, dtype=float))
-    return float(sigma / np.sqrt(((log_x - log_x.mean()) ** 2).sum()))
-
-
-def split(se_a: float, cost_a: float, se_b: float, cost_b: float) -> float:
-    """The share of new money for source a that makes a difference of exponents most certain.
-
-    ``se`` are the standard errors that runs of total ``cost`` gave. Variances fall as money is added, v / money, so
-    that money goes as the roots of v: as se * sqrt(cost).
-    """
-    a, b = se_a * np.sqrt(cost_a), se_b * np.sqrt(cost_b)
-    return float(a / (a + b))
 
 
 class _Model:
@@ -147,17 +142,26 @@ class _Model:
         """``[n, k]`` at scales ``[n, inputs]``."""
         return self.law.log_error(np.log(x)[None] - self.scale, self.theta[None])[1][0]
 
+    def aim(self, target: np.ndarray | None) -> np.ndarray:
+        """The gradient ``[k]`` of what is asked for: of ln E at a target, or of the exponent."""
+        if target is None:
+            return np.eye(len(self.law.names))[self.law.names.index("alpha")]
+        return self.gradient(np.asarray(target)[None])[0]
+
     def covariance(self, x: np.ndarray, sigma: float) -> np.ndarray:
         """Of the coordinates ``[k, k]`` as runs of scales ``[n, inputs]`` know them."""
         seen = self.gradient(x) / sigma
         return np.linalg.inv(seen.T @ seen + self.prior)
 
 
-def _fall(covariance: np.ndarray, runs: np.ndarray, aim: np.ndarray) -> np.ndarray:
-    """How far ln sd at ``aim`` falls with each of ``runs`` added ``[m]``."""
-    moved = runs @ covariance
-    gained = (moved @ aim) ** 2 / (1 + (moved * runs).sum(1))
-    return -0.5 * np.log1p(-np.minimum(gained / (aim @ covariance @ aim), 1 - 1e-12))
+def _fall(known: Sequence[np.ndarray], aims: Sequence[np.ndarray], of: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """How far ln sd of the answer falls with each candidate added ``[m]``; ``rows`` are their gradients over sigma."""
+    total = sum(aim @ covariance @ aim for covariance, aim in zip(known, aims, strict=True))
+    gained = np.empty(len(of))
+    for s, (covariance, aim) in enumerate(zip(known, aims, strict=True)):
+        moved = rows[of == s] @ covariance
+        gained[of == s] = (moved @ aim) ** 2 / (1 + (moved * rows[of == s]).sum(1))
+    return -0.5 * np.log1p(-np.minimum(gained / total, 1 - 1e-12))
 
 
 def _with(covariance: np.ndarray, run: np.ndarray) -> np.ndarray:
@@ -166,12 +170,13 @@ def _with(covariance: np.ndarray, run: np.ndarray) -> np.ndarray:
     return covariance - np.outer(moved, moved) / (1 + run @ moved)
 
 
-def _sd(covariance: np.ndarray, aim: np.ndarray) -> float:
-    return float(np.sqrt(aim @ covariance @ aim))
+def _sd(known: Sequence[np.ndarray], aims: Sequence[np.ndarray]) -> float:
+    return float(np.sqrt(sum(aim @ covariance @ aim for covariance, aim in zip(known, aims, strict=True))))
 
 
-def _notes(runs: np.ndarray) -> tuple[str, ...]:
-    few = min(len(np.unique(np.log(column).round(6))) for column in runs.T)
+def _notes(sides: Sequence[Side], of: np.ndarray, added: np.ndarray) -> tuple[str, ...]:
+    runs = [np.concatenate([side.problem.x, added[of == s]]) for s, side in enumerate(sides)]
+    few = min(len(np.unique(np.log(column).round(6))) for x in runs for column in x.reshape(len(x), -1).T)
     if few >= FEWEST_LEVELS:
         return ()
     return (f"only {few} levels of a scale: nothing would show that the law bends. Keep {FEWEST_LEVELS} or more",)

@@ -1,0 +1,58 @@
+"""A design on the terminal, and as the plan of a ladder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import yaml
+
+from clipeval import tables, vocabulary
+from clipeval.console import out, show
+from clipeval.errors import UsageError
+from clipeval.files import write_text
+from clipeval.scaling.planner import Design, ladder
+from clipeval.yaml_file import read_yaml
+
+
+def print_design(plan: Design) -> None:
+    """The runs as a table, how well the answer is known with them, and what speaks against the plan."""
+    on = f"{vocabulary.dataset(plan.dataset)} · {vocabulary.metric(plan.metric).title}"
+    show(f"The next runs for {plan.budget:g} GMACs, to know {plan.what}: {on}")
+    table = tables.table()
+    for name in ("model", "source"):
+        table.add_column(name, overflow="fold")
+    for name in ("samples", "runs", "GMACs", "there"):
+        table.add_column(name, justify="right")
+    for run in plan.runs:
+        cost = f"{run.cost * run.count:,.4g}"
+        table.add_row(run.arch, run.source, f"{run.samples:,}", f"{run.count}", cost, f"{run.there}")
+    out().print(table)
+    show(f"· {sum(run.count for run in plan.runs)} runs, {plan.cost:.4g} GMACs{_trunks(plan)}")
+    show(
+        f"· {plan.what}: standard deviation {plan.sd_before:.3g} now, {plan.sd_after:.3g} with these runs, "
+        f"{plan.sd_largest:.3g} with one run for all the money"
+    )
+    show(f"· by the law {plan.law} as it is fitted now, from which runs scatter by {plan.scatter:.3g} in ln E")
+    for source, promised in plan.promised.items():
+        if not math.isnan(promised):
+            show(
+                f"· {source}: its three largest runs were forecast from the others to {plan.missed[source]:.3g} in "
+                f"ln E; the law promises {promised:.3g}"
+            )
+    for note in plan.notes:
+        show(f"· {note}")
+
+
+def _trunks(plan: Design) -> str:
+    return "" if plan.cooldown is None else ", trunks counted once"
+
+
+def write_ladder(plan: Design, origin: Path, path: Path) -> None:
+    """Write the plan of ``clipeval-train ladder`` that trains the runs, with models, sources and defaults of the one at
+    ``origin``. Raises UsageError and StoreError."""
+    document = read_yaml(origin)
+    if not isinstance(document, dict):
+        raise UsageError(f"{origin}: expected the plan of a ladder, a mapping with `models` and `sources`.")
+    head = f"# {plan.what}: standard deviation {plan.sd_before:.3g} before these runs, {plan.sd_after:.3g} after.\n"
+    write_text(path, head + yaml.safe_dump(ladder(plan, document, str(origin)), sort_keys=False))
