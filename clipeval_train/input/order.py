@@ -40,8 +40,8 @@ class Order:
     def __init__(
         self, units: Sequence[np.ndarray], weights: Sequence[float], batch_size: int, seed: int, lanes: int = 1
     ) -> None:
-        """``units[s]`` are the sizes of the units of source s, which is drawn in proportion to ``weights[s]``; ``lanes``
-        is how many orders are read side by side.
+        """``units[s]`` are the sizes of the units of source s, which is drawn in proportion to ``weights[s]``. So many
+        ``lanes`` are read side by side.
 
         Raises UsageError when a source is too small for the batch or its weight rounds to nothing.
         """
