@@ -154,7 +154,7 @@ def encoded_here(world, arguments):
 def test_ranks_without_a_common_cache_share_the_images_of_a_data_set(tmp_path):
     checkpoint = loop.pretrain(tiny_config(tmp_path / "run", samples=64, warmup=0))
     assert in_processes(3, tmp_path / "processes", encoded_here, (checkpoint, tmp_path)) == [128, 128, 99]
-    [row] = clipeval.read_results(tmp_path / "out").query("metric == 'acc1'").to_dict("records")
+    [row] = clipeval.read_results(tmp_path / "out/results").query("metric == 'acc1'").to_dict("records")
     alone = clipeval.run(str(checkpoint), "digits", out=tmp_path / "alone", workers=0)
     assert [row["value"]] == alone.query("metric == 'acc1'")["value"].tolist()
 
