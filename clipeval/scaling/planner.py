@@ -199,7 +199,8 @@ def _answer(
         each = " (root mean square over the sources)" if len(problems) > 1 else ""
         return f"ln E of {goal}{each}", target, len(problems) ** -0.5
     (alpha_a, beta_a), (alpha_b, beta_b) = (_power(problem) for problem in problems)
-    at = float(np.log(beta_b / beta_a) / (alpha_a - alpha_b))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = float(np.log(beta_b / beta_a) / np.float64(alpha_a - alpha_b))
     if not abs(at) < np.log(1e30):
         raise MeasureError("the laws are parallel: they do not cross anywhere near. Ask --for difference.")
     return f"ln of the compute at which the laws cross, {np.exp(at):.4g} GMACs", np.exp(at), 1 / abs(alpha_a - alpha_b)
@@ -270,6 +271,8 @@ class _Choices:
             ]
             self._kinds += kinds
             of += [number] * len(kinds)
+        if not self._kinds:
+            raise UsageError("no architecture in the column arch: a plan names those to train.")
         self.of = np.array(of, dtype=int)
         self._size = np.array([kind[3] for kind in self._kinds])
         self._seen = np.array([kind[2] for kind in self._kinds], dtype=float)
