@@ -14,6 +14,7 @@ NAMES = (
         "probe",
         "prompts",
         "fit",
+        "outlook",
         "end_to_end",
         "input",
         "feed",
@@ -26,7 +27,9 @@ NAMES = (
 )
 LONG = ("fuzz", "kills", "architectures")
 """Of an hour or so: run only where they are named."""
-WITH_OPTIONS = (*LONG, "gpu")
+OF_A_FOLDER = ("studies",)
+"""On data that are not here."""
+WITH_OPTIONS = (*LONG, *OF_A_FOLDER, "gpu", "outlook")
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def test_laws_with_too_few_points_are_named():
     ("x", "laws"),
     [
         ("gmacs_total", {"power", "power_floor", "shifted", "shifted_floor", "m4", "broken", "sigmoid"}),
-        ("gmacs,samples_seen", {"loglinear", "joint_nd"}),
+        ("gmacs,samples_seen", {"loglinear", "joint_nd", "joint_shared"}),
     ],
 )
 def test_ranking_of_the_published_checkpoints(x, laws):

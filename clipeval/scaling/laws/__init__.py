@@ -5,6 +5,7 @@ from __future__ import annotations
 from clipeval.scaling.laws.broken import Broken
 from clipeval.scaling.laws.floor import PowerFloor, Shifted, ShiftedFloor
 from clipeval.scaling.laws.joint import JointND, JointRepeats
+from clipeval.scaling.laws.joint_shared import JointShared
 from clipeval.scaling.laws.law import Law
 from clipeval.scaling.laws.loglinear import LogLinear, Power
 from clipeval.scaling.laws.m4 import M4
@@ -22,6 +23,7 @@ LAWS: dict[str, Law] = {
         Sigmoid(),
         LogLinear(("n", "d")),
         JointND(),
+        JointShared(),
         JointRepeats(),
     )
 }

@@ -1,0 +1,182 @@
+"""How often intervals of forecasts hold what was measured later, on public data: several rules side by side."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipeval.errors import MeasureError
+from clipeval.scaling.uncertainty.outlook import CURVE, NORMAL, ZOO, LawOutlook, Outlook, outlook
+
+CUTS = (5e11, 1e12, 3e12)
+"""GMACs up to which the models of Cherti et al. 2023 are known to a forecast."""
+METRICS = ("acc1", "image_retrieval_recall@5", "text_retrieval_recall@5", "mean_average_precision")
+FEWEST = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is known (``x`` and ``error`` ``[n]``) and what came: the error ``outcome`` of scale ``at``."""
+
+    group: str
+    x: np.ndarray
+    error: np.ndarray
+    at: float
+    outcome: float
+    spacing: float
+
+
+def main(*options: str) -> None:
+    """Print for each rule and group the coverage, the median half width and the mean interval score.
+
+    Half widths are in % of the error. The score is the half width plus, for an outcome outside, 20 times its distance
+    (half the interval score of Gneiting and Raftery 2007 for 95 %): lower is better.
+    """
+    parser = argparse.ArgumentParser(prog="python -m bench outlook", description=__doc__)
+    parser.add_argument(
+        "--curves", nargs="*", default=[], metavar="CSV",
+        help="learning curves as Alabdulmohsin et al. 2022 publish them (columns Domain, Task, Model, Seen Examples, "
+        "Loss, Training); the models of Cherti et al. 2023 come with clipeval",
+    )  # fmt: skip
+    asked = parser.parse_args(options)
+    results: dict[str, list[tuple[Case, Outlook]]] = {}
+    for case in (*curves(asked.curves), *zoo()):
+        try:
+            results.setdefault(case.group, []).append(
+                (case, outlook(case.x, case.error, case.at, spacing=case.spacing))
+            )
+        except MeasureError:
+            continue
+    table({group: [one for one in found if one[1].past_n] for group, found in results.items()}, RULES)
+    print("\nwithout a past to check against")
+    table(
+        {group: without for group, found in results.items() if (without := [o for o in found if not o[1].past_n])},
+        {name: RULES[name] for name in ("this interval", "Akaike mixture")},
+    )
+
+
+def curves(files: Sequence[str]) -> Iterator[Case]:
+    """Of each learning curve the last point, from those marked for training."""
+    import pandas as pd
+
+    for file in files:
+        for (domain, *_), curve in pd.read_csv(file).groupby(["Domain", "Task", "Model"]):
+            curve = curve.drop_duplicates("Seen Examples").sort_values("Seen Examples")
+            known, last = curve[curve["Training"] == 1], curve.iloc[-1]
+            if len(known) < FEWEST or last["Training"] == 1:
+                continue
+            x, error = known["Seen Examples"].to_numpy(float), known["Loss"].to_numpy(float)
+            yield Case(f"{domain} curves", x, error, float(last["Seen Examples"]), float(last["Loss"]), CURVE)
+
+
+def zoo() -> Iterator[Case]:
+    """Of the LAION models of Cherti et al. 2023 the next and the last model of the Pareto set beyond each cut.
+
+    On the data sets on which the error falls with compute.
+    """
+    from clipeval.results.published import published
+    from clipeval.scaling.frontier import on_frontier
+    from clipeval.scaling.laws import LAWS
+    from clipeval.scaling.problem import Problem
+    from clipeval.scaling.uncertainty.methods import uncertainty
+    from clipeval.scaling.validation import SCALING, verdict
+
+    rows = published()
+    rows = rows[rows["study"].isin(["cherti2023"])]
+    rows = rows[rows["source"].str.startswith("LAION") & rows["metric"].isin(METRICS)]
+    for _, models in rows.groupby(["dataset", "task", "metric"]):
+        x, error = models["gmacs_total"].to_numpy(float), 1 - models["value"].to_numpy(float)
+        alpha = uncertainty(Problem(LAWS["power"], x, error, draws=100)).intervals["alpha"]
+        if verdict(alpha, x, error) != SCALING:
+            continue
+        best = on_frontier("pareto", x, error)
+        best = best[np.argsort(x[best])]
+        x, error = x[best], error[best]
+        for cut in CUTS:
+            later = np.flatnonzero(x > cut)
+            if len(x) - len(later) < FEWEST or not len(later):
+                continue
+            known = slice(0, later[0])
+            yield Case("LAION next", x[known], error[known], x[later[0]], error[later[0]], ZOO)
+            if len(later) > 1:
+                yield Case("LAION last", x[known], error[known], x[later[-1]], error[later[-1]], ZOO)
+
+
+# --- the rules: from what each law says to a centre and a half width of ln E
+
+
+def _best(found: Outlook) -> LawOutlook:
+    return min(found.laws, key=lambda law: law.aicc)
+
+
+def _mixed(found: Outlook, weight: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
+    """Mean and variance of ln E of a mixture of the laws with these weights and variances."""
+    value = np.log([law.error for law in found.laws])
+    weight = weight / weight.sum()
+    mean = float(weight @ value)
+    return mean, float(weight @ ((value - mean) ** 2 + variance))
+
+
+def _own(found: Outlook) -> np.ndarray:
+    return np.array([law.line_sd**2 + law.scatter_sd**2 for law in found.laws])
+
+
+def _akaike(found: Outlook) -> tuple[float, float]:
+    aicc = np.array([law.aicc for law in found.laws])
+    weight = np.exp(-(aicc - aicc.min()) / 2) if np.isfinite(aicc).all() else np.ones(len(aicc))
+    return _mixed(found, weight, _own(found))
+
+
+def _past(found: Outlook) -> tuple[float, float]:
+    missed = np.array([law.past_rmse**2 for law in found.laws])
+    known = np.isfinite(missed)
+    return _mixed(found, np.where(known, 1 / np.where(known, missed, 1.0), 0.0), np.where(known, missed, 0.0))
+
+
+def _both(found: Outlook) -> tuple[float, float]:
+    mean, variance = _akaike(found)
+    return mean, variance + _past(found)[1]
+
+
+def _this(found: Outlook) -> tuple[float, float]:
+    return float(np.log(found.centre)), (np.log(found.high / found.centre) / NORMAL) ** 2
+
+
+RULES: dict[str, Callable[[Outlook], tuple[float, float]]] = {
+    "best law by AICc, its band": lambda found: (np.log(_best(found).error), _best(found).line_sd ** 2),
+    "+ scatter of the models": lambda found: (
+        np.log(_best(found).error),
+        _best(found).line_sd ** 2 + _best(found).scatter_sd ** 2,
+    ),
+    "Akaike mixture": _akaike,
+    "equal weights": lambda found: _mixed(found, np.ones(len(found.laws)), _own(found)),
+    "past errors only": _past,
+    "Akaike mixture + past errors": _both,
+    "this interval": _this,
+}
+"""Mean and variance of ln E by each."""
+
+
+def table(
+    results: dict[str, list[tuple[Case, Outlook]]], rules: dict[str, Callable[[Outlook], tuple[float, float]]]
+) -> None:
+    """One line per rule: coverage (median half width, mean score) per group and of all."""
+    print(
+        f"\n{'':32}" + "".join(f"{f'{group}, n {len(found)}':>26}" for group, found in results.items()) + f"{'all':>18}"
+    )
+    for name, rule in rules.items():
+        scores = {group: np.array([_scored(case, *rule(found)) for case, found in of]) for group, of in results.items()}
+        cells = [f"{s[:, 0].mean():.3f} ({np.median(s[:, 1]):.0f}, {s[:, 2].mean():.0f})" for s in scores.values()]
+        every = np.concatenate(list(scores.values()))
+        print(
+            f"{name:32}" + "".join(f"{cell:>26}" for cell in cells)
+            + f"{f'{every[:, 0].mean():.3f} ({every[:, 2].mean():.0f})':>18}"
+        )  # fmt: skip
+
+
+def _scored(case: Case, mean: float, variance: float) -> tuple[float, float, float]:
+    half, away = NORMAL * np.sqrt(variance), abs(np.log(case.outcome) - mean)
+    return float(away <= half), 100 * half, 100 * (half + 20 * max(0.0, away - half))
