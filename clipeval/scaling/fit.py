@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_TWO_INTERVALS = (
+    "the interval by the law says where the law lies, if it is the right one; that of one later model, on the frontier,"
+    " counts what laws disagree on and how far they were off before, and assumes that the law does not bend more than"
+    " it has"
+)
+_OF_THE_LAW = "law_low, law_high: where the law lies, if it is the right one"
+_OF_A_MODEL = (
+    "predicted_low, predicted_high: one later model on the frontier, by laws averaged by how they fit and how they "
+    "forecast earlier models; assumes that the law does not bend more than it has"
+)
 _KINDS = {False: "1 - metric, in [0, 1]", True: "the loss itself"}
 
 
@@ -82,7 +92,7 @@ def fit(
     if preset:
         rows = cherti2023.as_published(rows)
     main_metrics = cherti2023.METRICS if preset else {}
-    question = Question(task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics)
+    question = Question(task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics, forecasts)
     selection = select(rows, question)
     _require_both_sides(selection, recipe)
     recipes = [cherti2023.recipe(recipe, points.cell[0]) if preset else recipe for points in selection.points]
@@ -94,6 +104,8 @@ def fit(
         own = cherti2023.forecasts(fits, rows, everything)
         notes += cherti2023.remarks(own)
         found = own + found
+    if any(forecast.later.laws for forecast in found):
+        notes.append(_TWO_INTERVALS)
     more = {} if budget is None else {"allocations": optimal(fits, budget, x)}
     if robustness:
         lines, pairs = effective_robustness(rows, baseline=against, shifts=robustness, metric=metric or "acc1", by=by)
@@ -166,6 +178,7 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
         "estimator": f"{recipe.estimator} of ln E; for the quantile frontier the line of the 10 % quantile of ln E",
         "uncertainty": {"bootstrap_draws": recipe.bootstrap, "seed": recipe.seed, "level": 0.95},
         "holdout": recipe.holdout,
+        "forecasts": {"asked": list(question.forecasts), "law": _OF_THE_LAW, "predicted": _OF_A_MODEL},
         "digits": "float64, shortest representation that reads back the same",
         "versions": versions(),
     }

@@ -45,7 +45,7 @@ class Question:
 
     ``datasets`` may hold globs, None asks for all; without a ``metric`` it is each task's main ones, or those that
     ``main_metrics`` names instead; ``x`` has one column, or several for joint laws; one law is fitted for each value of
-    the column ``by``.
+    the column ``by``. ``forecasts`` are the models that are asked for.
     """
 
     task: str | None = None
@@ -54,6 +54,7 @@ class Question:
     x: tuple[str, ...] = (COMPUTE,)
     by: str = FAMILY
     main_metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    forecasts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

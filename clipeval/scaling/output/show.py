@@ -112,10 +112,8 @@ def _formula(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _error(result: FitResult) -> str:
-    kinds = {law.points.loss for law in result.laws}
-    return {(False,): "error E = 1 - metric", (True,): "error E = the loss"}.get(
-        tuple(kinds), "error E = 1 - metric, or the loss"
-    )
+    kinds = {law.points.loss: "the loss" if law.points.loss else "1 - metric" for law in result.laws}
+    return f"error E = {', or '.join(kinds[loss] for loss in sorted(kinds))}"
 
 
 def _unit(result: FitResult, row: dict[str, Any]) -> float:
@@ -169,8 +167,8 @@ def _forecasts(result: FitResult) -> Table | None:
         return None
     table = _table(
         "Forecasts, shares in percent",
-        *("data set", "metric", "source", "model", "GMACs", "predicted (95 %)", "measured", "predicted - measured"),
-        "beyond the data",
+        *("data set", "metric", "source", "model", "GMACs", "by the law (95 %)", "one later model (95 %)", "measured"),
+        *("predicted - measured", "beyond the data"),
     )
     for row in rows:
         table.add_row(
@@ -290,14 +288,18 @@ def _interval(
     return value if math.isnan(low) or math.isnan(high) else f"{value} [{_six(low, shown)}, {_six(high, shown)}]"
 
 
-def _predicted(row: dict[str, Any], unit: float) -> tuple[str, str, str]:
-    """Prediction, measured value and their difference: percents, or a loss as it is."""
-    names = ("predicted", "predicted_low", "predicted_high", "measured", "difference")
-    value, low, high, measured, difference = (unit * row[name] for name in names)
+def _predicted(row: dict[str, Any], unit: float) -> tuple[str, str, str, str]:
+    """What the law predicts, one later model, the measured value and its difference: percents, or a loss as it is."""
     digits = 2 if unit == 100 else 4
-    bounds = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    said = "no scaling" if math.isnan(value) else f"{value:.4f}{bounds}"
-    return said, _number(measured, digits), _NONE if math.isnan(difference) else f"{difference:+.{digits}f}"
+
+    def interval(value: float, decimals: int, low: float, high: float) -> str:
+        bounds = "" if math.isnan(low) else f" [{unit * low:.{digits}f}, {unit * high:.{digits}f}]"
+        return _NONE if math.isnan(value) else f"{unit * value:.{decimals}f}{bounds}"
+
+    by_law = interval(row["predicted"], 4, row["law_low"], row["law_high"])
+    later = interval(row["expected"], digits, row["predicted_low"], row["predicted_high"])
+    difference = _NONE if math.isnan(row["difference"]) else f"{unit * row['difference']:+.{digits}f}"
+    return "no scaling" if by_law == _NONE else by_law, later, _number(unit * row["measured"], digits), difference
 
 
 def _six(value: float, digits: int = 6) -> str:
