@@ -15,7 +15,7 @@ from clipeval.scaling.laws import SIGMOID
 from clipeval.scaling.output.result import FitResult, versions
 from clipeval.scaling.points import FAMILY, Question, Selection, select
 from clipeval.scaling.questions.forecast import find_measured, parse, predict
-from clipeval.scaling.questions.optimal import joint_law, optimal, require_joint
+from clipeval.scaling.questions.optimal import joint_law, no_advice, optimal, require_joint
 from clipeval.scaling.questions.ranking import ranking
 from clipeval.scaling.questions.robustness import TASK as ROBUSTNESS_TASK
 from clipeval.scaling.questions.robustness import effective_robustness
@@ -23,6 +23,19 @@ from clipeval.scaling.recipe import Recipe, fit_one
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_TWO_INTERVALS = (
+    "the interval by the law says where the law lies, if it is the right one; that of one later model, on the frontier,"
+    " counts what laws disagree on and how far they were off before, and assumes that the law does not bend more than"
+    " it has"
+)
+_OF_THE_LAW = "law_low, law_high: where the law lies, if it is the right one"
+_OF_A_MODEL = (
+    "predicted_low, predicted_high: one later model on the frontier, by laws averaged by how they fit and how they "
+    "forecast earlier models; assumes that the law does not bend more than it has"
+)
+_KINDS = {False: "1 - metric, in [0, 1]", True: "the loss itself"}
 
 
 def fit(
@@ -79,7 +92,7 @@ def fit(
     if preset:
         rows = cherti2023.as_published(rows)
     main_metrics = cherti2023.METRICS if preset else {}
-    question = Question(task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics)
+    question = Question(task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics, forecasts)
     selection = select(rows, question)
     _require_both_sides(selection, recipe)
     recipes = [cherti2023.recipe(recipe, points.cell[0]) if preset else recipe for points in selection.points]
@@ -91,6 +104,8 @@ def fit(
         own = cherti2023.forecasts(fits, rows, everything)
         notes += cherti2023.remarks(own)
         found = own + found
+    if any(forecast.later.laws for forecast in found):
+        notes.append(_TWO_INTERVALS)
     more = {} if budget is None else {"allocations": optimal(fits, budget, x)}
     if robustness:
         lines, pairs = effective_robustness(rows, baseline=against, shifts=robustness, metric=metric or "acc1", by=by)
@@ -98,7 +113,8 @@ def fit(
     if rank:
         more |= {"laws": ranking(fits, recipe)}
     card = _card(selection, recipe, question, preset)
-    return FitResult(fits, found, x, card, [*_account(selection), *notes, *_warnings(fits)], more)
+    notes += _warnings(fits, {} if budget is None else {id(fit): no_advice(fit, budget) for fit in fits})
+    return FitResult(fits, found, x, card, [*_account(selection), *notes], more)
 
 
 def _require_both_sides(selection: Selection, recipe: Recipe) -> None:
@@ -131,14 +147,14 @@ def _account(selection: Selection) -> list[str]:
     if selection.left_out:
         reasons = "; ".join(f"{count} {reason}" for reason, count in selection.left_out.items())
         lines.append(f"{sum(selection.left_out.values())} rows are left out: {reasons}")
-    return [*lines, *selection.notes]
+    return [*lines, *selection.notes, *selection.mixed]
 
 
-def _warnings(fits: Sequence[Fit]) -> list[str]:
-    """The notes of the fits, those that several share once."""
+def _warnings(fits: Sequence[Fit], more: Mapping[int, str]) -> list[str]:
+    """The notes of the fits, and ``more`` by the id of one; those that several share once."""
     where: dict[str, list[str]] = {}
     for fit in fits:
-        for note in fit.notes:
+        for note in filter(None, (*fit.notes, more.get(id(fit), ""))):
             where.setdefault(note, []).append(fit.points.label)
     return [f"{'; '.join(labels) if len(labels) < 4 else f'{len(labels)} laws'}: {n}" for n, labels in where.items()]
 
@@ -147,7 +163,7 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
     """How the fits were made, after the four points that Li et al. (arXiv:2502.18969) ask every scaling fit to report:
     form, training setup (the rows), data extraction (frontier), optimisation."""
     return {
-        "form": {"law": recipe.law, "parameters": recipe.law_of("").names, "error": "1 - metric, in [0, 1]"},
+        "form": {"law": recipe.law, "parameters": recipe.law_of("").names, "error": _error_of(selection)},
         "chance": _chance_of(selection, recipe),
         "x": question.x,
         "by": question.by,
@@ -156,14 +172,21 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
             "sha256": selection.digest(),
             "rows": sum(len(points.x) for points in selection.points),
             "left_out": selection.left_out,
+            "mixed": selection.mixed,
         },
         "frontier": "cherti2023" if preset and not recipe.frontier else recipe.frontier_name,
         "estimator": f"{recipe.estimator} of ln E; for the quantile frontier the line of the 10 % quantile of ln E",
         "uncertainty": {"bootstrap_draws": recipe.bootstrap, "seed": recipe.seed, "level": 0.95},
         "holdout": recipe.holdout,
+        "forecasts": {"asked": list(question.forecasts), "law": _OF_THE_LAW, "predicted": _OF_A_MODEL},
         "digits": "float64, shortest representation that reads back the same",
         "versions": versions(),
     }
+
+
+def _error_of(selection: Selection) -> str:
+    kinds = {points.loss for points in selection.points}
+    return "; ".join(_KINDS[kind] for kind in sorted(kinds))
 
 
 def _chance_of(selection: Selection, recipe: Recipe) -> dict[str, float]:

@@ -17,6 +17,7 @@ from clipeval.scaling.uncertainty.clusters import (
     clustered_band,
     exponents_differ,
     intraclass_correlation,
+    widest,
 )
 
 DECADE = np.log(10)
@@ -115,6 +116,14 @@ def test_the_interval_of_a_power_law():
         se, df = by_the_book(x, residuals(x, np.log(ERROR)), groups.tolist(), np.array([np.log(value), 1.0]))
         centre = np.log(LAWS["power"].error(np.array([value]), estimate.params))[0]
         assert np.log([a, b]) == pytest.approx(centre + stats.t.ppf(0.975, df) * se * np.array([-1, 1]))
+
+
+def test_the_wider_of_two_groupings():
+    problem = Problem(LAWS["power"], COMPUTE, ERROR)
+    both = [clustered(problem, np.arange(29) % 7), clustered(problem, np.arange(29) // 6)]
+    width = [one.intervals["alpha"].high - one.intervals["alpha"].low for one in both]
+    assert widest(both)["alpha"] == both[int(np.argmax(width))].intervals["alpha"]
+    assert widest(both[::-1]) == widest(both)
 
 
 def test_a_curve_is_linear_near_its_estimate():

@@ -37,7 +37,7 @@ COMPARISON_COLUMNS = (
 )
 FORECAST_COLUMNS = (
     *("task", "dataset", "metric", "source", "model", "gmacs_total"),
-    *("predicted", "predicted_low", "predicted_high", "measured"),
+    *("predicted", "predicted_low", "predicted_high", "law_low", "law_high", "measured"),
 )
 """The first columns of each table, in order; others may follow."""
 _CARD = "fit_card.json"
@@ -64,7 +64,7 @@ class FitResult:
     @cached_property
     def pairs(self) -> Sequence[Comparison]:
         """The comparisons of sources, which take longer than the laws and are made when they are asked for."""
-        return compare(self.laws)
+        return compare(self.laws, as_fitted=bool(self.card["preset"]))
 
     @cached_property
     def fits(self) -> pd.DataFrame:
@@ -107,7 +107,8 @@ class FitResult:
         """The figures by name; with ``folder`` also written there as PNG and PDF. Raises StoreError."""
         from clipeval.scaling.output import plots
 
-        drawn = plots.figures(self.laws, self.pairs, self.x)
+        asked = [forecast for forecast in self.predictions if forecast.model in self.card["forecasts"]["asked"]]
+        drawn = plots.figures(self.laws, self.pairs, asked, self.x)
         if folder is not None:
             plots.save(drawn, expand(folder))
         return drawn

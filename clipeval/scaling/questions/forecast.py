@@ -9,23 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval.errors import UsageError, suggest
+from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.models import zoo
 from clipeval.results.columns import COMPUTE, archs, numbers
-from clipeval.scaling.fitted import Fit
+from clipeval.scaling.fitted import GUARD, Fit
+from clipeval.scaling.frontier import on_frontier
+from clipeval.scaling.laws import LAWS
 from clipeval.scaling.points import Cell, source_of
+from clipeval.scaling.uncertainty.outlook import AVERAGED, outlook
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _SAMPLES = re.compile(r"(\d[\d_]*(?:\.\d+)?(?:e\d+)?)([kMBT]?)")
-GUARD = 1.0
-"""Decades beyond the data from which a forecast is marked as an extrapolation too far."""
 _MEASURED_TOLERANCE = 0.1
 """A measured checkpoint scores a forecast when its samples seen differ by at most 10 %."""
 _OTHER_NAMES = {"ViT-G-14": "ViT-bigG-14"}
 """Names in papers of architectures that open_clip calls otherwise (Zhai et al., arXiv:2106.04560, for ViT-G/14)."""
+_NAN = float("nan")
 _SIZES = ("params", "params_image", "params_text", "gmacs", "gmacs_image", "gmacs_text", "image_size")
 
 
@@ -62,8 +64,23 @@ UNKNOWN = Measured(float("nan"), "")
 
 
 @dataclass(frozen=True)
+class Later:
+    """What is said of one later model: a 95 % interval of its value around ``expected``, by several ``laws`` (their
+    names and weights), which missed ``past_n`` earlier models by ``past_mae`` on average."""
+
+    expected: float = _NAN
+    low: float = _NAN
+    high: float = _NAN
+    past_mae: float = _NAN
+    past_n: int = 0
+    laws: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Forecast:
-    """A predicted value of a metric with the 95 % interval of the law at that scale, which is not that of one model.
+    """The value of a metric that a law predicts, the 95 % interval of the ``law`` there, and that of one ``later``
+    model, which also scatters and may follow another law.
 
     ``decades_beyond`` is how far the model lies outside the points of the fit, 0 inside.
     """
@@ -73,8 +90,8 @@ class Forecast:
     model: str
     gmacs_total: float
     predicted: float
-    low: float
-    high: float
+    law: tuple[float, float]
+    later: Later
     measured: Measured
     decades_beyond: float
     note: str = ""
@@ -90,13 +107,19 @@ class Forecast:
             "model": self.model,
             "gmacs_total": self.gmacs_total,
             "predicted": self.predicted,
-            "predicted_low": self.low,
-            "predicted_high": self.high,
+            "predicted_low": self.later.low,
+            "predicted_high": self.later.high,
+            "law_low": self.law[0],
+            "law_high": self.law[1],
             "measured": self.measured.value,
             "shots": shots,
             "difference": self.predicted - self.measured.value,
             "measured_by": self.measured.model,
             "decades_beyond": self.decades_beyond,
+            "expected": self.later.expected,
+            "past_mae": self.later.past_mae,
+            "past_n": self.later.past_n,
+            "laws": self.later.laws,
             "note": self.note,
         }
 
@@ -145,18 +168,47 @@ def _sizes(arch: str, table: pd.DataFrame) -> dict[str, float]:
 def predict(fit: Fit, target: Target, columns: tuple[str, ...], measured: Measured = UNKNOWN) -> Forecast:
     """What ``fit`` says of the target: no value where the error does not fall with scale. Raises UsageError."""
     x = target.x(columns)
-    compute_total = target.sizes["gmacs"] * target.sizes["samples_seen"]
-    error, low, high = np.nan, np.nan, np.nan
+    error, band, later = _NAN, (_NAN, _NAN), Later()
     beyond = float(fit.decades_beyond(x)[0])
-    note = "more than a decade beyond the data" if beyond > GUARD else ""
+    notes = ["more than a decade beyond the data"] if beyond > GUARD else []
     if fit.extrapolates:
-        error, (low, high) = fit.error(x)[0], (side[0] for side in fit.band(x))
+        error, band = float(fit.error(x)[0]), _values(fit, *(float(side[0]) for side in fit.band(x)))
+        later = _one_later_model(fit, x)
+        notes += later.notes
     else:
-        note = f"no forecast: {fit.verdict}"
+        notes = [f"no forecast: {fit.verdict}"]
     return Forecast(
-        fit.points.cell, fit.points.source, target.name, compute_total,
-        float(1 - error), float(1 - high), float(1 - low), measured, beyond, note,
+        fit.points.cell, fit.points.source, target.name, target.sizes["gmacs"] * target.sizes["samples_seen"],
+        fit.points.value(error), band, later, measured, beyond, "; ".join(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def _one_later_model(fit: Fit, x: np.ndarray) -> Later:
+    """Of a model on the frontier of a zoo. A law of several scales has no past to be checked against: its band and the
+    scatter about it."""
+    points = fit.points
+    if fit.law.inputs > 1:
+        middle, (low, high) = float(np.log(fit.error(x)[0])), (float(np.log(side[0])) for side in fit.band(x))
+        spread = 1.96 * float(np.sqrt(fit.problem.estimate.rss / max(fit.problem.freedom, 1)))
+        ends = np.exp([middle - np.hypot(middle - low, spread), middle + np.hypot(high - middle, spread)]).tolist()
+        note = ("one later model: not checked against the past, as a law of several scales",)
+        return Later(points.value(float(np.exp(middle))), *_values(fit, *ends), laws=fit.law.name, notes=note)
+    on = on_frontier("pareto", points.x, points.error)
+    laws = [name for name in AVERAGED if not (points.loss and LAWS[name].of_shares)]
+    try:
+        found = outlook(points.x[on], points.error[on], float(x[0]), laws=laws)
+    except MeasureError:
+        return Later(notes=("one later model: too few models on the frontier",))
+    named = ", ".join(f"{law.law} {law.weight:.2f}" for law in found.laws if law.weight >= 0.005)
+    ends = _values(fit, found.low, found.high)
+    unchecked = tuple(note for note in found.notes if "not checked" in note)
+    return Later(points.value(found.centre), *ends, points.unit * found.past_mae, found.past_n, named, unchecked)
+
+
+def _values(fit: Fit, low: float, high: float) -> tuple[float, float]:
+    """The values of the metric at both ends of an interval of errors, the lower one first; a share is not below 0."""
+    ends = (fit.points.value(low), fit.points.value(high))
+    return ends if fit.points.loss else (max(ends[1], 0.0), ends[0])
 
 
 def find_measured(target: Target, fit: Fit, by: str, table: pd.DataFrame) -> Measured:
@@ -187,5 +239,6 @@ def find_measured(target: Target, fit: Fit, by: str, table: pd.DataFrame) -> Mea
     close = np.nan_to_num(away, nan=np.inf) <= np.log1p(_MEASURED_TOLERANCE)
     if not close.any():
         return UNKNOWN
-    best = rows[close].assign(away=away[close]).sort_values(["away", "value"], ascending=[True, False]).iloc[0]
+    ascending = [True, fit.points.loss]
+    best = rows[close].assign(away=away[close]).sort_values(["away", "value"], ascending=ascending).iloc[0]
     return Measured(float(best["value"]), str(best["model"]))

@@ -110,6 +110,17 @@ def clustered(problem: Problem, groups: Sequence[object]) -> Clustered:
     return Clustered(intervals, covariance, robust.groups, *more)
 
 
+def widest(found: Sequence[Clustered]) -> dict[str, Interval]:
+    """Of groupings in several ways, as by architecture and by source, each parameter's widest interval.
+
+    One that a grouping does not give stays without: the other may be too narrow.
+    """
+    return {
+        name: max((one.intervals[name] for one in found), key=lambda end: np.nan_to_num(end.high - end.low, nan=np.inf))
+        for name in found[0].intervals
+    }
+
+
 def combination(problem: Problem, groups: Sequence[object], contrast: np.ndarray) -> tuple[float, float]:
     """Standard error and degrees of freedom of a linear combination ``[k]`` of the coordinates of a law.
 

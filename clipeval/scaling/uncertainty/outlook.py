@@ -23,10 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from clipeval.errors import MeasureError
+from clipeval.scaling.estimate import Estimate
 from clipeval.scaling.laws import LAWS, Law
 from clipeval.scaling.problem import Problem
 from clipeval.scaling.validation import decades_beyond
@@ -215,11 +217,10 @@ class _Line:
     @classmethod
     def through(cls, law: Law, x: np.ndarray, error: np.ndarray) -> _Line | None:
         """By least squares; None where the points do not determine the law or leave nothing over."""
-        if len(x) < len(law.names) + SPARE:
+        if len(x) < len(law.names) + SPARE or (law.of_shares and error.max() > 1):
             return None
-        try:
-            found = Problem(law, x, error).estimate
-        except MeasureError:
+        found = _estimate(law, x.tobytes(), error.tobytes())
+        if found is None:
             return None
         scale = law.log_scale(np.log(x))
         log_x = np.log(x) - scale
@@ -271,6 +272,15 @@ class _Average:
         own_sd = np.sqrt(np.stack([of_line, scatter], axis=1))
         sd = float(np.sqrt(of_law + weight @ (scatter + missed)))
         return cls(value, weight, own_sd, centre, sd, float(np.sqrt(of_law)), bool(known.any()))
+
+
+@lru_cache(maxsize=1024)
+def _estimate(law: Law, x: bytes, error: bytes) -> Estimate | None:
+    """Kept, as the forecasts of several models from the same points share most of their cuts."""
+    try:
+        return Problem(law, np.frombuffer(x), np.frombuffer(error)).estimate
+    except MeasureError:
+        return None
 
 
 def _missed(deviation: np.ndarray, scatter: np.ndarray) -> np.ndarray:
