@@ -236,11 +236,10 @@ def fit(
     from clipeval.results.reading import read_tables
     from clipeval.scaling.fit import fit as fitted
     from clipeval.scaling.output.show import print_fit
-    from clipeval.tasks import canonical_name
 
     result = fitted(
         read_tables(results) if results else None,
-        task=canonical_name(task) if task else None,
+        task=task,
         datasets=dataset,
         metric=metric,
         x=x,

@@ -69,12 +69,15 @@ def _judged(row: Row, table: pd.DataFrame, where: str) -> Finding:
     low, high = prediction_interval(points.x, points.error, at)
     beyond = float(decades_beyond(points.x, np.array([at]))[0])
     far = f", {beyond:.1f} decades of compute beyond them" if beyond > 0 else ""
-    said = (
-        f"the law of {len(points.x)} checkpoints of {source} in {where} predicts {1 - high:.4f} to {1 - low:.4f}{far}"
-    )
-    if row["value"] < 1 - high:
-        return Finding("on_trend", FAIL, f"{row['value']:.4f} is below the trend: {said}")
-    return Finding("on_trend", PASS, f"on the trend: {said}" if row["value"] <= 1 - low else f"above the trend: {said}")
+    worst, best = points.value(high), points.value(low)
+    ends = sorted((worst, best))
+    said = f"the law of {len(points.x)} checkpoints of {source} in {where} predicts {ends[0]:.4f} to {ends[1]:.4f}{far}"
+    value, sign = row["value"], -1 if points.loss else 1
+    if sign * value < sign * worst:
+        return Finding("on_trend", FAIL, f"{value:.4f} is {'above' if points.loss else 'below'} the trend: {said}")
+    within = sign * value <= sign * best
+    better = "below" if points.loss else "above"
+    return Finding("on_trend", PASS, f"on the trend: {said}" if within else f"{better} the trend: {said}")
 
 
 def _points(row: Row, table: pd.DataFrame, source: str) -> Checkpoints:

@@ -116,22 +116,22 @@ def _over_compute(cell: pd.DataFrame, laws: Sequence[Law], metric: str, hues: di
             values = 100 * part["value"].to_numpy(float)
             drawn["data"].append(_checkpoints(part, part["x"], values, plain(source), hues[str(source)]))
         return drawn
-    errors = 100 * np.concatenate([law.fit.points.error for law in laws])
-    drawn = figure(
-        vocabulary.scale(COMPUTE), f"{metric} error (%)", xaxis=log_axis(cell["x"]), yaxis=log_axis(errors, "%")
-    )
+    unit, loss = laws[0].fit.points.unit, laws[0].fit.points.loss
+    errors = unit * np.concatenate([law.fit.points.error for law in laws])
+    title, percent = (metric, "") if loss else (f"{metric} error (%)", "%")
+    drawn = figure(vocabulary.scale(COMPUTE), title, xaxis=log_axis(cell["x"]), yaxis=log_axis(errors, percent))
     for law in laws:
         colour = hues.get(law.fit.points.source, LEFT_OUT_HUE)
         if law.found:
             _draw_law(drawn, law.fit, colour, _with_bands(laws))
-        own, errors = law.fit.points, 100 * law.fit.points.error
-        drawn["data"].append(_checkpoints(own.table, own.x, errors, plain(own.source), colour))
+        own = law.fit.points
+        drawn["data"].append(_checkpoints(own.table, own.x, unit * own.error, plain(own.source), colour, percent))
     rest = _left_out(cell, laws)
     if len(rest):
-        values = 100 * (1 - rest["value"].to_numpy(float))
-        drawn["data"].append(
-            _checkpoints(rest, rest["x"], values, "not fitted", LEFT_OUT_HUE) | {"visible": "legendonly"}
-        )
+        values = rest["value"].to_numpy(float)
+        rest_errors = values if loss else 100 * (1 - values)
+        look = _checkpoints(rest, rest["x"], rest_errors, "not fitted", LEFT_OUT_HUE, percent)
+        drawn["data"].append(look | {"visible": "legendonly"})
     return drawn
 
 
@@ -143,7 +143,8 @@ def _with_bands(laws: Sequence[Law]) -> bool:
 def _draw_law(drawn: dict[str, Any], fit: Fit, colour: str, with_band: bool) -> None:
     name = plain(fit.points.source)
     grid = np.geomspace(fit.points.x.min() / 1.3, fit.points.x.max() * 1.8, _GRID)
-    low, high = (100 * end for end in fit.band(grid))
+    unit = fit.points.unit
+    low, high = (unit * end for end in fit.band(grid))
     look = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "legendgroup": name, "showlegend": False}
     x = _short(grid)
     if with_band and fit.extrapolates and np.isfinite(low).all() and np.isfinite(high).all():
@@ -151,7 +152,7 @@ def _draw_law(drawn: dict[str, Any], fit: Fit, colour: str, with_band: bool) -> 
         band = {"fill": "tonexty", "fillcolor": translucent(colour, 0.14), "line": {"width": 0}}
         drawn["data"].append({**look, "x": x, "y": _short(np.maximum(low, 1e-3)), **band})
     line = {"color": colour, "width": 2, "dash": "solid" if fit.extrapolates else "dot"}
-    drawn["data"].append({**look, "x": x, "y": _short(100 * fit.error(grid)), "line": line})
+    drawn["data"].append({**look, "x": x, "y": _short(unit * fit.error(grid)), "line": line})
 
 
 def _short(values: np.ndarray) -> list[float]:
@@ -159,17 +160,21 @@ def _short(values: np.ndarray) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
-def _checkpoints(part: pd.DataFrame, x: Any, percent: np.ndarray, name: str, colour: str) -> dict[str, Any]:
+def _checkpoints(
+    part: pd.DataFrame, x: Any, shown: np.ndarray, name: str, colour: str, percent: str = "%"
+) -> dict[str, Any]:
     marker = {"color": colour, "size": 9, "opacity": 0.9}
     look = {"mode": "markers", "name": name, "legendgroup": name, "marker": marker}
-    return points([float(v) for v in x], percent.tolist(), "%{x:.4~g} GMACs<br>%{y:.2f} %", part["row"], **look)
+    said = f"%{{x:.4~g}} GMACs<br>%{{y:{'.2f' if percent else '.4~g'}}} {percent}".rstrip()
+    return points([float(v) for v in x], shown.tolist(), said, part["row"], **look)
 
 
 def _left_out(cell: pd.DataFrame, laws: Sequence[Law]) -> pd.DataFrame:
     """The checkpoints in no law, one row each; an error of 0 has no place on a logarithmic axis."""
     models = {model for law in laws for model in law.fit.points.table["model"]}
     rest = cell[~cell["model"].isin(models).to_numpy(bool)].drop_duplicates("model")
-    return rest[(rest["value"] < 1).to_numpy(bool)]
+    loss = bool(laws) and laws[0].fit.points.loss
+    return rest[((rest["value"] > 0) if loss else (rest["value"] < 1)).to_numpy(bool)]
 
 
 def _notes(cell: pd.DataFrame, laws: Sequence[Law], reason: str) -> list[str]:

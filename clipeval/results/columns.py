@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import vocabulary
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.ledger import Row
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COMPUTE = "gmacs_total"
+SATURATED = "a value of 1 counts as half a sample wrong of n + 1"
 
 
 def records(rows: pd.DataFrame) -> list[Row]:
@@ -58,16 +60,36 @@ def compute(rows: pd.DataFrame) -> np.ndarray:
         return np.where(np.isnan(given), gmacs * samples, given)
 
 
-def errors(rows: pd.DataFrame) -> np.ndarray:
-    """1 - value ``[rows]``, in (0, 1]. Raises MeasureError naming the row and its metric."""
-    values = numbers(rows, "value")
-    refuse(rows, np.isnan(values), "the value is missing (NaN)")
-    refuse(rows, (values < 0) | (values > 1), "the value is outside [0, 1] (divide a percentage by 100)", "value")
-    refuse(rows, values == 1, "a value of 1 leaves no error, of which there is no logarithm")
+def are_losses(rows: pd.DataFrame) -> np.ndarray:
+    """Which rows ``[rows]`` are of a metric that is better when lower: as they say, else as the metric is known."""
+    known = rows["metric"].map({name: vocabulary.metric(str(name)).lower for name in rows["metric"].unique()})
     if "higher_is_better" in rows:
-        lower = (rows["higher_is_better"] == False).fillna(False).to_numpy(bool)  # noqa: E712
-        refuse(rows, lower, "the metric is better when lower; the error is taken as 1 - value", "metric")
-    return 1 - values
+        said = rows["higher_is_better"].astype("boolean")
+        known = (~said).fillna(known.astype("boolean"))
+    return known.to_numpy(bool)
+
+
+def errors(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """What laws are fitted to: 1 - value, in (0, 1], or a loss itself, any positive number; and what is amiss of each.
+
+    Two arrays ``[rows]``. A share of 1 on a known number n of samples leaves an error of 0, of which there is no
+    logarithm: it counts as 1/2 wrong of n + 1 (Anscombe 1948, Biometrika 35:246), which ``SATURATED`` says. For others
+    that have no logarithm, and for missing values, the error is NaN. Raises MeasureError naming a row whose share is
+    outside [0, 1].
+    """
+    values, losses = numbers(rows, "value"), are_losses(rows)
+    outside = ~losses & ((values < 0) | (values > 1))
+    refuse(rows, outside, "the value is outside [0, 1] (divide a percentage by 100)", "value")
+    samples = numbers(rows, "n") if "n" in rows else np.full(len(rows), np.nan)
+    found, amiss = np.where(losses, values, 1 - values), np.full(len(rows), "", dtype=object)
+    amiss[np.isnan(values)] = "the value is missing (NaN)"
+    amiss[losses & ((values <= 0) | np.isinf(values))] = "a loss that is not positive and finite has no logarithm"
+    saturated = ~losses & (values == 1)
+    amiss[saturated] = np.where(
+        samples[saturated] > 0, SATURATED, "a value of 1 leaves no error: there is no logarithm"
+    )
+    found = np.where(amiss == SATURATED, 0.5 / (samples + 1), found)
+    return np.where((amiss == "") | (amiss == SATURATED), found, np.nan), amiss
 
 
 def archs(rows: pd.DataFrame) -> np.ndarray:
@@ -93,6 +115,9 @@ VERSIONS = {
     "prompts": "sets of prompts",
     "prompts_digest": "class names or templates",
     "task_version": "versions of the task",
+    "precision": "precisions",
+    "split": "splits",
+    "protocol": "protocols",
 }
 
 

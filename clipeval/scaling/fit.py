@@ -15,7 +15,7 @@ from clipeval.scaling.laws import SIGMOID
 from clipeval.scaling.output.result import FitResult, versions
 from clipeval.scaling.points import FAMILY, Question, Selection, select
 from clipeval.scaling.questions.forecast import find_measured, parse, predict
-from clipeval.scaling.questions.optimal import joint_law, optimal, require_joint
+from clipeval.scaling.questions.optimal import joint_law, no_advice, optimal, require_joint
 from clipeval.scaling.questions.ranking import ranking
 from clipeval.scaling.questions.robustness import TASK as ROBUSTNESS_TASK
 from clipeval.scaling.questions.robustness import effective_robustness
@@ -23,6 +23,9 @@ from clipeval.scaling.recipe import Recipe, fit_one
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_KINDS = {False: "1 - metric, in [0, 1]", True: "the loss itself"}
 
 
 def fit(
@@ -98,7 +101,8 @@ def fit(
     if rank:
         more |= {"laws": ranking(fits, recipe)}
     card = _card(selection, recipe, question, preset)
-    return FitResult(fits, found, x, card, [*_account(selection), *notes, *_warnings(fits)], more)
+    notes += _warnings(fits, {} if budget is None else {id(fit): no_advice(fit, budget) for fit in fits})
+    return FitResult(fits, found, x, card, [*_account(selection), *notes], more)
 
 
 def _require_both_sides(selection: Selection, recipe: Recipe) -> None:
@@ -131,14 +135,14 @@ def _account(selection: Selection) -> list[str]:
     if selection.left_out:
         reasons = "; ".join(f"{count} {reason}" for reason, count in selection.left_out.items())
         lines.append(f"{sum(selection.left_out.values())} rows are left out: {reasons}")
-    return [*lines, *selection.notes]
+    return [*lines, *selection.notes, *selection.mixed]
 
 
-def _warnings(fits: Sequence[Fit]) -> list[str]:
-    """The notes of the fits, those that several share once."""
+def _warnings(fits: Sequence[Fit], more: Mapping[int, str]) -> list[str]:
+    """The notes of the fits, and ``more`` by the id of one; those that several share once."""
     where: dict[str, list[str]] = {}
     for fit in fits:
-        for note in fit.notes:
+        for note in filter(None, (*fit.notes, more.get(id(fit), ""))):
             where.setdefault(note, []).append(fit.points.label)
     return [f"{'; '.join(labels) if len(labels) < 4 else f'{len(labels)} laws'}: {n}" for n, labels in where.items()]
 
@@ -147,7 +151,7 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
     """How the fits were made, after the four points that Li et al. (arXiv:2502.18969) ask every scaling fit to report:
     form, training setup (the rows), data extraction (frontier), optimisation."""
     return {
-        "form": {"law": recipe.law, "parameters": recipe.law_of("").names, "error": "1 - metric, in [0, 1]"},
+        "form": {"law": recipe.law, "parameters": recipe.law_of("").names, "error": _error_of(selection)},
         "chance": _chance_of(selection, recipe),
         "x": question.x,
         "by": question.by,
@@ -156,6 +160,7 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
             "sha256": selection.digest(),
             "rows": sum(len(points.x) for points in selection.points),
             "left_out": selection.left_out,
+            "mixed": selection.mixed,
         },
         "frontier": "cherti2023" if preset and not recipe.frontier else recipe.frontier_name,
         "estimator": f"{recipe.estimator} of ln E; for the quantile frontier the line of the 10 % quantile of ln E",
@@ -164,6 +169,11 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
         "digits": "float64, shortest representation that reads back the same",
         "versions": versions(),
     }
+
+
+def _error_of(selection: Selection) -> str:
+    kinds = {points.loss for points in selection.points}
+    return "; ".join(_KINDS[kind] for kind in sorted(kinds))
 
 
 def _chance_of(selection: Selection, recipe: Recipe) -> dict[str, float]:

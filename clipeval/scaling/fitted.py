@@ -14,6 +14,8 @@ from clipeval.scaling.uncertainty.methods import Uncertainty
 from clipeval.scaling.validation import SCALING, TOO_FEW, decades_beyond
 
 NAN = float("nan")
+GUARD = 1.0
+"""Decades beyond the data from which an extrapolation is one too far."""
 _BAND_DRAWS = 20_000
 
 
@@ -21,8 +23,8 @@ _BAND_DRAWS = 20_000
 class Fit:
     """A law fitted to the checkpoints of one source; without an ``estimate`` where they do not determine it.
 
-    ``known`` holds the intervals of the parameters and draws of them. Errors on unseen checkpoints are in percentage
-    points.
+    ``known`` holds the intervals of the parameters and draws of them. Differences from unseen checkpoints,
+    ``holdout_mae`` and ``loo_mae``, are in percentage points, of a loss in its own unit.
     """
 
     points: Checkpoints

@@ -12,7 +12,18 @@ import numpy as np
 
 from clipeval import vocabulary
 from clipeval.errors import MeasureError, UsageError, suggest
-from clipeval.results.columns import COMPUTE, compute, errors, mixed, numbers, refuse, row_label, scales
+from clipeval.results.columns import (
+    COMPUTE,
+    SATURATED,
+    are_losses,
+    compute,
+    errors,
+    mixed,
+    numbers,
+    refuse,
+    row_label,
+    scales,
+)
 from clipeval.results.schema import CIRCUMSTANCES
 from clipeval.tasks import canonical_name
 
@@ -49,8 +60,9 @@ class Question:
 class Checkpoints:
     """The checkpoints behind one law, in ascending order of (the first) x.
 
-    ``x`` is ``[n]``, or ``[n, inputs]`` for several columns; ``error`` is ``[n]``, 1 - value, in (0, 1]; ``samples``
-    is ``[n]``, how many samples each value rests on (NaN: unknown). ``table`` has the same n rows of the tidy table.
+    ``x`` is ``[n]``, or ``[n, inputs]`` for several columns; ``error`` is ``[n]``, 1 - value, in (0, 1], or of a
+    ``loss`` any positive number, the value itself; ``samples`` is ``[n]``, how many samples each value rests on (NaN:
+    unknown). ``table`` has the same n rows of the tidy table.
     """
 
     cell: Cell
@@ -59,6 +71,16 @@ class Checkpoints:
     error: np.ndarray
     samples: np.ndarray
     table: pd.DataFrame
+    loss: bool = False
+
+    @property
+    def unit(self) -> float:
+        """What errors are multiplied with to be shown: 100 for percents, 1 for a loss."""
+        return 1.0 if self.loss else 100.0
+
+    def value(self, error: float) -> float:
+        """The value of the metric that is this error."""
+        return error if self.loss else 1 - error
 
     @property
     def label(self) -> str:
@@ -73,11 +95,13 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Selection:
-    """The points of every law, and what became of the other rows: ``left_out`` maps a reason to a number of rows."""
+    """The points of every law, and what became of the other rows: ``left_out`` maps a reason to a number of rows.
+    ``mixed`` says in which circumstances the values of one law differ."""
 
     points: list[Checkpoints]
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
 
     def digest(self) -> str:
         """SHA-256 of everything the fits depend on: checkpoint, source, x and error of each point."""
@@ -101,10 +125,10 @@ def select(table: pd.DataFrame, question: Question) -> Selection:
     rows = _usable(_asked(table, question), left_out)
     rows = _with_source(_of_metrics(rows, question), question.by, notes)
     rows = _with_scale(rows, question.x, left_out)
-    rows = rows.assign(fit_x=list(scales(rows, question.x)), fit_error=errors(rows))
+    rows = _with_error(rows, left_out, notes)
+    rows = rows.assign(fit_x=list(scales(rows, question.x)))
     rows = _one_per_checkpoint(rows, left_out, notes)
-    notes += _mixed(rows)
-    return Selection(list(_checkpoints(rows)), left_out, notes)
+    return Selection(list(_checkpoints(rows)), left_out, notes, _mixed(rows))
 
 
 def task_name(word: str, table: pd.DataFrame) -> str:
@@ -211,6 +235,7 @@ def _metrics(task: str, dataset: str, there: Sequence[str], question: Question) 
     asked = tuple(metric for metric in there if vocabulary.metric(metric).asked)
     main = question.main_metrics.get(task) or asked or vocabulary.task(task).main
     found = [metric for metric in main if metric in there] or [m for m in there if m == _FALLBACK_METRIC]
+    found = found or [metric for metric in there if vocabulary.metric(metric).lower]
     if not found and len(there) != 1:
         raise UsageError(f"{dataset}: name the metric to fit with --metric. Metrics there: {', '.join(there)}.")
     return found or list(there)
@@ -248,6 +273,19 @@ def _with_scale(rows: pd.DataFrame, columns: Sequence[str], left_out: dict[str, 
     return rows
 
 
+def _with_error(rows: pd.DataFrame, left_out: dict[str, int], notes: list[str]) -> pd.DataFrame:
+    """Adds the column ``fit_error``; rows whose value has no logarithm are left out."""
+    found, amiss = errors(rows)
+    kept = ~np.isnan(found)
+    for reason in dict.fromkeys(amiss[~kept]):
+        left_out[reason] = left_out.get(reason, 0) + int((amiss == reason).sum())
+    if saturated := int((amiss == SATURATED).sum()):
+        notes.append(f"{SATURATED}: {saturated} of {len(rows)} rows")
+    if not kept.any():
+        raise MeasureError(f"no row that matches can be fitted: {'; '.join(dict.fromkeys(amiss))}.")
+    return rows.assign(fit_error=found)[kept]
+
+
 def _one_per_checkpoint(rows: pd.DataFrame, left_out: dict[str, int], notes: list[str]) -> pd.DataFrame:
     """Repeats of the same value are left out and seeds are averaged; any other repetition is an error."""
     key = [*_cell_columns(rows), *(name for name in _CHECKPOINT if name in rows)]
@@ -281,6 +319,13 @@ def _mixed(rows: pd.DataFrame) -> list[str]:
     return [f"{'; '.join(cells[:3])}{' ...' * (len(cells) > 3)}: {said}" for said, cells in where.items()]
 
 
+def _is_loss(rows: pd.DataFrame) -> bool:
+    """Whether the metric of a law is better when lower. Raises MeasureError where its rows disagree."""
+    losses = are_losses(rows)
+    refuse(rows, losses != losses[0], "higher_is_better is another than in other rows of its metric")
+    return bool(losses[0])
+
+
 def _cell_columns(rows: pd.DataFrame) -> list[str]:
     return ["task", "dataset", "metric", *(["shots"] if "shots" in rows else []), "fit_source"]
 
@@ -301,4 +346,5 @@ def _checkpoints(rows: pd.DataFrame) -> Iterator[Checkpoints]:
             error=group["fit_error"].to_numpy(np.float64),
             samples=numbers(group, "n") if "n" in group else np.full(len(group), np.nan),
             table=group.drop(columns=["fit_x", "fit_error", "fit_source"]),
+            loss=_is_loss(group),
         )

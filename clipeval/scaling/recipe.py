@@ -91,6 +91,9 @@ def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
     Raises MeasureError naming a row of unknown n where evaluation noise is asked for.
     """
     problem = recipe.problem(points)
+    if points.loss and (problem.law.of_shares or recipe.estimator == WEIGHTED):
+        what = f"law '{problem.law.name}'" if problem.law.of_shares else f"--estimator {WEIGHTED}"
+        return Fit.without_law(points, problem, f"{what} is of shares between 0 and 1, not of a loss. Choose another.")
     if recipe.estimator == WEIGHTED:
         refuse(points.table, ~(points.samples > 0), f"--estimator {WEIGHTED} needs n, the samples behind each value")
     try:
@@ -99,7 +102,7 @@ def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
     except (MeasureError, np.linalg.LinAlgError) as refusal:
         return Fit.without_law(points, problem, str(refusal))
     held = _holdout_mae(points, recipe) if recipe.holdout is not None else NAN
-    return replace(fit, holdout_mae=held, loo_mae=_leave_one_out_mae(problem))
+    return replace(fit, holdout_mae=points.unit * held, loo_mae=points.unit * _leave_one_out_mae(problem))
 
 
 def fit_problem(points: Checkpoints, problem: Problem) -> Fit:
@@ -120,7 +123,7 @@ def _weighted(problem: Problem, points: Checkpoints, recipe: Recipe) -> Problem:
 
 
 def _holdout_mae(points: Checkpoints, recipe: Recipe) -> float:
-    """Mean absolute error in percentage points on the checkpoints above the cut, of the law fitted to the others.
+    """Mean absolute difference of errors on the checkpoints above the cut, of the law fitted to the others.
 
     A law of a frontier is scored on the checkpoints of the Pareto set, other laws on all. NaN where no checkpoint lies
     above the cut or the others do not determine the law.
@@ -137,8 +140,8 @@ def _holdout_mae(points: Checkpoints, recipe: Recipe) -> float:
 
 
 def _leave_one_out_mae(problem: Problem) -> float:
-    """Mean absolute error in percentage points of each checkpoint on the line of the others; only without a frontier,
-    from which most checkpoints are meant to be away."""
+    """Mean absolute difference of errors of each checkpoint and the line of the others; only without a frontier, from
+    which most checkpoints are meant to be away."""
     if problem.frontier != "none" or problem.freedom <= 1:
         return NAN
     return float(np.abs(validation.leave_one_out(problem)).mean())

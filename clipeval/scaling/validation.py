@@ -15,17 +15,17 @@ SCALING, NO_SCALING, TOO_FEW = "scaling", "no-scaling", "too-few-points"
 
 
 def holdout(others: Problem, x: np.ndarray, error: np.ndarray) -> float:
-    """Mean absolute error in percentage points of the law of the ``others`` at models ``x`` with ``error`` ``[m]``.
+    """Mean absolute difference of the law of the ``others`` and the ``error`` ``[m]`` of models ``x``.
 
     Raises MeasureError where there is no model to score or too few others to fit.
     """
     if len(error) == 0:
         raise MeasureError("hold-out: no model lies beyond the cut, so that nothing can be scored. Lower the cut.")
-    return float(100 * np.abs(others.law.error(x, others.estimate.params) - error).mean())
+    return float(np.abs(others.law.error(x, others.estimate.params) - error).mean())
 
 
 def leave_one_out(problem: Problem) -> np.ndarray:
-    """Predicted minus measured error ``[n]``, in percentage points, of each model by the law of all others.
+    """Predicted minus measured error ``[n]`` of each model by the law of all others.
 
     The search for each law begins at the estimate of all. NaN where the others do not determine the law.
     """
@@ -33,7 +33,7 @@ def leave_one_out(problem: Problem) -> np.ndarray:
     others = np.array([np.delete(np.arange(n), i) for i in range(n)])
     params = problem.refit(problem.log_x[others], problem.log_error[others], problem.weight[others])
     predicted = np.array([problem.law.error(problem.x[i : i + 1], params[i])[0] for i in range(n)])
-    return 100 * (predicted - problem.error)
+    return predicted - problem.error
 
 
 def verdict(alpha: Interval, x: np.ndarray, error: np.ndarray) -> str:

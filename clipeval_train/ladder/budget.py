@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clipeval.console import out
-from clipeval.errors import UsageError
+from clipeval.errors import MeasureError, UsageError
 from clipeval_train.ladder.runs import Run
 
 if TYPE_CHECKING:
@@ -18,12 +18,15 @@ def allocate(runs: Sequence[Run], results: Sequence[str], budget: float) -> pd.D
 
     One row per law for its optimum and one for every architecture of the ladder among its checkpoints: the columns of
     ``clipeval.scaling.questions.optimal.optimal``. Raises UsageError when no result is of an architecture of the
-    ladder and MeasureError when no law can be fitted.
+    ladder and MeasureError when no law can be fitted, or followed so far.
     """
     from clipeval.results.reading import read_tables
     from clipeval.scaling.fit import fit
 
-    found: pd.DataFrame = fit(read_tables(results), budget=budget).more["allocations"]
+    result = fit(read_tables(results), budget=budget)
+    found: pd.DataFrame = result.more["allocations"]
+    if found.empty:
+        raise MeasureError(f"{budget:g} GMACs: no law says what they are best spent on. {' '.join(result.notes)}")
     ours = list(dict.fromkeys(run.architecture.name for run in runs))
     if not found["arch"].isin(ours).any():
         raise UsageError(

@@ -19,7 +19,7 @@ from clipeval.scaling.problem import Problem
 from clipeval.scaling.questions.compare import A_BETTER, B_BETTER, UNDETERMINED, compare, compare_two
 from clipeval.scaling.questions.exponents import PERMUTATION, difference
 from clipeval.scaling.questions.matched import matched
-from clipeval.scaling.recipe import Recipe, fit_one
+from clipeval.scaling.recipe import Recipe, fit_one, fit_problem
 from clipeval.scaling.uncertainty.methods import Uncertainty, uncertainty
 from clipeval.scaling.validation import NO_SCALING, SCALING
 from clipeval.stats.significance import COCHRAN_COX, WELCH, holm, t_test
@@ -208,6 +208,63 @@ def test_compute_multiplier_at_an_error_both_reach():
     assert found.multiplier == pytest.approx(3)
     assert (found.multiplier_low, found.multiplier_high) == pytest.approx((3, 3))
     assert found.at_error == pytest.approx(2 * np.sqrt(1e9 * 1e12) ** -0.1 * 3**0.05)
+
+
+def test_no_multiplier_where_the_sources_share_no_level_of_error():
+    """Two laws that would meet: the worst of a is better than the best of b."""
+    found = compare_two(law("a", -0.1, 2.0), law("b", -0.2, 900.0, x=(1e9, 1e10)))
+    assert np.isnan([found.at_error, found.multiplier, found.multiplier_low]).all()
+    assert "the sources share no level of error" in found.note
+
+
+def test_a_multiplier_whose_interval_leaves_the_data_is_undetermined():
+    """The level of b is known within a factor: at an exponent of -0.1 that is its tenth power of compute."""
+    for factor, known in ((1.05, True), (3.0, False)):
+        levels = 2.0 * factor ** np.linspace(-1, 1, 401)
+        b = law("b", -0.1, 2.0, draws=np.stack([np.full(401, -0.1), levels], axis=1))
+        found = compare_two(law("a", -0.1, 2.0), b)
+        assert found.at_error == pytest.approx(2 * (1e9 * 1e12) ** -0.05)
+        if known:
+            assert np.log([found.multiplier_low, found.multiplier_high]) == pytest.approx(
+                np.array([-9.5, 9.5]) * np.log(1.05), abs=1e-9
+            )
+        else:
+            assert np.isnan([found.multiplier, found.multiplier_low, found.multiplier_high]).all()
+            assert "its interval leaves the data by a decade" in found.note
+
+
+@pytest.mark.parametrize("excess", ["one-sided", "normal"])
+def test_identical_sources_need_the_same_compute(excess):
+    """95 % intervals of the multiplier of two sources on one line, of 29 models and of 8: 1 is outside in at most 7 %,
+    as both are fitted to the frontier that 8 have, none."""
+    rng, recipe, outside = np.random.default_rng(4), Recipe("power", ("gmacs_total",), None, 200, 0, None), []
+    for _ in range(300):
+        fits = []
+        for source, n in (("a", 29), ("b", 8)):
+            x = COMPUTE if n == 29 else np.sort(rng.choice(COMPUTE, n, replace=False))
+            noise = rng.exponential(0.05, n) if excess == "one-sided" else rng.normal(0, 0.02, n)
+            points = checkpoints(source, x, 5.9 * x**-0.1114 * 10**noise)
+            fits.append(fit_problem(points, recipe.problem(points)))
+        (pair,) = compare(fits)
+        assert pair.frontier == "none"
+        outside.append(pair.multiplier_low > 1 or pair.multiplier_high < 1)
+    assert np.mean(outside) <= 0.07
+
+
+def test_a_comparison_as_fitted_keeps_the_frontiers():
+    x = np.geomspace(1e9, 1e12, 12)
+    recipe = Recipe("power", ("gmacs_total",), None, 200, 0, None)
+    rng = np.random.default_rng(0)
+    fits = [
+        fit_one(checkpoints(s, x[:n], 3 * x[:n] ** -0.1 * np.exp(rng.exponential(0.05, n))), recipe)
+        for s, n in (("a", 12), ("b", 9))
+    ]
+    alike, as_fitted = compare(fits)[0], compare(fits, as_fitted=True)[0]
+    mean = fit(LAWS["power"], x, fits[0].points.error)["alpha"]
+    best = fit(LAWS["power"], x, fits[0].points.error, frontier="quantile")["alpha"]
+    other = fit(LAWS["power"], x[:9], fits[1].points.error)["alpha"]
+    assert (alike.frontier, as_fitted.frontier) == ("none", "")
+    assert (alike.alpha.delta, as_fitted.alpha.delta) == (pytest.approx(mean - other), pytest.approx(best - other))
 
 
 def test_no_multiplier_where_the_sources_share_no_compute():

@@ -79,10 +79,8 @@ def test_checkpoints_of_one_name_are_kept_apart_by_architecture():
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("value", np.nan, r"row 4 \(a3, my-birds, acc1\): the value is missing"),
         ("value", 1.2, r"row 4 .*outside \[0, 1\] .*: 1.2"),
         ("value", -0.1, r"row 4 .*outside \[0, 1\]"),
-        ("value", 1.0, r"row 4 .*a value of 1 leaves no error"),
         ("gmacs", -7.4, r"row 4 .*gmacs is negative: -7.4"),
         ("gmacs", 0.0, r"row 4 .*gmacs_total \(gmacs x samples_seen\) is not positive"),
         ("samples_seen", np.nan, r"row 4 .*gmacs_total \(gmacs x samples_seen\) is missing"),
@@ -182,9 +180,27 @@ def test_a_metric_that_a_data_set_has_asked_for_stands_for_it():
     assert fit(both, metric="acc1", bootstrap=200).fits["metric"].unique() == ["acc1"]
 
 
-def test_a_metric_that_is_better_when_lower_is_refused():
-    with pytest.raises(MeasureError, match="better when lower"):
-        fit(table().assign(higher_is_better=False))
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(np.nan, "the value is missing (NaN)"), (1.0, "a value of 1 leaves no error: there is no logarithm")],
+)
+def test_a_value_without_a_logarithm_is_left_out_and_counted(value, reason):
+    rows = table()
+    rows.loc[3, "value"] = value
+    found = fit(rows, bootstrap=200)
+    assert found.card["data"]["left_out"] == {reason: 1}
+    assert found.to_json() == fit(rows.drop(index=3), bootstrap=200).to_json()
+    with pytest.raises(MeasureError, match=r"no row that matches can be fitted: a value of 1"):
+        fit(table().assign(value=1.0))
+
+
+def test_a_value_of_1_of_known_samples_counts_as_half_a_sample_wrong():
+    rows = table().assign(n=499)
+    rows.loc[3, "value"] = 1.0
+    found = fit(rows, bootstrap=200)
+    assert found.laws[0].points.error.min() == pytest.approx(0.5 / 500)
+    assert "a value of 1 counts as half a sample wrong of n + 1: 1 of 12 rows" in found.notes
+    assert found.card["data"]["left_out"] == {}
 
 
 def test_rows_that_were_not_measured_are_left_out_and_counted():
@@ -295,7 +311,7 @@ def test_tables_are_read_from_files_folders_and_names(tmp_path):
 
 def test_a_row_of_a_file_is_named_with_the_file(tmp_path):
     rows = table()
-    rows.loc[8, "value"] = 1.0
+    rows.loc[8, "gmacs"] = -7.4
     rows[:6].to_csv(tmp_path / "a.csv", index=False)
     rows[6:].to_csv(tmp_path / "b.csv", index=False)
     with pytest.raises(MeasureError, match=r"b.csv: row 3 \(b2, my-birds, acc1\)"):
@@ -415,6 +431,9 @@ def test_the_joint_law_with_repeats_beats_compute_alone():
         ("train_fingerprint", "training data"),
         ("prompts_digest", "class names or templates"),
         ("task_version", "versions of the task"),
+        ("precision", "precisions"),
+        ("split", "splits"),
+        ("protocol", "protocols"),
     ],
 )
 def test_versions_that_are_mixed_are_said(column, what):
@@ -431,6 +450,16 @@ def test_versions_that_are_mixed_are_said(column, what):
     rows[column] = rows[column].where(rows.index != rows.index[0], None)
     assert not any("mixed" in note for note in fit(rows, bootstrap=200).notes), (
         "what is not known is not known to differ"
+    )
+
+
+def test_what_is_mixed_is_in_the_fit_card():
+    rows = table().assign(prompts="imagenet", precision="fp32")
+    rows.loc[::2, "prompts"] = "plain"
+    [said] = fit(rows, bootstrap=200).card["data"]["mixed"]
+    assert (
+        said
+        == "my-birds · acc1: different sets of prompts are mixed (prompts; checkpoints: 6 with imagenet, 6 with plain)"
     )
 
 

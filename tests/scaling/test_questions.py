@@ -97,6 +97,55 @@ def test_the_best_use_of_a_budget(run, tmp_path):
     assert f" {best['arch']} " in out
 
 
+def test_an_optimum_at_the_end_of_the_data_says_so(run):
+    """The larger the budget the larger the best model: at 1e13 it is the largest one or larger, and has no interval."""
+    for budget, edge, sign in ((1e13, "largest", "≥ 200.0 (largest model seen)"), (1e8, "smallest", "≤ 2.000")):
+        words = ("--budget", budget, "--bootstrap", 100)
+        optimum = json.loads(run(budgeted(), *words, "--json"))["allocations"][0]
+        assert (optimum["edge"], optimum["gmacs_low"], optimum["gmacs_high"]) == (edge, None, None)
+        assert sign in run(budgeted(), *words)
+
+
+def test_an_open_end_of_the_interval_of_an_optimum():
+    """Within the data, but so uncertain that more than 2.5 % of the draws end at the largest model."""
+    rows = budgeted()
+    noise = np.random.default_rng(1).normal(0, 0.1, len(rows))
+    rows["value"] = 1 - (1 - rows["value"]) * np.exp(noise)
+    result = fit(rows, budget=1e12, bootstrap=400)
+    best = result.more["allocations"].iloc[0]
+    law = result.laws[0]
+    grid = np.geomspace(2.0, 200.0, 400)
+    chosen = law.law.error(np.stack([grid, 1e12 / grid], axis=1), law.known.draws).argmin(1)
+    assert best["edge"] == ""
+    assert np.isnan(best["gmacs_high"]) == ((chosen == 399).mean() > 0.025)
+    assert np.isnan(best["gmacs_low"]) == ((chosen == 0).mean() > 0.025)
+    assert np.isnan([best["gmacs_low"], best["gmacs_high"]]).any()
+
+
+@pytest.mark.parametrize("budget", [1e3, 1e5, 1e7])
+def test_a_budget_too_small_for_the_law_has_no_advice(budget):
+    result = fit(budgeted(), budget=budget, bootstrap=100)
+    assert result.more["allocations"].empty
+    assert "too small for this law, of which the errors are above 100 %" in result.notes[-1]
+
+
+@pytest.mark.parametrize("budget", [1e15, 1e16])
+def test_a_budget_far_beyond_the_data_has_no_advice(budget):
+    result = fit(budgeted(), budget=budget, bootstrap=100)
+    assert result.more["allocations"].empty
+    beyond = np.log10(budget / 200.0 / 3e10)
+    assert f"its best use lies {beyond:.1f} decades beyond the data" in result.notes[-1]
+
+
+@pytest.mark.parametrize("budget", 10.0 ** np.arange(3, 17))
+def test_flat_data_have_no_advice_for_any_budget(budget):
+    rows = budgeted()
+    rows["value"] = 0.3 + np.random.default_rng(3).normal(0, 0.01, len(rows))
+    result = fit(rows, budget=budget, bootstrap=100)
+    assert result.more["allocations"].empty
+    assert any("no advice for a budget: no-scaling" in note for note in result.notes)
+
+
 def test_a_budget_counts_repeated_samples_where_the_table_knows_them():
     found = fit(datasets=["imagenet1k"], budget=1e12, bootstrap=100)
     laion = found.fits.set_index("source").loc["LAION"]

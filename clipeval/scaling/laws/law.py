@@ -24,6 +24,8 @@ class Law(ABC):
     name: str
     names: tuple[str, ...]
     inputs: int = 1
+    of_shares: bool = False
+    """Whether its errors end at 1, as a loss does not."""
 
     @abstractmethod
     def log_error(self, log_x: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ class M4(Law):
 
     name = "m4"
     names = ("alpha", "beta", "e_inf", "e_0", "shape")
+    of_shares = True
 
     def log_error(self, log_x: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         alpha, level, e_inf, e_0, log_shape = columns(theta)

@@ -16,6 +16,7 @@ class Sigmoid(Law):
 
     name = "sigmoid"
     names = ("alpha", "beta")
+    of_shares = True
 
     def __init__(self, chance: float = 0.0) -> None:
         """``chance`` is the accuracy of guessing, 1 / K for K equally likely classes."""

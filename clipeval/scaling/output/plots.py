@@ -73,7 +73,7 @@ def _figure(
         for axis, cell in zip(axes, cells, strict=False):
             of_cell = [fit for fit in fits if fit.points.cell == cell]
             of_cell.sort(key=lambda fit: -len(fit.points.error))  # few points on top of many
-            _title(axis, cell)
+            _title(axis, cell, of_cell[0].points.loss)
             if of_cell[0].law.inputs == 1:
                 _laws(axis, of_cell, [pair for pair in comparisons if pair.cell == cell], x, looks)
             else:
@@ -84,11 +84,11 @@ def _figure(
     return figure
 
 
-def _title(axis: Axes, cell: Cell) -> None:
+def _title(axis: Axes, cell: Cell, loss: bool) -> None:
     _, dataset, metric, shots = cell
     title = ", ".join(part for part in (vocabulary.dataset(dataset, shots), vocabulary.metric(metric).way) if part)
     axis.set_title(as_text(title), loc="left", fontweight="bold")
-    axis.set_ylabel(as_text(vocabulary.metric(metric).error))
+    axis.set_ylabel(as_text(vocabulary.metric(metric).heading if loss else vocabulary.metric(metric).error))
     axis.set_xscale("log")
     axis.set_yscale("log")
 
@@ -118,7 +118,7 @@ def _parity(axis: Axes, fits: Sequence[Fit], x: str, looks: Looks) -> None:
     for fit in fits:
         label = f"{as_text(fit.points.source)}: too few points for a law"
         if fit.estimate is not None:
-            _checkpoints(axis, fit, 100 * fit.error(fit.points.x), looks)
+            _checkpoints(axis, fit, fit.points.unit * fit.error(fit.points.x), looks)
             label = f"{as_text(fit.points.source)}: {fit.law.name}, $R^2$ = {fit.estimate.r2:.4f}"
         axis.plot([], [], "o", ms=4, color=looks.lines[fit.points.source], label=label)
     axis.set_xlim(low, high)
@@ -126,20 +126,23 @@ def _parity(axis: Axes, fits: Sequence[Fit], x: str, looks: Looks) -> None:
     for side in (axis.xaxis, axis.yaxis):
         _percent_ticks(side, (low, high))
     _behind(axis)
-    axis.set_xlabel(f"Error by the law of {', '.join(name.strip() for name in x.split(','))} (%)")
+    what = "Loss" if fits[0].points.loss else "Error"
+    percent = "" if fits[0].points.loss else " (%)"
+    axis.set_xlabel(f"{what} by the law of {', '.join(name.strip() for name in x.split(','))}{percent}")
     if looks.few:
         axis.legend(loc="upper left", **_LEGEND)
 
 
 def _range(fits: Sequence[Fit]) -> tuple[float, float]:
-    """The percents that an axis of errors shows."""
-    errors = 100 * np.concatenate([fit.points.error for fit in fits])
-    return float(errors.min() / 1.3), float(min(errors.max() * 1.25, 110.0))
+    """The percents that an axis of errors shows, or the losses."""
+    errors = np.concatenate([fit.points.unit * fit.points.error for fit in fits])
+    return float(errors.min() / 1.3), float(min(errors.max() * 1.25, np.inf if fits[0].points.loss else 110.0))
 
 
 def _law(axis: Axes, fit: Fit, grid: np.ndarray, looks: Looks, symbol: str) -> None:
     colour = looks.lines[fit.points.source]
-    error, inside = 100 * fit.error(grid), fit.decades_beyond(grid) == 0
+    unit = fit.points.unit
+    error, inside = unit * fit.error(grid), fit.decades_beyond(grid) == 0
     style = "-" if fit.extrapolates else ":"
     axis.plot(grid[inside], error[inside], style, color=colour, lw=1.4, zorder=3, label=_law_label(fit, symbol))
     if not fit.extrapolates:
@@ -148,7 +151,7 @@ def _law(axis: Axes, fit: Fit, grid: np.ndarray, looks: Looks, symbol: str) -> N
         axis.plot(grid[side], error[side], color=colour, lw=1.0, ls=(0, (4, 2)), zorder=3)
     if looks.few:
         low, high = fit.band(grid)
-        axis.fill_between(grid, 100 * low, 100 * high, color=colour, alpha=0.12, lw=0, zorder=1)
+        axis.fill_between(grid, unit * low, unit * high, color=colour, alpha=0.12, lw=0, zorder=1)
 
 
 def _law_label(fit: Fit, symbol: str) -> str:
@@ -171,7 +174,7 @@ def _checkpoints(axis: Axes, fit: Fit, x: np.ndarray, looks: Looks) -> None:
         here = (sources == source) & (kinds == kind)
         axis.scatter(
             x[here],
-            100 * fit.points.error[here],
+            fit.points.unit * fit.points.error[here],
             s=sizes[here],
             marker=looks.markers[kind],
             color=[looks.colours[fit.points.source, source]],

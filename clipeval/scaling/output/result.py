@@ -64,7 +64,7 @@ class FitResult:
     @cached_property
     def pairs(self) -> Sequence[Comparison]:
         """The comparisons of sources, which take longer than the laws and are made when they are asked for."""
-        return compare(self.laws)
+        return compare(self.laws, as_fitted=bool(self.card["preset"]))
 
     @cached_property
     def fits(self) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from clipeval import tables, vocabulary
 from clipeval.console import lines, out, show
 from clipeval.plain import printable
 from clipeval.scaling.cherti2023 import BEST_OF_PAPER
+from clipeval.scaling.fitted import GUARD
 from clipeval.scaling.output.result import FitResult
-from clipeval.scaling.questions.forecast import GUARD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ def _laws(result: FitResult) -> Table:
     simple = all(row["alpha"] == row["alpha"] or row["verdict"] == "too-few-points" for row in rows)
     columns = ["alpha (95 %)", "beta (95 %)", *(["E_inf (95 %)"] if floor else [])] if simple else ["parameters (95 %)"]
     table = _table(
-        f"{_formula(rows)} of {rows[0]['x']}, error E = 1 - metric",
+        f"{_formula(rows)} of {rows[0]['x']}, {_error(result)}",
         *("data set", "metric", "source", "n", "frontier", *columns, "R2", "AICc"),
         *(["held-out MAE"] if held else []),
         "verdict",
@@ -111,6 +111,19 @@ def _formula(rows: Sequence[dict[str, Any]]) -> str:
     return {"power": "Power law E = beta C^alpha", "power_floor": "Power law E = beta C^alpha + E_inf"}.get(law, law)
 
 
+def _error(result: FitResult) -> str:
+    kinds = {law.points.loss for law in result.laws}
+    return {(False,): "error E = 1 - metric", (True,): "error E = the loss"}.get(
+        tuple(kinds), "error E = 1 - metric, or the loss"
+    )
+
+
+def _unit(result: FitResult, row: dict[str, Any]) -> float:
+    """100 for shares, which are shown as percents, 1 for a loss."""
+    cells = ((law.points.cell, law.points.unit) for law in result.laws)
+    return next(unit for cell, unit in cells if cell[:3] == (row["task"], row["dataset"], row["metric"]))
+
+
 def _comparisons(result: FitResult) -> Table | None:
     rows = _rows(result.comparisons)
     if all(math.isnan(row["delta_alpha"]) for row in rows):
@@ -118,7 +131,7 @@ def _comparisons(result: FitResult) -> Table | None:
     table = _table(
         f"Do sources scale differently? Tests of equal exponents, corrected by Holm over {len(rows)} comparisons",
         *("data set", "metric", "a, b", "alpha_a - alpha_b (95 %)", "p", "p (Holm)"),
-        *("crossover (95 %)", "compute b / a at equal error", "verdict"),
+        *("frontier", "crossover (95 %)", "compute b / a at equal error", "verdict"),
     )
     for row in rows:
         crossover = (
@@ -127,7 +140,7 @@ def _comparisons(result: FitResult) -> Table | None:
         table.add_row(
             *_cell(row), f"{row['source_a']}, {row['source_b']}",
             _interval(row, "delta_alpha", "delta", bound_digits=4),
-            _number(row["p"], 4), _number(row["p_holm"], 4), crossover,
+            _number(row["p"], 4), _number(row["p_holm"], 4), row["frontier"] or "as above", crossover,
             _interval(row, "compute_multiplier", digits=4, bound_digits=3), row["verdict"],
         )  # fmt: skip
     return table
@@ -155,14 +168,14 @@ def _forecasts(result: FitResult) -> Table | None:
     if not rows:
         return None
     table = _table(
-        "Forecasts, in percent",
+        "Forecasts, shares in percent",
         *("data set", "metric", "source", "model", "GMACs", "predicted (95 %)", "measured", "predicted - measured"),
         "beyond the data",
     )
     for row in rows:
         table.add_row(
-            *_cell(row), row["source"], row["model"], _number(row["gmacs_total"], None), _percent(row),
-            _number(100 * row["measured"], 2), _signed(100 * row["difference"]), _beyond(row),
+            *_cell(row), row["source"], row["model"], _number(row["gmacs_total"], None),
+            *_predicted(row, _unit(result, row)), _beyond(row),
         )  # fmt: skip
     return table
 
@@ -173,26 +186,37 @@ def _allocations(result: FitResult) -> Table | None:
         return None
     rows = _rows(result.more["allocations"])
     table = _table(
-        f"What {rows[0]['budget']:.4g} GMACs are best spent on" if rows else "No law to read an optimum off",
+        f"What {rows[0]['budget']:.4g} GMACs are best spent on" if rows else "No law to read an optimum off: see below",
         *("data set", "metric", "source", "choice", "GMACs per sample (95 %)", "samples seen"),
-        *("error in % (95 %)", "within 1 % of the lowest error", "beyond the data"),
+        *("loss or error in % (95 %)", "within 1 % of the lowest error", "beyond the data"),
     )
     for row in rows:
         if row["kind"] == "architecture":
             rivals = [r for r in rows if r["kind"] == "architecture" and r["source"] == row["source"]]
-            rivals = [r for r in rivals if _cell(r) == _cell(row)]
+            rivals = [rival for rival in rivals if _cell(rival) == _cell(row)]
             if row is not min(rivals, key=lambda rival: rival["error"]):
                 continue
         optimum = row["kind"] == "optimum"
-        error = [_six(100 * row[name], 4) for name in ("error", "error_low", "error_high")]
+        error = [_six(_unit(result, row) * row[name], 4) for name in ("error", "error_low", "error_high")]
         flat = f"{_six(row['flat_low'], 4)} to {_six(row['flat_high'], 4)} GMACs"
         table.add_row(
             *_cell(row), row["source"], "any size" if optimum else row["arch"],
-            _interval(row, "gmacs", digits=4) if optimum else _six(row["gmacs"], 4), tables.human(row["samples_seen"]),
+            _size(row), tables.human(row["samples_seen"]),
             f"{error[0]} [{error[1]}, {error[2]}]",
             flat if optimum else f"{100 * row['excess']:+.2f} %", _beyond(row),
         )  # fmt: skip
     return table
+
+
+def _size(row: dict[str, Any]) -> str:
+    """GMACs per sample: an optimum at an end of the data may lie beyond it, and so may an end of its interval."""
+    value = _six(row["gmacs"], 4)
+    if row["kind"] == "architecture":
+        return value
+    if row["edge"]:
+        return f"{'≤' if row['edge'] == 'smallest' else '≥'} {value} ({row['edge']} model seen)"
+    low, high = ("open" if math.isnan(end) else _six(end, 4) for end in (row["gmacs_low"], row["gmacs_high"]))
+    return f"{value} [{low}, {high}]"
 
 
 def _ranking(result: FitResult) -> Table | None:
@@ -266,11 +290,14 @@ def _interval(
     return value if math.isnan(low) or math.isnan(high) else f"{value} [{_six(low, shown)}, {_six(high, shown)}]"
 
 
-def _percent(row: dict[str, Any]) -> str:
-    if math.isnan(row["predicted"]):
-        return "no scaling"
-    bounds = f" [{100 * row['predicted_low']:.2f}, {100 * row['predicted_high']:.2f}]"
-    return f"{100 * row['predicted']:.4f}" + ("" if math.isnan(row["predicted_low"]) else bounds)
+def _predicted(row: dict[str, Any], unit: float) -> tuple[str, str, str]:
+    """Prediction, measured value and their difference: percents, or a loss as it is."""
+    names = ("predicted", "predicted_low", "predicted_high", "measured", "difference")
+    value, low, high, measured, difference = (unit * row[name] for name in names)
+    digits = 2 if unit == 100 else 4
+    bounds = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    said = "no scaling" if math.isnan(value) else f"{value:.4f}{bounds}"
+    return said, _number(measured, digits), _NONE if math.isnan(difference) else f"{difference:+.{digits}f}"
 
 
 def _six(value: float, digits: int = 6) -> str:
@@ -282,7 +309,3 @@ def _number(value: float, decimals: int | None) -> str:
     if value is None or math.isnan(value) or math.isinf(value):
         return _NONE
     return f"{value:.4g}" if decimals is None else f"{value:.{decimals}f}"
-
-
-def _signed(value: float) -> str:
-    return _NONE if math.isnan(value) else f"{value:+.2f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -13,6 +13,7 @@ from clipeval.scaling.fitted import Fit
 from clipeval.scaling.points import Cell
 from clipeval.scaling.questions.exponents import difference
 from clipeval.scaling.questions.matched import Matched, matched
+from clipeval.scaling.recipe import fit_problem
 from clipeval.stats.significance import Difference, holm
 
 A_BETTER, B_BETTER, UNDETERMINED = "a-scales-better", "b-scales-better", "undetermined"
@@ -27,12 +28,15 @@ class Comparison:
 
     ``alpha`` compares the exponents; its ``delta`` is negative where the error of a falls faster. ``crossover`` is NaN
     unless its interval stays within one decade of the compute of the points. ``multiplier`` is the compute that b
-    needs, relative to a, to reach the error ``at_error``.
+    needs, relative to a, to reach the error ``at_error``, which both reach within their own points; NaN unless the
+    interval stays within one decade of either's own compute. Both laws are fitted to points of the same ``frontier``;
+    it is empty where they are compared as they were fitted.
     """
 
     cell: Cell
     source_a: str
     source_b: str
+    frontier: str
     alpha: Difference
     crossover: float
     crossover_low: float
@@ -53,18 +57,40 @@ class Comparison:
         return A_BETTER if self.alpha.delta < 0 else B_BETTER
 
 
-def compare(fits: Sequence[Fit]) -> list[Comparison]:
-    """Every pair of sources on every data set and metric, the p values corrected by Holm's method over all of them."""
+def compare(fits: Sequence[Fit], as_fitted: bool = False) -> list[Comparison]:
+    """Every pair of sources on every data set and metric, the p values corrected by Holm's method over all of them.
+
+    The line of the best tenth lies below that of all models: both are fitted to the frontier that the source with fewer
+    models has, unless they are to be compared ``as_fitted``.
+    """
     cells: dict[Cell, list[Fit]] = {}
     for fit in fits:
         cells.setdefault(fit.points.cell, []).append(fit)
-    found = [compare_two(a, b) for group in cells.values() for a, b in combinations(group, 2)]
+    pairs = [pair for group in cells.values() for pair in combinations(group, 2)]
+    found = [compare_two(*pair) for pair in (pairs if as_fitted else _alike(pairs))]
     corrected = holm(np.array([comparison.alpha.p for comparison in found]))
     return [replace(comparison, p_holm=float(p)) for comparison, p in zip(found, corrected, strict=True)]
 
 
+def _alike(pairs: Sequence[tuple[Fit, Fit]]) -> Iterator[tuple[Fit, Fit]]:
+    again: dict[tuple[int, str], Fit] = {}
+    for pair in pairs:
+        frontier = min(pair, key=lambda fit: len(fit.points.error)).frontier
+        for fit in pair:
+            if (id(fit), frontier) not in again:
+                again[id(fit), frontier] = _on(frontier, fit)
+        a, b = (again[id(fit), frontier] for fit in pair)
+        yield a, b
+
+
+def _on(frontier: str, fit: Fit) -> Fit:
+    if fit.estimate is None or fit.frontier == frontier:
+        return fit
+    return fit_problem(fit.points, replace(fit.problem, frontier=frontier))
+
+
 def compare_two(a: Fit, b: Fit) -> Comparison:
-    """One pair, without the correction for others."""
+    """One pair as they were fitted, without the correction for others."""
     crossover, note = (_NAN, _NAN, _NAN), ""
     at_error, multiplier = _NAN, (_NAN, _NAN, _NAN)
     stuck = [fit.points.source for fit in (a, b) if not fit.extrapolates]
@@ -74,10 +100,11 @@ def compare_two(a: Fit, b: Fit) -> Comparison:
         note = "no crossover: laws of several scales meet along a curve"
     else:
         crossover, note = _crossover(a, b)
-        at_error, multiplier = _multiplier(a, b)
+        at_error, multiplier, reason = _multiplier(a, b)
+        note = "; ".join(part for part in (note, reason) if part)
     return Comparison(
-        a.points.cell, a.points.source, b.points.source, difference(a, b), *crossover, at_error, *multiplier,
-        design=matched(a.points, b.points), note=note,
+        a.points.cell, a.points.source, b.points.source, a.frontier if a.frontier == b.frontier else "",
+        difference(a, b), *crossover, at_error, *multiplier, design=matched(a.points, b.points), note=note,
     )  # fmt: skip
 
 
@@ -120,23 +147,30 @@ def _meet(a: Fit, b: Fit, of_a: np.ndarray, of_b: np.ndarray) -> np.ndarray:
     return np.where(changes.any(axis=1), met, np.nan)
 
 
-def _multiplier(a: Fit, b: Fit) -> tuple[float, tuple[float, float, float]]:
-    """Compute of b over compute of a at the error that both reach in the middle of the compute they share."""
-    low = max(a.points.x.min(), b.points.x.min())
-    high = min(a.points.x.max(), b.points.x.max())
-    if low > high:
-        return _NAN, (_NAN, _NAN, _NAN)
-    middle = np.array([np.sqrt(low * high)])
-    at = np.sqrt(a.error(middle) * b.error(middle))
-    of_a, of_b = _params(a, b)
-    ratio = float((b.law.inverse(at, of_b) / a.law.inverse(at, of_a))[0, 0])
-    draws_a, draws_b = _paired_draws(a, b)
+def _multiplier(a: Fit, b: Fit) -> tuple[float, tuple[float, float, float], str]:
+    """The error in the middle of those that both laws reach within their points, the compute of b over that of a at
+    this error with its interval, and why there is none."""
+    reached = [fit.error(np.array([fit.points.x.max(), fit.points.x.min()])) for fit in (a, b)]
+    lowest, highest, nothing = max(ends[0] for ends in reached), min(ends[1] for ends in reached), (_NAN, _NAN, _NAN)
+    if not lowest <= highest:
+        return _NAN, nothing, "no compute at equal error: the sources share no level of error"
+    at = np.sqrt(np.array([lowest * highest]))
+    params, draws = _params(a, b), _paired_draws(a, b)
     with np.errstate(all="ignore"):
-        ratios = b.law.inverse(at, draws_b)[:, 0] / a.law.inverse(at, draws_a)[:, 0]
-    if len(ratios) == 0 or np.isnan(ratios).mean() > 0.025:
-        return float(at[0]), (ratio, _NAN, _NAN)
-    bounds = np.quantile(ratios[~np.isnan(ratios)], (0.025, 0.975), method="nearest").tolist()
-    return float(at[0]), (ratio, *bounds)
+        needed = [float(fit.law.inverse(at, p)[0, 0]) for fit, p in zip((a, b), params, strict=True)]
+        spread = [np.log10(fit.law.inverse(at, p)[:, 0]) for fit, p in zip((a, b), draws, strict=True)]
+    if len(spread[0]) == 0:
+        return float(at[0]), (needed[1] / needed[0], _NAN, _NAN), ""
+    if not all(_stays_near(fit, logs) for fit, logs in zip((a, b), spread, strict=True)):
+        return float(at[0]), nothing, "compute at equal error undetermined: its interval leaves the data by a decade"
+    low, high = np.nanquantile(spread[1] - spread[0], (0.025, 0.975), method="nearest")
+    return float(at[0]), (needed[1] / needed[0], float(10**low), float(10**high)), ""
+
+
+def _stays_near(fit: Fit, logs: np.ndarray) -> bool:
+    """Whether 95 % of scales, given as log10, are within one decade of those of the fit."""
+    low, high = np.log10(fit.points.x.min()) - 1, np.log10(fit.points.x.max()) + 1
+    return bool((logs < low).mean() <= 0.025 and (logs > high).mean() <= 0.025 and np.isnan(logs).mean() <= 0.025)
 
 
 def _paired_draws(a: Fit, b: Fit) -> tuple[np.ndarray, np.ndarray]:
@@ -182,6 +216,7 @@ def as_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
                 "crossover_high": c.crossover_high,
                 "verdict": c.verdict,
                 "shots": shots,
+                "frontier": c.frontier,
                 "test": c.alpha.test,
                 "p_welch": c.alpha.p_welch,
                 "at_error": c.at_error,

@@ -12,7 +12,7 @@ import numpy as np
 from clipeval.errors import UsageError, suggest
 from clipeval.models import zoo
 from clipeval.results.columns import COMPUTE, archs, numbers
-from clipeval.scaling.fitted import Fit
+from clipeval.scaling.fitted import GUARD, Fit
 from clipeval.scaling.points import Cell, source_of
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _SAMPLES = re.compile(r"(\d[\d_]*(?:\.\d+)?(?:e\d+)?)([kMBT]?)")
-GUARD = 1.0
-"""Decades beyond the data from which a forecast is marked as an extrapolation too far."""
 _MEASURED_TOLERANCE = 0.1
 """A measured checkpoint scores a forecast when its samples seen differ by at most 10 %."""
 _OTHER_NAMES = {"ViT-G-14": "ViT-bigG-14"}
@@ -153,9 +151,10 @@ def predict(fit: Fit, target: Target, columns: tuple[str, ...], measured: Measur
         error, (low, high) = fit.error(x)[0], (side[0] for side in fit.band(x))
     else:
         note = f"no forecast: {fit.verdict}"
+    ends = sorted((fit.points.value(float(low)), fit.points.value(float(high))))
     return Forecast(
         fit.points.cell, fit.points.source, target.name, compute_total,
-        float(1 - error), float(1 - high), float(1 - low), measured, beyond, note,
+        fit.points.value(float(error)), *ends, measured, beyond, note,
     )  # fmt: skip
 
 
@@ -187,5 +186,6 @@ def find_measured(target: Target, fit: Fit, by: str, table: pd.DataFrame) -> Mea
     close = np.nan_to_num(away, nan=np.inf) <= np.log1p(_MEASURED_TOLERANCE)
     if not close.any():
         return UNKNOWN
-    best = rows[close].assign(away=away[close]).sort_values(["away", "value"], ascending=[True, False]).iloc[0]
+    ascending = [True, fit.points.loss]
+    best = rows[close].assign(away=away[close]).sort_values(["away", "value"], ascending=ascending).iloc[0]
     return Measured(float(best["value"]), str(best["model"]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from clipeval.errors import UsageError
 from clipeval.results.columns import archs, numbers
-from clipeval.scaling.fitted import Fit
+from clipeval.scaling.fitted import GUARD, Fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +17,21 @@ if TYPE_CHECKING:
 FLAT = 0.01
 """A choice is as good as the best one when its error is at most 1 % higher, relative to it."""
 _GRID = 400
+_COLUMNS = (
+    *("task", "dataset", "metric", "shots", "source", "kind", "arch", "budget", "gmacs", "samples_seen"),
+    *(
+        "error",
+        "error_low",
+        "error_high",
+        "excess",
+        "decades_beyond",
+        "flat_low",
+        "flat_high",
+        "gmacs_low",
+        "gmacs_high",
+    ),
+    "edge",
+)
 _SIZE, _SEEN, _UNIQUE = "gmacs", "samples_seen", "unique_samples"
 
 
@@ -35,14 +50,32 @@ def optimal(fits: Sequence[Fit], budget: float, x: str) -> pd.DataFrame:
     The laws are joint ones of ``x`` = ``gmacs,samples_seen`` (or with ``unique_samples``, taken as the most that the
     source has). ``kind`` is ``optimum``, of any GMACs per sample within the range of the checkpoints, or
     ``architecture``, one of theirs. ``error_low`` and ``error_high`` are the 95 % interval; ``gmacs_low`` and
-    ``gmacs_high`` that of the optimum; ``flat_low`` and ``flat_high`` the range of GMACs per sample within which the
-    error stays within 1 % of the lowest; ``excess`` is the error relative to the optimum, minus 1. Raises UsageError
+    ``gmacs_high`` that of the optimum, NaN where it is open: where more than 2.5 % of the draws end at the smallest or
+    the largest checkpoint. ``edge`` is ``smallest`` or ``largest`` where the optimum itself does, which may then lie
+    beyond. ``flat_low`` and ``flat_high`` are the range of GMACs per sample within which the error stays within 1 % of
+    the lowest; ``excess`` is the error relative to the optimum, minus 1.
+
+    A law that ``no_advice`` refuses has no row, nor has a choice more than a decade beyond the data. Raises UsageError
     for another x or a budget that is not positive.
     """
     import pandas as pd
 
     require_joint(budget, x)
-    return pd.DataFrame([row for fit in fits if fit.estimate is not None for row in _rows(fit, budget)])
+    rows = [row for fit in fits if not no_advice(fit, budget) for row in _rows(fit, budget)]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def no_advice(fit: Fit, budget: float) -> str:
+    """Why nothing can be said of the best use of ``budget``; empty where something can."""
+    if not fit.extrapolates:
+        return f"no advice for a budget: {fit.verdict}"
+    grid = _grid(fit)
+    scales = _scales(fit, grid, budget)
+    error = fit.error(scales)
+    if not fit.points.loss and error.min() > 1:
+        return "no advice for a budget: it is too small for this law, of which the errors are above 100 %"
+    beyond = float(fit.decades_beyond(scales)[error.argmin()])
+    return f"no advice for a budget: its best use lies {beyond:.1f} decades beyond the data" if beyond > GUARD else ""
 
 
 def joint_law(table: pd.DataFrame) -> tuple[str, str]:
@@ -52,47 +85,48 @@ def joint_law(table: pd.DataFrame) -> tuple[str, str]:
     return "joint_nd", f"{_SIZE},{_SEEN}"
 
 
-def _rows(fit: Fit, budget: float) -> list[dict[str, object]]:
+def _grid(fit: Fit) -> np.ndarray:
     sizes = fit.points.x[:, 0]
-    grid = np.geomspace(sizes.min(), sizes.max(), _GRID)
+    return np.geomspace(sizes.min(), sizes.max(), _GRID)
+
+
+def _rows(fit: Fit, budget: float) -> list[dict[str, Any]]:
+    grid = _grid(fit)
     scales = _scales(fit, grid, budget)
     error = fit.error(scales)
     best = int(error.argmin())
     flat = grid[error <= error[best] * (1 + FLAT)]
+    optimum = {"kind": "optimum", "arch": "", **_described(fit, grid[[best]], budget, error[best])[0]}
+    optimum |= {"flat_low": float(flat[0]), "flat_high": float(flat[-1])}
+    optimum["edge"] = "smallest" if best == 0 else "largest" if best == _GRID - 1 else ""
+    if len(fit.known.draws) and not optimum["edge"]:
+        chosen = fit.law.error(scales, fit.known.draws).argmin(axis=1)
+        low, high = grid[np.quantile(chosen, (0.025, 0.975), method="nearest")]
+        optimum["gmacs_low"] = float(low) if low > grid[0] else np.nan
+        optimum["gmacs_high"] = float(high) if high < grid[-1] else np.nan
+    choices = _architectures(fit)
+    described = _described(fit, np.array(list(choices.values())), budget, error[best]) if choices else []
+    rows = [{"kind": "architecture", "arch": arch, **row} for arch, row in zip(choices, described, strict=True)]
+    usable = [row for row in rows if row["decades_beyond"] <= GUARD and (fit.points.loss or row["error"] <= 1)]
     task, dataset, metric, shots = fit.points.cell
     shared = {"task": task, "dataset": dataset, "metric": metric, "shots": shots, "source": fit.points.source}
-    at = [best]
-    rows: list[dict[str, Any]] = [
-        shared | {"kind": "optimum", "arch": ""} | row for row in _described(fit, grid[at], budget, error[best])
-    ]
-    rows[0] |= {"flat_low": float(flat[0]), "flat_high": float(flat[-1])}
-    if len(fit.known.draws):
-        chosen = grid[fit.law.error(scales, fit.known.draws).argmin(axis=1)]
-        low, high = np.quantile(chosen, (0.025, 0.975))
-        rows[0] |= {"gmacs_low": float(low), "gmacs_high": float(high)}
-    choices = _architectures(fit)
-    described = _described(fit, np.array(list(choices.values())), budget, error[best])
-    return rows + [
-        shared | {"kind": "architecture", "arch": arch} | row for arch, row in zip(choices, described, strict=True)
-    ]
+    return [shared | row for row in (optimum, *usable)]
 
 
-def _described(fit: Fit, gmacs: np.ndarray, budget: float, lowest: float) -> list[dict[str, float]]:
+def _described(fit: Fit, gmacs: np.ndarray, budget: float, lowest: float) -> list[dict[str, Any]]:
     scales = _scales(fit, gmacs, budget)
-    error, (low, high), beyond = fit.error(scales), fit.band(scales), fit.decades_beyond(scales)
-    return [
-        {
-            "budget": budget,
-            "gmacs": float(gmacs[i]),
-            "samples_seen": float(budget / gmacs[i]),
-            "error": float(error[i]),
-            "error_low": float(low[i]),
-            "error_high": float(high[i]),
-            "excess": float(error[i] / lowest - 1),
-            "decades_beyond": float(beyond[i]),
-        }
-        for i in range(len(gmacs))
-    ]
+    low, high = fit.band(scales)
+    columns = {
+        "budget": np.full(len(gmacs), budget),
+        "gmacs": gmacs,
+        "samples_seen": budget / gmacs,
+        "error": fit.error(scales),
+        "error_low": low,
+        "error_high": high,
+        "excess": fit.error(scales) / lowest - 1,
+        "decades_beyond": fit.decades_beyond(scales),
+    }
+    return [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _scales(fit: Fit, gmacs: np.ndarray, budget: float) -> np.ndarray:

@@ -44,7 +44,8 @@ def ranking(fits: Sequence[Fit], recipe: Recipe) -> pd.DataFrame:
     rows = []
     for one in fits:
         points = one.points
-        found, _ = rank_laws(_candidates(recipe, points.cell[1]), points.x, points.error)
+        laws = [law for law in _candidates(recipe, points.cell[1]) if not (points.loss and law.of_shares)]
+        found, _ = rank_laws(laws, points.x, points.error)
         comparable = [estimate for estimate in found if np.isfinite(estimate.aicc)]
         for estimate in comparable:
             above = estimate.aicc - comparable[0].aicc

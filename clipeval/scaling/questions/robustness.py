@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipeval.errors import MeasureError
+from clipeval.errors import MeasureError, UsageError
 from clipeval.scaling.points import FAMILY, Checkpoints, Question, select
 from clipeval.stats.significance import holm, t_interval, t_test
 
@@ -92,6 +92,8 @@ def effective_robustness(
 
     question = Question(TASK, (baseline, *shifts), metric, ("samples_seen",), by)
     by_cell = {(c.cell[1], c.source): c for c in select(table, question).points}
+    if any(checkpoints.loss for checkpoints in by_cell.values()):
+        raise UsageError(f"effective robustness is of accuracies, and {metric} is a loss. Name another metric.")
     lines = []
     for (dataset, source), checkpoints in by_cell.items():
         if dataset != baseline and (baseline, source) in by_cell:
