@@ -32,8 +32,6 @@ from clipeval.scaling.problem import Problem
 from clipeval.scaling.validation import decades_beyond
 
 AVERAGED = ("power", "power_floor", "shifted_floor", "m4")
-OF_SHARES = ("m4", "sigmoid")
-"""Laws between 0 and 1, which say nothing of losses above."""
 CURVE, ZOO = 1.0, 0.5
 """How far apart earlier cuts are, in units of the distance to the target: the points of one training run are many and
 follow each other closely; models of a zoo are few."""
@@ -217,7 +215,7 @@ class _Line:
     @classmethod
     def through(cls, law: Law, x: np.ndarray, error: np.ndarray) -> _Line | None:
         """By least squares; None where the points do not determine the law or leave nothing over."""
-        if len(x) < len(law.names) + SPARE or (law.name in OF_SHARES and error.max() > 1):
+        if len(x) < len(law.names) + SPARE or (law.of_shares and error.max() > 1):
             return None
         try:
             found = Problem(law, x, error).estimate
