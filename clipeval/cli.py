@@ -414,7 +414,7 @@ def import_(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="models|datasets|suites|tasks")],
+    what: Annotated[str, typer.Argument(metavar="models|datasets|suites|tasks|studies")],
     word: Annotated[
         str, typer.Argument(metavar="[WORD]", help="Show those whose name, family, source or the like holds it.")
     ] = "",

@@ -1,4 +1,4 @@
-"""What can be named on the command line: checkpoints, data sets, suites and tasks."""
+"""What can be named on the command line: checkpoints, data sets, suites, tasks and studies."""
 
 from __future__ import annotations
 
@@ -37,18 +37,25 @@ def _list_tasks(config: Any) -> list[dict[str, Any]]:
     ]
 
 
+def _list_studies(config: Any) -> list[dict[str, Any]]:
+    from clipeval.results import studies
+
+    return studies.listed()
+
+
 LISTS: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
     "models": _list_models,
     "datasets": _list_datasets,
     "suites": _list_suites,
     "tasks": _list_tasks,
+    "studies": _list_studies,
 }
 """What ``clipeval list`` knows: word -> its rows under a configuration."""
 
 
 _SEARCHED = (
     *("name", "title", "short", "model", "arch", "pretrained", "source", "source_family", "family", "spec", "tasks"),
-    *("main_metric", "metric", "metrics", "suites"),
+    *("main_metric", "metric", "metrics", "suites", "cite"),
 )
 
 

@@ -42,6 +42,7 @@ _LIST_COLUMNS = {
     "datasets": ("name", "spec", "split", "n", "tasks", "main_metric", "suites", "unavailable"),
     "suites": ("name", "title", "metric", "members"),
     "tasks": ("name", "short", "title", "main_metric", "metrics", "version"),
+    "studies": ("name", "title", "models", "rows", "cite", "licence", "ask"),
 }
 
 

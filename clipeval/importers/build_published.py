@@ -8,9 +8,11 @@ RAW is a folder with the files as published:
                      LAION-AI/CLIP_benchmark (folders benchmark and probe_benchmark)
     open_clip/       openclip_results.csv, openclip_retrieval_results.csv, openclip_multilingual_retrieval_results.csv
                      of mlfoundations/open_clip (folder docs)
+    scaling/         curves_alabdulmohsin2022_vision.csv of google-research/google-research; with value = 1 - loss / 10
+                     gadre2024_c4val.csv of mlfoundations/scaling and datablations_60.csv of huggingface/datablations
 
-Each table is written as Parquet and as CSV (there without empty columns). Top-5 accuracy along the learning curves and
-the figures of single languages are not shipped: ``clipeval import`` reads them from the same files.
+Each table is written as Parquet, and those of CLIP as CSV too (there without empty columns). Top-5 accuracy along the
+learning curves and the figures of single languages are not shipped: ``clipeval import`` reads them from the same files.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipeval.files import write_atomically
-from clipeval.importers import checkpoints, cherti2023, datasets
+from clipeval.importers import checkpoints, cherti2023, datasets, scaling_studies
 from clipeval.importers.import_files import import_files
 from clipeval.results.published import folder
 from clipeval.results.schema import to_frame
@@ -106,6 +108,8 @@ def main() -> None:
         for note in (f"{len(frame)} rows", *notes):
             print(f"{table.name}: {note}")  # noqa: T201
     write(fine_tuning(), arguments.out, "cherti2023_finetune")
+    for name, frame in scaling_studies.tables(arguments.raw / "scaling").items():
+        _write_parquet(frame, arguments.out / "scaling" / f"{name}.parquet")
 
 
 def build(table: _Table, raw: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -140,9 +144,13 @@ def fine_tuning() -> pd.DataFrame:
 
 def write(frame: pd.DataFrame, out: Path, name: str) -> None:
     """Write both files of a table. Raises StoreError."""
-    write_atomically(out / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False, compression="zstd"))
+    _write_parquet(frame, out / f"{name}.parquet")
     filled = frame.loc[:, frame.notna().any()]
     write_atomically(out / f"{name}.csv", lambda path: filled.to_csv(path, index=False))
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False, compression="zstd"))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from clipeval.errors import UsageError, few, first_line, foreign, suggest
 from clipeval.paths import exists, expand, readable, with_home
 from clipeval.results import bounded
 from clipeval.results.header import header, left_out, nameless
-from clipeval.results.published import published
 from clipeval.results.schema import COLUMNS, NUMBER, TEXT, WITH_VALUE
+from clipeval.results.studies import STUDIES, study
 from clipeval.results.table import current, unquoted
 
 if TYPE_CHECKING:
@@ -87,12 +87,10 @@ def _require_shares(columns: dict[str, pd.Series], name: str) -> None:
 
 def _study_or_file(word: str) -> pd.DataFrame:
     if "/" not in word and not Path(word).suffix and not exists(Path(word)):
-        studies = published()
-        names = sorted(studies["study"].unique())
-        if word in names:
-            return studies[studies["study"].isin([word]).to_numpy(bool)]
+        if word in STUDIES:
+            return study(word)
         raise UsageError(
-            f"{word}: no such file or folder, and not a published study ({', '.join(names)}).{suggest(word, names)}"
+            f"{word}: no such file or folder, and not a published study ({', '.join(STUDIES)}).{suggest(word, STUDIES)}"
         )
     return read_results(word).assign(results_file=readable(word))
 

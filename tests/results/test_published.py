@@ -101,6 +101,13 @@ def test_tables_are_built_from_a_folder_of_raw_files(tmp_path, monkeypatch, caps
     run = {"dataset": "mnist", "model": "ViT-B-32", "pretrained": "laion2b_e16", "task": "zeroshot_classification"}
     text = ",".join([*run, "acc1"]) + "\n" + ",".join([*run.values(), "0.5"]) + "\n"
     (tmp_path / "raw" / "clip_benchmark" / "benchmark.csv").write_text(text)
+    scaling = tmp_path / "raw" / "scaling"
+    scaling.mkdir()
+    (scaling / "gadre2024_c4val.csv").write_text("model,source,arch,params,samples_seen,value\nm,rpj,d96,1e7,5e7,0.7\n")
+    (scaling / "datablations_60.csv").write_text("model,source,params,unique_samples,value\nm0,C4,7e6,1e8,0.6734976\n")
+    (scaling / "curves_alabdulmohsin2022_vision.csv").write_text(
+        "Domain,Task,Model,Seen Examples,Loss,Training\nIC,inet_10,ViT/B/16,4096000.0,0.75,1\n"
+    )
     tables = [table for table in build_published._TABLES if table.name == "clip_benchmark_zeroshot"]
     monkeypatch.setattr(build_published, "_TABLES", tables)
     monkeypatch.setattr("sys.argv", ["build_published", str(tmp_path / "raw"), "-o", str(tmp_path / "out")])
@@ -109,6 +116,10 @@ def test_tables_are_built_from_a_folder_of_raw_files(tmp_path, monkeypatch, caps
     built = read_results(tmp_path / "out" / "clip_benchmark_zeroshot.csv")
     assert (built["study"][0], built["value"][0]) == ("clip_benchmark", 0.5)
     assert built["reference"][0] == "LAION-AI/CLIP_benchmark@48de38c benchmark/benchmark.csv"
+    [run] = pd.read_parquet(tmp_path / "out/scaling/muennighoff2023.parquet").to_dict("records")
+    assert (run["metric"], run["value"], run["higher_is_better"]) == ("loss", 3.265024, False)
+    [curve] = pd.read_parquet(tmp_path / "out/scaling/alabdulmohsin2022.parquet").to_dict("records")
+    assert (curve["dataset"], curve["shots"], curve["metric"], curve["value"]) == ("imagenet1k", 10, "acc1", 0.25)
     fine_tuned = pd.read_parquet(tmp_path / "out" / "cherti2023_finetune.parquet")
     pd.testing.assert_frame_equal(fine_tuned, read_results(shipped.folder() / "cherti2023_finetune.parquet"))
 
