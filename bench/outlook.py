@@ -41,6 +41,9 @@ def main(*options: str) -> None:
         help="learning curves as Alabdulmohsin et al. 2022 publish them (columns Domain, Task, Model, Seen Examples, "
         "Loss, Training); the models of Cherti et al. 2023 come with clipeval",
     )  # fmt: skip
+    parser.add_argument(
+        "--planted", type=int, default=0, metavar="N", help="also N tables per planted law, scatter, size and distance"
+    )
     asked = parser.parse_args(options)
     results: dict[str, list[tuple[Case, Outlook]]] = {}
     for case in (*curves(asked.curves), *zoo()):
@@ -56,6 +59,8 @@ def main(*options: str) -> None:
         {group: without for group, found in results.items() if (without := [o for o in found if not o[1].past_n])},
         {name: RULES[name] for name in ("this interval", "Akaike mixture")},
     )
+    if asked.planted:
+        planted(asked.planted)
 
 
 def curves(files: Sequence[str]) -> Iterator[Case]:
@@ -103,6 +108,45 @@ def zoo() -> Iterator[Case]:
             yield Case("LAION next", x[known], error[known], x[later[0]], error[later[0]], ZOO)
             if len(later) > 1:
                 yield Case("LAION last", x[known], error[known], x[later[-1]], error[later[-1]], ZOO)
+
+
+TRUTHS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "power": lambda x: 5.9 * x**-0.1114,
+    "floor": lambda x: 60 * x**-0.25 + 0.12,
+    "bending": lambda x: 9 * (x + 3e11) ** -0.13,
+}
+SCATTERS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "normal": lambda rng, n: rng.normal(0, 0.02 * np.log(10), n),
+    "one-sided": lambda rng, n: rng.exponential(0.05 * np.log(10), n),
+}
+
+
+def planted(draws: int) -> None:
+    """Coverage of a later model, and by the laws' average alone, half a decade and a decade beyond 9 and 29 points."""
+    print("\nplanted laws: coverage of a later model (by the law alone; median half width in %)")
+    for name, truth in TRUTHS.items():
+        for kind, scatter in SCATTERS.items():
+            cells = [_planted(truth, scatter, n, ahead, draws) for n in (9, 29) for ahead in (0.5, 1.0)]
+            print(f"{name:8} {kind:10}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
+
+
+def _planted(
+    truth: Callable[[np.ndarray], np.ndarray],
+    scatter: Callable[[np.random.Generator, int], np.ndarray],
+    n: int,
+    ahead: float,
+    draws: int,
+) -> str:
+    x = np.geomspace(1.8e10, 6.6e12, n)
+    at, scores = x[-1:] * 10**ahead, []
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        found = outlook(x, truth(x) * np.exp(scatter(rng, n)), float(at[0]))
+        later = float(truth(at)[0] * np.exp(scatter(rng, 1)[0]))
+        inside = found.low <= later <= found.high, found.law_low <= later <= found.law_high
+        scores.append([*inside, 50 * np.log(found.high / found.low)])
+    coverage, by_law = np.mean(scores, axis=0)[:2]
+    return f"{coverage:.2f} ({by_law:.2f}; {np.median(scores, axis=0)[2]:.0f})"
 
 
 # --- the rules: from what each law says to a centre and a half width of ln E

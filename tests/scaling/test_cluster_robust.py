@@ -18,6 +18,7 @@ from clipeval.scaling.uncertainty.clusters import (
     exponents_differ,
     intraclass_correlation,
     widest,
+    worth_clustering,
 )
 
 DECADE = np.log(10)
@@ -187,6 +188,20 @@ def test_correlation_without_groups_is_tested_at_its_level():
     groups = np.arange(29) % 5
     p = [intraclass_correlation(design(np.log(COMPUTE)), rng.normal(size=29), groups).p for _ in range(2000)]
     assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_which_grouping_is_worth_it():
+    """Levels of sources and smaller ones of recipes show, architectures do not."""
+    rng = np.random.default_rng(9)
+    x = np.geomspace(1e9, 1e13, 60)
+    columns = {"arch": np.arange(60) % 4, "recipe": np.arange(60) // 3 % 5, "source": np.arange(60) % 3}
+    levels = 0.06 * rng.normal(size=5)[columns["recipe"]] + np.array([0.2, -0.1, 0])[columns["source"]]
+    error = 4 * x**-0.1 * np.exp(levels + rng.normal(0, 0.02, 60))
+    found = worth_clustering(Problem(LAWS["power"], x, error), columns)
+    assert next(iter(found)) == "source"
+    assert "arch" not in found
+    same = intraclass_correlation(design(np.log(x)), np.log(error), columns["source"])
+    assert (found["source"].icc, found["source"].p) == pytest.approx((same.icc, same.p))
 
 
 def test_no_correlation_to_see():

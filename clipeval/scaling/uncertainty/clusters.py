@@ -9,7 +9,7 @@ estimate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -228,6 +228,17 @@ def intraclass_correlation(design: np.ndarray, log_error: np.ndarray, groups: Se
     with np.errstate(divide="ignore"):
         ratio = float(np.divide((rss - rss_within) / more, of_point))
     return Correlation(of_group / (of_group + of_point), float(fdtrc(more, freedom, ratio)), len(labels))
+
+
+def worth_clustering(problem: Problem, columns: Mapping[str, Sequence[object]]) -> dict[str, Correlation]:
+    """Of ``columns`` of labels ``[n]``, such as source, architecture and run, those whose points err together.
+
+    The strongest first. Intervals that take points as independent should not be believed beside them.
+    """
+    line = _Linear(problem)
+    found = {name: intraclass_correlation(line.design, line.residual, labels) for name, labels in columns.items()}
+    order = sorted(found, key=lambda name: -np.nan_to_num(found[name].icc))
+    return {name: found[name] for name in order if found[name].matters}
 
 
 def grouped(groups: Sequence[object], n: int) -> tuple[np.ndarray, int]:
