@@ -18,7 +18,7 @@ from clipeval.scaling.laws import LAWS, Law, LogLinear, Sigmoid
 from clipeval.scaling.minimise import HUBER
 from clipeval.scaling.points import Checkpoints
 from clipeval.scaling.problem import Problem, noise_weights
-from clipeval.scaling.uncertainty.clusters import FEWEST_GROUPS, intraclass_correlation
+from clipeval.scaling.uncertainty.clusters import FEWEST_GROUPS, worth_clustering
 from clipeval.scaling.uncertainty.methods import Uncertainty, uncertainty
 
 CLUSTERS = ("run", "source", "arch")
@@ -189,18 +189,20 @@ def _alike(points: Checkpoints, problem: Problem) -> str:
         )
     if problem.frontier != "none" or problem.freedom < 1:
         return ""
-    value, design = problem.law.log_error(problem.log_x[None], problem.best[None])
-    for column in (name for name in CLUSTERS if name in points.table):
-        labels = points.table[column].to_numpy(object)
-        if points.table[column].isna().any() or not FEWEST_GROUPS <= len(set(labels)) < len(labels):
-            continue
-        found = intraclass_correlation(design[0], problem.log_error - value[0], labels)
-        if found.matters:
-            return (
-                f"residuals of the same {column} are alike (intraclass correlation {found.icc:.2f}, {found.groups} of "
-                f"them): intervals take points as independent; --cluster {column} does not"
-            )
-    return ""
+    named = {name: points.table[name].to_numpy(object) for name in CLUSTERS if _groups(points, name)}
+    worth = worth_clustering(problem, named)
+    if not worth:
+        return ""
+    column, found = next(iter(worth.items()))
+    alike = f"residuals of the same {column} are alike (intraclass correlation {found.icc:.2f}, {found.groups} of them)"
+    return f"{alike}: intervals take points as independent; --cluster {column} does not"
+
+
+def _groups(points: Checkpoints, column: str) -> bool:
+    """Whether the column puts the points in groups, several of more than one."""
+    if column not in points.table or points.table[column].isna().any():
+        return False
+    return FEWEST_GROUPS <= points.table[column].nunique() < len(points.table)
 
 
 def _notes(problem: Problem, known: Uncertainty) -> list[str]:
