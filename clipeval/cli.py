@@ -189,6 +189,13 @@ def run(
     raise typer.Exit(outcome.exit_code)
 
 
+def _guessing() -> dict[str, float]:
+    """The accuracies of guessing that ./benchmarks.yaml and clipeval's own configuration say."""
+    from clipeval import config
+
+    return config.load().chances
+
+
 @app.command()
 def fit(
     results: Annotated[
@@ -217,6 +224,10 @@ def fit(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     holdout: Annotated[float | None, typer.Option(help="Fit up to this x and score the checkpoints above it.")] = None,
     forecast: Annotated[list[str] | None, typer.Option(help="Predict ARCH:SAMPLES, for example ViT-G-14:34B.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Column of which points of the same value err together: run, arch, source, ..."),
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(help="Best GMACs per sample and samples seen for so many GMACs, by a joint law.")
     ] = None,
@@ -232,7 +243,6 @@ def fit(
     as_json: JsonFlag = False,
 ) -> None:
     """Derive scaling laws per task and data source from a results table, and compare the sources."""
-    from clipeval import config
     from clipeval.results.reading import read_tables
     from clipeval.scaling.fit import fit as fitted
     from clipeval.scaling.output.show import print_fit
@@ -252,11 +262,12 @@ def fit(
         holdout=holdout,
         forecasts=forecast or (),
         estimator=estimator,
+        cluster=cluster,
         budget=budget,
         robustness=robustness or (),
         against=against,
         rank=rank_laws,
-        chance=config.load().chances if rank_laws or law == "sigmoid" else {},
+        chance=_guessing() if rank_laws or law == "sigmoid" else {},
     )
     if out:
         result.write(out)

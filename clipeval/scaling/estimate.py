@@ -88,9 +88,9 @@ def fit_many(law: Law, points: Points, loss: Loss, start: np.ndarray) -> np.ndar
         bounds = law.bounds(data.log_x[0], np.exp(points.log_error))
         begin = np.broadcast_to(law.coordinates(start, scale), (len(data.weights), len(start)))
         theta = minimise(law, data, begin, bounds, loss).theta
-    determined = vary(law.varying(data.log_x), data.weights)[:, None]
+        theta = np.where(vary(law.varying(data.log_x), data.weights)[:, None], theta, np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(determined, law.parameters(theta, scale), np.nan)
+        return law.parameters(theta, scale)
 
 
 def _check_points(law: Law, log_x: np.ndarray) -> None:

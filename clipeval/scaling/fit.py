@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipeval import config
 from clipeval.errors import MeasureError, UsageError, suggest
 from clipeval.results.columns import COMPUTE
 from clipeval.results.published import published
@@ -59,6 +58,7 @@ def fit(
     against: str = "imagenet1k",
     rank: bool = False,
     chance: Mapping[str, float] | None = None,
+    cluster: str | None = None,
 ) -> FitResult:
     """Fit a scaling law to each data set, metric and source of a tidy results table.
 
@@ -71,6 +71,8 @@ def fit(
     and ``x`` name another. ``robustness`` names data sets with a distribution shift (globs), on which sources are
     compared at equal accuracy on the data set ``against``. With ``rank`` all laws are compared by AICc.
     ``chance`` is the accuracy of guessing by data set, where a sigmoid begins; without it that of clipeval's own.
+    ``cluster`` is a column of which points of the same value may err together, such as checkpoints of one run; all
+    points are then fitted, without a frontier, by least squares.
 
     Raises UsageError for unknown names and MeasureError for rows that cannot be fitted; both name the column or row.
     """
@@ -85,14 +87,16 @@ def fit(
         task, datasets = task or ROBUSTNESS_TASK, datasets or (against, *robustness)
     columns = tuple(name.strip() for name in x.split(","))
     if chance is None:
-        chance = config.packaged().chances if rank or law == SIGMOID else {}
-    recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator, chance)
+        chance = _guessing() if rank or law == SIGMOID else {}
+    recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator, chance, cluster)
     notes: list[str] = []
     rows = everything if table is not None else cherti2023.default_rows(everything, task, datasets or None)
     if preset:
         rows = cherti2023.as_published(rows)
     main_metrics = cherti2023.METRICS if preset else {}
-    question = Question(task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics, forecasts)
+    question = Question(
+        task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics, forecasts, cluster
+    )
     selection = select(rows, question)
     _require_both_sides(selection, recipe)
     recipes = [cherti2023.recipe(recipe, points.cell[0]) if preset else recipe for points in selection.points]
@@ -115,6 +119,12 @@ def fit(
     card = _card(selection, recipe, question, preset)
     notes += _warnings(fits, {} if budget is None else {id(fit): no_advice(fit, budget) for fit in fits})
     return FitResult(fits, found, x, card, [*_account(selection), *notes], more)
+
+
+def _guessing() -> dict[str, float]:
+    from clipeval import config
+
+    return config.packaged().chances
 
 
 def _require_both_sides(selection: Selection, recipe: Recipe) -> None:
@@ -177,6 +187,7 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
         "frontier": "cherti2023" if preset and not recipe.frontier else recipe.frontier_name,
         "estimator": f"{recipe.estimator} of ln E; for the quantile frontier the line of the 10 % quantile of ln E",
         "uncertainty": {"bootstrap_draws": recipe.bootstrap, "seed": recipe.seed, "level": 0.95},
+        "cluster": recipe.cluster,
         "holdout": recipe.holdout,
         "forecasts": {"asked": list(question.forecasts), "law": _OF_THE_LAW, "predicted": _OF_A_MODEL},
         "digits": "float64, shortest representation that reads back the same",

@@ -45,7 +45,7 @@ class Question:
 
     ``datasets`` may hold globs, None asks for all; without a ``metric`` it is each task's main ones, or those that
     ``main_metrics`` names instead; ``x`` has one column, or several for joint laws; one law is fitted for each value of
-    the column ``by``. ``forecasts`` are the models that are asked for.
+    the column ``by``. ``forecasts`` are the models that are asked for, ``cluster`` a column of points that err alike.
     """
 
     task: str | None = None
@@ -55,6 +55,7 @@ class Question:
     by: str = FAMILY
     main_metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forecasts: Sequence[str] = ()
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ def _require_columns(table: pd.DataFrame, question: Question) -> None:
                 f"the results table has no column '{column}', or nothing in it. A fit needs model, source, gmacs, "
                 f"samples_seen, dataset, task, metric and value. Columns with values: {_filled(table)}."
             )
-    for option, column in (*(("--x", column) for column in question.x), ("--by", question.by)):
+    clusters = () if question.cluster is None else (("--cluster", question.cluster),)
+    for option, column in (*(("--x", column) for column in question.x), ("--by", question.by), *clusters):
         if column not in table and column not in (COMPUTE, FAMILY):
             filled = _filled(table)
             raise UsageError(

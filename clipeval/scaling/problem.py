@@ -23,6 +23,7 @@ class Problem:
     ``frontier`` is ``none`` where n is too small for the one that was asked for. ``weights`` ``[n]`` are proportional
     to inverse variances of ln E; they, and laws of several scales, need frontier ``none``. ``x_tolerance``, shaped as
     ``x``, is the relative error that a rounded scale may have. ``draws`` and ``seed`` are those of the bootstrap.
+    ``groups`` ``[n]`` are labels of points that err together; without them all are independent.
     """
 
     law: Law
@@ -34,6 +35,7 @@ class Problem:
     x_tolerance: np.ndarray | None = None
     draws: int = DRAWS
     seed: int = 0
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError for what does not go together."""
@@ -98,8 +100,9 @@ class Problem:
 
     def where(self, keep: np.ndarray) -> Problem:
         """The points at which the mask ``keep`` ``[n]`` holds."""
-        weights, tolerance = (None if part is None else part[keep] for part in (self.weights, self.x_tolerance))
-        return replace(self, x=self.x[keep], error=self.error[keep], weights=weights, x_tolerance=tolerance)
+        optional = {name: getattr(self, name) for name in ("weights", "x_tolerance", "groups")}
+        kept = {name: part if part is None else part[keep] for name, part in optional.items()}
+        return replace(self, x=self.x[keep], error=self.error[keep], **kept)
 
     def points(self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray | None = None) -> Points:
         """The points that the frontier keeps of data sets ``[draws, n]``; ``weights`` count without a frontier."""

@@ -15,16 +15,22 @@ from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED
 from clipeval.scaling.fitted import NAN, Fit
 from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, on_frontier
 from clipeval.scaling.laws import LAWS, Law, LogLinear, Sigmoid
+from clipeval.scaling.minimise import HUBER
 from clipeval.scaling.points import Checkpoints
 from clipeval.scaling.problem import Problem, noise_weights
+from clipeval.scaling.uncertainty.clusters import FEWEST_GROUPS, worth_clustering
 from clipeval.scaling.uncertainty.methods import Uncertainty, uncertainty
+
+CLUSTERS = ("run", "source", "arch")
+"""Columns of which points of the same value may err together."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How laws are fitted. ``columns`` are the scales; ``frontier`` None is the default one; ``holdout`` is a value of
     the first scale, or None; ``bootstrap`` is the number of draws; ``estimator`` is one of ``ESTIMATORS``;
-    ``chance`` is the accuracy of guessing by data set, 0 where none is given."""
+    ``chance`` is the accuracy of guessing by data set, 0 where none is given; ``cluster`` is the column of which points
+    of the same value err together."""
 
     law: str
     columns: tuple[str, ...]
@@ -34,6 +40,7 @@ class Recipe:
     holdout: float | None
     estimator: str = LEAST_SQUARES
     chance: Mapping[str, float] = field(default_factory=dict)
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError for a law, frontier or number that does not exist or fit."""
@@ -50,6 +57,11 @@ class Recipe:
             )
         if self.estimator != LEAST_SQUARES and self.frontier not in (None, "none"):
             raise UsageError(f"--frontier {self.frontier} does not go with --estimator {self.estimator}. Use none.")
+        if self.cluster is not None and (self.frontier not in (None, "none") or ESTIMATORS[self.estimator] == HUBER):
+            raise UsageError(
+                f"--cluster {self.cluster} goes with least squares through all points. Leave out --frontier and "
+                "--estimator huber."
+            )
         if len(self.columns) > 1 and self.frontier not in (None, "none"):
             raise UsageError(f"--frontier {self.frontier} needs one scale, --x names {len(self.columns)}. Use none.")
         if self.bootstrap < 100:
@@ -75,6 +87,7 @@ class Recipe:
     def frontier_name(self) -> str:
         """The frontier, by default that of a power law fitted by least squares; other laws have none."""
         plain = self.law == "power" and len(self.columns) == 1 and self.estimator == LEAST_SQUARES
+        plain = plain and self.cluster is None
         return self.frontier or (DEFAULT_FRONTIER if plain else "none")
 
     def problem(self, points: Checkpoints) -> Problem:
@@ -82,7 +95,9 @@ class Recipe:
         the draws of two are independent."""
         law, loss = self.law_of(points.cell[1]), ESTIMATORS[self.estimator]
         tolerance, seed = _tolerance(points, self.columns), crc32(f"{self.seed} {points.source}".encode())
-        return Problem(law, points.x, points.error, self.frontier_name, loss, None, tolerance, self.bootstrap, seed)
+        groups = points.table[self.cluster].to_numpy(object) if self.cluster else None
+        options = {"x_tolerance": tolerance, "draws": self.bootstrap, "seed": seed, "groups": groups}
+        return Problem(law, points.x, points.error, self.frontier_name, loss, **options)
 
 
 def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
@@ -94,6 +109,10 @@ def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
     if points.loss and (problem.law.of_shares or recipe.estimator == WEIGHTED):
         what = f"law '{problem.law.name}'" if problem.law.of_shares else f"--estimator {WEIGHTED}"
         return Fit.without_law(points, problem, f"{what} is of shares between 0 and 1, not of a loss. Choose another.")
+    if recipe.cluster:
+        refuse(
+            points.table, points.table[recipe.cluster].isna().to_numpy(bool), f"--cluster {recipe.cluster}: no value"
+        )
     if recipe.estimator == WEIGHTED:
         refuse(points.table, ~(points.samples > 0), f"--estimator {WEIGHTED} needs n, the samples behind each value")
     try:
@@ -109,11 +128,14 @@ def fit_problem(points: Checkpoints, problem: Problem) -> Fit:
     """The law of a problem, how well it is known, and the verdict on it. Raises MeasureError where the points do not
     determine it."""
     found, known = problem.estimate, uncertainty(problem)
-    if problem.law.inputs > 1:
+    if problem.groups is not None and known.reason:
+        verdict = validation.TOO_FEW
+    elif problem.law.inputs > 1:
         verdict = validation.joint_verdict(problem)
     else:
         verdict = validation.verdict(known.intervals["alpha"], points.x, points.error)
-    return Fit(points, problem, found, known, verdict, notes=tuple(note for note in _notes(problem, known) if note))
+    notes = (*_notes(problem, known), "" if known.reason else _alike(points, problem))
+    return Fit(points, problem, found, known, verdict, notes=tuple(note for note in notes if note))
 
 
 def _weighted(problem: Problem, points: Checkpoints, recipe: Recipe) -> Problem:
@@ -156,6 +178,31 @@ def _tolerance(points: Checkpoints, columns: tuple[str, ...]) -> np.ndarray | No
         return None
     parts = [of_samples if name in (COMPUTE, "samples_seen") else np.zeros(len(of_samples)) for name in columns]
     return np.stack(parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def _alike(points: Checkpoints, problem: Problem) -> str:
+    """What is to be said of points that err together: that they are counted as such, or that they should be."""
+    if problem.groups is not None:
+        clusters = len(set(problem.groups))
+        return (
+            f"points come in {clusters} clusters, of which each may err as a whole; clusters are taken as independent"
+        )
+    if problem.frontier != "none" or problem.freedom < 1:
+        return ""
+    named = {name: points.table[name].to_numpy(object) for name in CLUSTERS if _groups(points, name)}
+    worth = worth_clustering(problem, named)
+    if not worth:
+        return ""
+    column, found = next(iter(worth.items()))
+    alike = f"residuals of the same {column} are alike (intraclass correlation {found.icc:.2f}, {found.groups} of them)"
+    return f"{alike}: intervals take points as independent; --cluster {column} does not"
+
+
+def _groups(points: Checkpoints, column: str) -> bool:
+    """Whether the column puts the points in groups, several of more than one."""
+    if column not in points.table or points.table[column].isna().any():
+        return False
+    return FEWEST_GROUPS <= points.table[column].nunique() < len(points.table)
 
 
 def _notes(problem: Problem, known: Uncertainty) -> list[str]:

@@ -117,8 +117,9 @@ def vary(log_x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     if log_x.shape[-1] == 1:
         there, one = weights > 0, log_x[..., 0]
-        width = np.where(there, one, -np.inf).max(-1) - np.where(there, one, np.inf).min(-1)
-        return width >= LEAST_WIDTH
+        if not there.all():
+            one = np.where(there, one, np.nan)
+        return np.fmax.reduce(one, axis=-1) - np.fmin.reduce(one, axis=-1) >= LEAST_WIDTH
     share = (weights / weights.sum(-1, keepdims=True))[..., None]
     centred = log_x - (share * log_x).sum(1, keepdims=True)
     return np.linalg.eigvalsh(np.swapaxes(centred, 1, 2) @ (share * centred))[:, 0] >= LEAST_SPREAD**2

@@ -173,6 +173,7 @@ def _fit_row(fit: Fit, x: str) -> dict[str, Any]:
         "loo_mae": fit.loo_mae,
         "alpha_se": fit.known.alpha_se,
         "alpha_df": fit.known.alpha_df,
+        "clusters": None if fit.problem.groups is None else len(set(fit.problem.groups)),
         "interval": next((interval.method for interval in fit.known.intervals.values()), "none"),
         "band": fit.known.method,
         "converged": estimate.converged if estimate else None,

@@ -126,10 +126,12 @@ def _comparisons(result: FitResult) -> Table | None:
     rows = _rows(result.comparisons)
     if all(math.isnan(row["delta_alpha"]) for row in rows):
         return None
+    again = any(row["frontier"] for row in rows)
     table = _table(
         f"Do sources scale differently? Tests of equal exponents, corrected by Holm over {len(rows)} comparisons",
         *("data set", "metric", "a, b", "alpha_a - alpha_b (95 %)", "p", "p (Holm)"),
-        *("frontier", "crossover (95 %)", "compute b / a at equal error", "verdict"),
+        *(["frontier"] if again else []),
+        *("crossover (95 %)", "compute b / a at equal error", "verdict"),
     )
     for row in rows:
         crossover = (
@@ -138,7 +140,7 @@ def _comparisons(result: FitResult) -> Table | None:
         table.add_row(
             *_cell(row), f"{row['source_a']}, {row['source_b']}",
             _interval(row, "delta_alpha", "delta", bound_digits=4),
-            _number(row["p"], 4), _number(row["p_holm"], 4), row["frontier"] or "as above", crossover,
+            _number(row["p"], 4), _number(row["p_holm"], 4), *([row["frontier"]] if again else []), crossover,
             _interval(row, "compute_multiplier", digits=4, bound_digits=3), row["verdict"],
         )  # fmt: skip
     return table
@@ -183,10 +185,11 @@ def _allocations(result: FitResult) -> Table | None:
     if "allocations" not in result.more:
         return None
     rows = _rows(result.more["allocations"])
+    losses = all(law.points.loss for law in result.laws)
     table = _table(
         f"What {rows[0]['budget']:.4g} GMACs are best spent on" if rows else "No law to read an optimum off: see below",
         *("data set", "metric", "source", "choice", "GMACs per sample (95 %)", "samples seen"),
-        *("loss or error in % (95 %)", "within 1 % of the lowest error", "beyond the data"),
+        *(f"{'loss' if losses else 'error in %'} (95 %)", "within 1 % of the lowest error", "beyond the data"),
     )
     for row in rows:
         if row["kind"] == "architecture":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from clipeval.errors import MeasureError
 from clipeval.scaling.fitted import Fit
+from clipeval.scaling.uncertainty.clusters import Side, exponents_differ
 from clipeval.scaling.uncertainty.permutation import slope_errors
 from clipeval.stats.significance import WELCH, Difference, t_test
 
-PERMUTATION = "permutation"
+PERMUTATION, CLUSTERED = "permutation", "CR2 by clusters"
 _PERMUTATIONS = 2000
 
 
@@ -19,12 +21,26 @@ def difference(a: Fit, b: Fit) -> Difference:
     """
     if a.estimate is None or b.estimate is None:
         return Difference()
+    if a.problem.groups is not None and b.problem.groups is not None:
+        return _by_clusters(a, b)
     delta = a.estimate["alpha"] - b.estimate["alpha"]
     variances = np.array([a.known.alpha_se**2, b.known.alpha_se**2])
     df = np.array([a.known.alpha_df, b.known.alpha_df])
     found = t_test(delta, variances, df)
     frontiers = a.law.name == b.law.name == "power" and {a.frontier, b.frontier} != {"none"}
     return _by_permutation(a, b, variances, found) if frontiers and found.test == WELCH else found
+
+
+def _by_clusters(a: Fit, b: Fit) -> Difference:
+    """Points of the same cluster may err together, also those of a and of b."""
+    if "alpha" not in a.law.names:
+        return Difference()
+    try:
+        sides = [Side(fit.problem, fit.problem.groups) for fit in (a, b)]
+        found = exponents_differ(*sides)
+    except MeasureError:
+        return Difference()
+    return Difference(found.difference, found.low, found.high, found.p, CLUSTERED)
 
 
 def _by_permutation(a: Fit, b: Fit, variances: np.ndarray, by_t: Difference) -> Difference:

@@ -5,6 +5,7 @@ one-sided exponential scatter where several are named (``python -m bench.coverag
 
     least squares, linear in logarithms   Student's t, also with weights of known evaluation noise
     least squares of a curve              profile likelihood; draws are a bootstrap of its residuals
+    either, of points in clusters         CR2 with Satterthwaite's degrees of freedom, from 3 clusters on
     Huber                                 bias-corrected bootstrap over models, from 10 models on
     quantile frontier of a power law      percentile bootstrap over models, from 10 models on; the level of the line
                                           with blurred errors, from 28 models on
@@ -21,9 +22,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
+from clipeval.errors import MeasureError
 from clipeval.scaling.laws import LogLinear
 from clipeval.scaling.minimise import LEAST_SQUARES
 from clipeval.scaling.problem import Problem
+from clipeval.scaling.uncertainty.clusters import clustered
 from clipeval.scaling.uncertainty.interval import Interval
 from clipeval.scaling.uncertainty.permutation import permutation_interval
 from clipeval.scaling.uncertainty.profile import profile_intervals
@@ -79,10 +82,28 @@ def _of_least_squares(problem: Problem, generator: np.random.Generator) -> Uncer
     n, k = len(problem.log_error), len(problem.law.names)
     if n <= k:
         return _nothing(problem, f"{n} points leave no scatter about a law of {k} parameters")
+    if problem.groups is not None:
+        return _of_clusters(problem, problem.groups, generator)
     intervals = _student(problem) if isinstance(problem.law, LogLinear) else profile_intervals(problem)
     intervals = _widened(problem, intervals, generator)
     draws = data_again(problem, generator)
     return _with_se(problem, _drawn(intervals, draws, "Student's t bootstrap of residuals"))
+
+
+def _of_clusters(problem: Problem, groups: np.ndarray, generator: np.random.Generator) -> Uncertainty:
+    """CR2 of points that err together, and draws of Student's t with the covariance of the coordinates."""
+    law, best = problem.law, problem.best
+    try:
+        found = clustered(problem, groups)
+    except MeasureError as refusal:
+        return _nothing(problem, str(refusal))
+    df = found.alpha_df if found.alpha_df == found.alpha_df else float(found.groups - 1)
+    values, vectors = np.linalg.eigh(found.covariance)
+    normal = generator.standard_normal((problem.draws, len(best))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    moved = best + normal * np.sqrt(df / generator.chisquare(df, (problem.draws, 1)))
+    draws = law.parameters(np.clip(moved, *law.bounds(problem.log_x, problem.error)), problem.unscaled)
+    drawn = _drawn(found.intervals, draws, f"Student's t with the CR2 covariance of {found.groups} clusters")
+    return replace(drawn, alpha_se=found.alpha_se, alpha_df=found.alpha_df)
 
 
 def _of_robust_fit(problem: Problem, generator: np.random.Generator) -> Uncertainty:
