@@ -48,7 +48,7 @@ class Results:
 
     @cached_property
     def _ledger(self) -> Ledger | None:
-        """Read only where checkpoints differ: of the same ones nothing but the table is asked."""
+        """Read where outcomes are asked for."""
         return Ledger(self._folder) if self._folder else None
 
     @cached_property

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipeval import metrics
+from clipeval.stats import noninferiority
 from clipeval.stats.intervals import (
     Interval,
     bootstrap_weights,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 DRAWS = 9_999
 _AGREE = 1e-6
-MCNEMAR, BOOTSTRAP = "exact McNemar", "paired bootstrap"
+MCNEMAR, BOOTSTRAP, NORMAL = "exact McNemar", "paired bootstrap", "normal"
 
 
 class NotPairedError(Exception):
@@ -52,10 +53,10 @@ class Scored:
     labels: np.ndarray | None
 
     @cached_property
-    def images(self) -> np.ndarray:
-        """``[n]``: the number of the image that each caption belongs to. An id is the image's, ``#`` and the caption's
-        number."""
-        return np.unique(self.ids.str.replace(r"#\d+$", "", regex=True).to_numpy(str), return_inverse=True)[1]
+    def images(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of the images, sorted, and for each of ``[n]`` captions the number of its own. A caption's id is the
+        image's, ``#`` and a number."""
+        return np.unique(self.ids.str.replace(r"#\d+$", "", regex=True).to_numpy(str), return_inverse=True)
 
     def ordered(self, order: np.ndarray) -> Scored:
         """The samples at ``order``."""
@@ -130,11 +131,13 @@ def _value(side: Scored) -> float:
 @dataclass(frozen=True, eq=False)
 class Paired:
     """``first`` minus ``second`` in the metric's own unit, or the reverse where lower is better: positive where the
-    second is worse.
+    second is worse, a drop.
 
-    ``lost`` and ``won`` count the units (samples, or images with several captions) that are better in the first and in
-    the second, of ``n``; of metrics of ranks and of F1 every sample with another outcome is in ``lost``. ``draw(seed)``
-    gives ``[DRAWS]`` bootstrapped differences.
+    ``lost`` and ``won`` count the samples (captions, where it is of them) that are better in the first and in the
+    second, of ``n``; of metrics of ranks and of F1 every sample with another outcome is in ``lost``. ``draw(seed)``
+    gives ``[DRAWS]`` bootstrapped differences. ``units`` ``[units]`` are independent, one per sample or image of
+    ``unit_ids``, with the difference as their mean; None where it is no mean. ``parts`` are the differences that this
+    one is the mean of, if they are of other samples each.
     """
 
     difference: float
@@ -143,6 +146,9 @@ class Paired:
     won: int
     n: int
     draw: Callable[[int], np.ndarray]
+    units: np.ndarray | None = None
+    unit_ids: np.ndarray | None = None
+    parts: tuple[Paired, ...] = ()
 
     @cached_property
     def p(self) -> float:
@@ -161,11 +167,47 @@ class Paired:
             return paired_interval(self.lost, self.won, self.n)
         return percentile_interval(self._draws)
 
+    def limits(self, level: float) -> Interval:
+        """The smallest and the largest difference that no one-sided test of this level excludes: Tango's score test
+        where McNemar's is the test of none, else by ``variance``."""
+        if self.test == MCNEMAR:
+            high = noninferiority.drop_limit([self.lost, self.won], [self.won, self.lost], self.n, level)
+        else:
+            high = noninferiority.normal_limit(np.array([1, -1]) * self.difference, self.variance, level)
+        return -float(high[1]), float(high[0])
+
+    def p_beyond(self, margin: float) -> float:
+        """The chance of such a loss if it was ``margin`` in truth, by the same test as ``limits``."""
+        if self.test == MCNEMAR:
+            return noninferiority.score_p(self.lost, self.won, self.n, margin).item()
+        return noninferiority.beyond(self.difference, self.variance, margin).item()
+
+    @cached_property
+    def variance(self) -> float:
+        """Variance of the difference, with one unit more that differs. Data sets are independent of each other."""
+        if self.parts:
+            return float(sum(part.variance for part in self.parts)) / len(self.parts) ** 2
+        if self.units is None:
+            return float(self._draws.var()) + 1 / self.n**2
+        n = len(self.units)
+        return float((self.units @ self.units + 1) / n - self.units.mean() ** 2) / n
+
+    @cached_property
+    def variance_if_equal(self) -> float:
+        """What the variance would be of two checkpoints that differ on as many samples and are equally good."""
+        if self.parts:
+            return float(sum(part.variance_if_equal for part in self.parts)) / len(self.parts) ** 2
+        if self.units is None:
+            return self.variance
+        return float(max(self.units @ self.units, 1)) / len(self.units) ** 2
+
     def _p(self, sign: int) -> float:
         if self.test == MCNEMAR:
-            return mcnemar_p(*((self.lost, self.won) if sign > 0 else (self.won, self.lost)))
+            return mcnemar_p(*((self.lost, self.won) if sign > 0 else (self.won, self.lost))).item()
         if not sign * self.difference > 0:
             return 1.0
+        if self.test == NORMAL:
+            return noninferiority.beyond(sign * self.difference, self.variance, 0).item()
         return bootstrap_p(sign * self._draws, sign * self.difference, self.lost + self.won)
 
     @cached_property
@@ -187,23 +229,51 @@ def compare(first: Scored, second: Scored) -> Paired:
         first, second = second, first
     if known.scored in _COMPARED:
         return _COMPARED[known.scored](first, second)
-    units = (first.outcomes - second.outcomes) * _weights(first)
-    difference, lost, won = float(units.mean()), int((units > 0).sum()), int((units < 0).sum())
-    by_image = _by_image(units, first.images) if known.direction == "text_to_image" else None
-    resampled = units if by_image is None else by_image
-    test = MCNEMAR if by_image is None and known.scored == "samples" else BOOTSTRAP
-    return Paired(difference, test, lost, won, len(units), lambda seed: resampled_means(resampled, seed, DRAWS))
+    differences = (first.outcomes - second.outcomes) * _weights(first)
+    lost, won, n = int((differences > 0).sum()), int((differences < 0).sum()), len(differences)
+    units, ids = differences, first.ids.to_numpy(str)
+    if known.direction == "text_to_image":
+        ids, image = first.images
+        units = _by_image(differences, image)
+    test = MCNEMAR if known.scored == "samples" and len(units) == n else BOOTSTRAP
+    return Paired(
+        float(differences.mean()), test, lost, won, n, partial(resampled_means, units, draws=DRAWS), units, ids
+    )
 
 
 def average(parts: Sequence[Paired]) -> Paired:
-    """The mean of a metric over data sets: their bootstraps, independent of each other, averaged draw by draw."""
+    """The mean of a metric over data sets, which are independent of each other: its error is taken for normal."""
 
     def draw(seed: int) -> np.ndarray:
         return np.mean([part.draw(seed + number) for number, part in enumerate(parts)], axis=0)
 
     difference = float(np.mean([part.difference for part in parts]))
-    lost, won, n = (sum(getattr(part, name) for part in parts) for name in ("lost", "won", "n"))
-    return Paired(difference, BOOTSTRAP, lost, won, n, draw)
+    return Paired(difference, NORMAL, *_counts(parts), draw, parts=tuple(parts))
+
+
+def together(parts: Sequence[Paired]) -> Paired:
+    """The mean of several metrics of one data set, whose errors are not independent: image by image. Raises
+    OtherSamplesError where they are of other images."""
+    if len(parts) == 1:
+        return parts[0]
+    (ids, _), *others = found = [_in_order(part) for part in parts]
+    if any(not np.array_equal(ids, names) for names, _ in others):
+        raise OtherSamplesError("metrics that are averaged are of other images")
+    units = np.mean([values for _, values in found], axis=0)
+    draw = partial(resampled_means, units, draws=DRAWS)
+    return Paired(float(units.mean()), BOOTSTRAP, *_counts(parts), draw, units, ids)
+
+
+def _in_order(part: Paired) -> tuple[np.ndarray, np.ndarray]:
+    """Ids, sorted, and what belongs to them."""
+    if part.units is None or part.unit_ids is None:
+        raise OtherSamplesError("metrics that are averaged have no value per image")
+    order = np.argsort(part.unit_ids)
+    return part.unit_ids[order], part.units[order]
+
+
+def _counts(parts: Sequence[Paired]) -> tuple[int, int, int]:
+    return sum(part.lost for part in parts), sum(part.won for part in parts), sum(part.n for part in parts)
 
 
 def _aligned(first: Scored, second: Scored) -> Scored:
@@ -229,12 +299,10 @@ def _weights(side: Scored) -> np.ndarray:
     return len(index) / (len(counts) * counts[index])
 
 
-def _by_image(differences: np.ndarray, images: np.ndarray) -> np.ndarray | None:
+def _by_image(differences: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Differences ``[captions]`` to one value per image whose mean is the same: the ratio of sums, linearised (Cochran
-    1977, Sampling Techniques, section 6.3). None where each image has one caption."""
+    1977, Sampling Techniques, section 6.3)."""
     sums, counts = np.bincount(images, weights=differences), np.bincount(images)
-    if len(counts) == len(differences):
-        return None
     mean = differences.mean()
     return np.round(mean + (sums - mean * counts) / counts.mean(), 12)
 

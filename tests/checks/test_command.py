@@ -62,11 +62,20 @@ def test_the_same_checkpoint_again(check, measured):
     assert "the same checkpoint: 0.00 points apart" in out
 
 
-def test_a_checkpoint_that_is_as_good(check, measured):
-    code, out, _ = check(measured / "v2", "--against", measured / "v1")
+def test_a_checkpoint_that_is_as_good(check, measured, tmp_path):
+    """Of few images none differs: that excludes a drop of 60 points, not one of 1."""
+    (tmp_path / "rules.yaml").write_text("rules: [{max_drop: 60}]\n")
+    code, out, _ = check(measured / "v2", "--against", measured / "v1", "--rules", "rules.yaml")
     assert code == 0
     assert "(baseline: " in out, "two names, paired because either side has one checkpoint"
-    assert "no drop" in out
+    assert "no drop, at most " in out
+    code, out, _ = check(measured / "v2", "--against", measured / "v1")
+    assert code == 3
+    assert "no loss shown; could be up to " in out
+    assert "at equal quality)" in out
+    code, out, _ = check(measured / "v2", "--against", measured / "v1", "--undecided", "warn")
+    assert code == 0
+    assert "check NOT DECIDED (exit 0: --undecided warn): " in out
 
 
 def test_a_checkpoint_that_is_worse(check, measured):
