@@ -290,6 +290,14 @@ def check(
     undecided: Annotated[
         str, typer.Option(metavar="fail|warn", help="warn: exit 0 where more samples would decide, with the line.")
     ] = "fail",
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Say how often an equally good checkpoint would pass, and how many outcomes would decide. "
+            "CURRENT need not be there yet; BASELINE may also be a data set or suite.",
+        ),
+    ] = False,
     update_baseline: Annotated[
         bool,
         typer.Option("--update-baseline", help="Then put CURRENT in place of BASELINE, all of it, and exit 0."),
@@ -302,9 +310,12 @@ def check(
     with the same confidence. What lies between is 'cannot-tell', with the number of outcomes that would decide. Without
     rules every cell of the baseline must be there.
     """
-    from clipeval.checks import baseline, emit, gate
+    from clipeval.checks import baseline, emit, gate, plan
 
     emit.require_format(form)
+    if ask:
+        emit.write_plan(plan.plan(current, against, rules=rules, models=model or ()), form, output)
+        return
     if not update_baseline or exists(against):
         result = gate.check(current, against, rules=rules, models=model or (), undecided=undecided)
         emit.write(result, form, output)

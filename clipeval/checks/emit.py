@@ -10,15 +10,19 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from clipeval.checks.plan import ASSUMED, Plan, Prospect
 from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS
 from clipeval.console import lines, out, say, show_command, show_json
 from clipeval.errors import StoreError, UsageError, suggest
 from clipeval.files import write_text
 from clipeval.plain import json_text, printable
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 MOST_ANNOTATIONS = 10
 """GitHub shows no more of a kind per step."""
@@ -153,6 +157,46 @@ def write(result: CheckResult, name: str, output: Path | None) -> None:
     elif name == "junit":
         print(junit(result), end="")  # noqa: T201 every name in it is printable
         say(result.summary)
+
+
+def write_plan(plan: Plan, name: str, output: Path | None) -> None:
+    """The same for ``--plan``: text or json. Raises UsageError for another format, and StoreError."""
+    if name not in ("text", "json"):
+        raise UsageError(f"--format {name}: --plan is shown as text or json.")
+    if output is not None:
+        page = io.StringIO()
+        _print_plan(plan, out(page, _WIDTH))
+        write_text(output, json_text(plan.to_dict(), ascii_only=True) + "\n" if name == "json" else page.getvalue())
+    elif name == "json":
+        show_json(plan.to_dict())
+    else:
+        _print_plan(plan, out())
+
+
+def _print_plan(plan: Plan, console: Any) -> None:
+    from clipeval.tables import table
+
+    wraps = {"soft_wrap": not console.is_terminal}
+    shown = table()
+    shown.add_column("data sets · task · metric", overflow="fold")
+    for column in (*(f"{100 * share:g} %" for share in ASSUMED), "measured"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for planned in plan.planned:
+        known = f"{planned.outcomes:,} outcomes, {planned.allowed:g} allowed"
+        cells = [lines(planned.where, known), *map(_prospect, planned.prospects)]
+        shown.add_row(*cells, *([] if planned.is_measured else ["–"]))
+    console.print("If so many outcomes differ: how often an equally good checkpoint passes,", **wraps)
+    console.print("suspects apart, and how many outcomes would make that 90 %", **wraps)
+    console.print(shown)
+    sources = dict.fromkeys(found.source for planned in plan.planned for found in planned.prospects if found.source)
+    for line in [*(f"measured: {source}" for source in sources), *plan.notes]:
+        console.print(line, **wraps)
+
+
+def _prospect(found: Prospect) -> Text:
+    needed = "never" if found.outcomes_needed is None else f"{found.outcomes_needed:,}"
+    share = [f"at {100 * found.share:.2g} %"] if found.source else []
+    return lines(f"{100 * found.pass_chance:.0f} %", needed, *share)
 
 
 def _append_to_summary(document: str) -> None:

@@ -55,8 +55,8 @@ def check(
     found = Rules(configuration.load(rules))
     now, before = Results(current), Results(against)
     pairs = list(pair_cells(now, before, pair_models(now, before, models), found))
-    tests = [_tested(pair, now, before) for pair in pairs]
-    asked = asked_for(pairs, now.suites) if any(map(has_both, pairs)) else {}
+    tests = [tested(pair, now, before) for pair in pairs]
+    asked = asked_for(pairs, now.suites) if any(pair.current and pair.baseline for pair in pairs) else {}
     for number, mean in asked.items():
         tests[number] = None if pairs[number].same_checkpoint else mean.test(pairs, tests)
     decided = decide(pairs, tests, asked)
@@ -73,12 +73,8 @@ def check(
     return CheckResult(in_order, notes, now.name, before.name, means=means, undecided=undecided)
 
 
-def has_both(pair: Pair) -> bool:
-    """Whether there is a value on either side."""
-    return pair.current is not None and pair.baseline is not None
-
-
-def _tested(pair: Pair, now: Results, before: Results) -> Tested:
+def tested(pair: Pair, now: Results, before: Results) -> Tested:
+    """The paired test of two rows, or why there is none; None where one of them is missing or they do not compare."""
     if pair.current is None or pair.baseline is None or pair.obstacle:
         return None
     try:
