@@ -305,9 +305,9 @@ def check(
 ) -> None:
     """Judge results against a baseline: exit 0 no loss, 1 a loss that is shown, 3 not measured or not decided.
 
-    Another checkpoint passes where the mean of each metric over the data sets lost at most 1 point, with 95 %
-    confidence, paired on the samples, and no data set is suspect. It fails where it, or a data set (Holm), lost more
-    with the same confidence. What lies between is 'cannot-tell', with the number of outcomes that would decide. Without
+    Another checkpoint passes where the mean of the main metric over the data sets lost at most 1 point, with 95 %
+    confidence, paired on the samples, and no cell is suspect. It fails where the mean, or a cell (Holm), lost more with
+    the same confidence. What lies between is 'cannot-tell', with the number of outcomes that would decide. Without
     rules every cell of the baseline must be there.
     """
     from clipeval.checks import baseline, emit, gate, plan

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from clipeval.checks.drops import Drop
 from clipeval.checks.matching import Pair
-from clipeval.checks.suites import Mean, Tested, of_each_metric
+from clipeval.checks.suites import Mean, Tested, measurement, measurements, of_main_metrics
 from clipeval.checks.verdicts import FAIL
+from clipeval.config import Config
 from clipeval.stats.paired import Paired
 from clipeval.stats.significance import holm
 
 
 @dataclass(frozen=True)
 class Decided:
-    """``drops`` by the number of their pair, which means the pairs in ``asked`` are, and ``means`` that are no pair."""
+    """``drops`` by the number of their pair, of which those in ``asked`` are means, and ``means`` that are no pair.
+
+    Those ``alone`` decide by themselves, being a mean or all that there is of one; others do not where they are
+    undecided.
+    """
 
     drops: Mapping[int, Drop]
     asked: Mapping[int, Mean]
     means: Sequence[tuple[Mean, Drop]]
-
-    @cached_property
-    def averaged(self) -> set[int]:
-        """The cells that are part of a mean, which decides for them where they are undecided by themselves."""
-        means = [*self.asked.values(), *(mean for mean, _ in self.means)]
-        return {number for mean in means for number in mean.cells}
+    alone: frozenset[int]
 
 
-def decide(pairs: Sequence[Pair], tests: Sequence[Tested], asked: Mapping[int, Mean]) -> Decided:
+def decide(pairs: Sequence[Pair], tests: Sequence[Tested], asked: Mapping[int, Mean], config: Config) -> Decided:
     """Judge the cells and means that have a paired test and may lose only so much; ``asked`` are the means of rows.
 
     P values are corrected by Holm's method, over the cells and over the means. A mean is allowed what its own rule
@@ -45,13 +44,23 @@ def decide(pairs: Sequence[Pair], tests: Sequence[Tested], asked: Mapping[int, M
     single = [number for number in judged if number not in asked]
     drops = dict(zip(single, _corrected([judged[number] for number in single]), strict=True))
     asked = {number: mean for number, mean in asked.items() if number in judged}
-    covered = {number for mean in asked.values() for number in mean.cells}
-    others = list(of_each_metric(pairs, [number for number in single if number not in covered]))
-    means = [*asked.values(), *others]
-    found = [*(judged[number] for number in asked), *(_averaged(mean, drops, pairs, tests) for mean in others)]
+    several, alone = split(pairs, single, asked.values(), config)
+    means = [*asked.values(), *several]
+    found = [*(judged[number] for number in asked), *(_averaged(mean, drops, pairs, tests) for mean in several)]
     named = [_named(mean, drop, drops, pairs) for mean, drop in zip(means, _corrected(found), strict=True)]
     rows = dict(zip(asked, named, strict=False))
-    return Decided(drops | rows, asked, list(zip(others, named[len(rows) :], strict=True)))
+    return Decided(drops | rows, asked, list(zip(several, named[len(rows) :], strict=True)), frozenset([*rows, *alone]))
+
+
+def split(
+    pairs: Sequence[Pair], cells: Sequence[int], asked: Iterable[Mean], config: Config
+) -> tuple[list[Mean], list[int]]:
+    """What decides beside the means that were asked for: means of several cells, and cells that are alone. Neither is
+    of a data set that is in one of those."""
+    known = {measured for mean in asked for measured in measurements(mean, pairs)}
+    means = list(of_main_metrics(pairs, [n for n in cells if measurement(pairs[n]) not in known], config))
+    several = [mean for mean in means if len(mean.cells) > 1]
+    return several, [mean.cells[0] for mean in means if len(mean.cells) == 1]
 
 
 def _corrected(drops: Sequence[Drop]) -> list[Drop]:

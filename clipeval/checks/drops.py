@@ -112,7 +112,10 @@ class Drop:
         """How many outcomes it has and needs, in words."""
         if self.outcomes_needed is None:
             return "no number of outcomes decides where no drop is allowed: only a gain that is shown passes"
-        differ, of = 100 * (self.test.lost + self.test.won) / self.test.n, "suite" if self.test.parts else "data set"
+        differ, of = (
+            100 * (self.test.lost + self.test.won) / self.test.n,
+            "suite" if len(self.test.parts) > 1 else "data set",
+        )
         return (
             f"to decide at M = {self.allowed:g} with {differ:.2g} % disagreement this {of} needs "
             f"{self.outcomes_needed:,} outcomes; it has {self.test.n:,} "

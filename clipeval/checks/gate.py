@@ -52,14 +52,15 @@ def check(
     """
     if undecided not in UNDECIDED:
         raise UsageError(f"--undecided {undecided}: unknown.{suggest(undecided, UNDECIDED)} It is fail or warn.")
-    found = Rules(configuration.load(rules))
+    config = configuration.load(rules)
+    found = Rules(config)
     now, before = Results(current), Results(against)
     pairs = list(pair_cells(now, before, pair_models(now, before, models), found))
     tests = [tested(pair, now, before) for pair in pairs]
     asked = asked_for(pairs, now.suites) if any(pair.current and pair.baseline for pair in pairs) else {}
     for number, mean in asked.items():
         tests[number] = None if pairs[number].same_checkpoint else mean.test(pairs, tests)
-    decided = decide(pairs, tests, asked)
+    decided = decide(pairs, tests, asked, config)
     trends, cells = Trends(before), {}
     for number, pair in enumerate(pairs):
         rounding = asked[number].rounding(pairs) if number in asked else 0.0
@@ -67,7 +68,7 @@ def check(
             cells[number] = _cell(number, pairs, findings, decided)
     means = [_mean_cell(mean, drop, pairs) for mean, drop in decided.means]
     notes = [*_notes(pairs, len(pairs) - len(cells), now, before, found)]
-    deciding = [*means, *(cell for number, cell in cells.items() if number not in decided.averaged)]
+    deciding = [*means, *(cell for number, cell in cells.items() if number in decided.alone)]
     notes += _of_tests(deciding, len(decided.drops) - len(decided.asked))
     in_order = sorted(cells.values(), key=lambda cell: cell.place)
     return CheckResult(in_order, notes, now.name, before.name, means=means, undecided=undecided)
@@ -132,29 +133,29 @@ def _without_a_test(drop: float, pair: Pair, test: Tested) -> Finding:
 def _cell(number: int, pairs: Sequence[Pair], findings: tuple[Finding, ...], decided: Decided) -> CheckedCell:
     pair, drop = pairs[number], decided.drops.get(number)
     open_ones = {said.rule for said in findings if said.verdict != PASS}
-    decides = number not in decided.averaged or open_ones != {"max_drop"} or drop is None or drop.settles
+    decides = number in decided.alone or open_ones != {"max_drop"} or drop is None or drop.settles
     before, now = (math.nan if row is None else float(row["value"]) for row in (pair.baseline, pair.current))
-    members = _names(decided.asked[number], pairs) if number in decided.asked else ()
+    members = decided.asked[number].members(pairs) if number in decided.asked else ()
     known = _place(pair) | {"baseline": before, "current": now, "drop": drop}
     return CheckedCell(**known, findings=findings, members=members, decides=decides)
 
 
 def _mean_cell(mean: Mean, drop: Drop, pairs: Sequence[Pair]) -> CheckedCell:
-    both = [(pairs[number].baseline, pairs[number].current) for number in mean.cells]
-    before, now = (float(np.mean([row["value"] for row in side if row])) for side in zip(*both, strict=True))
-    names, findings = _names(mean, pairs), (Finding("max_drop", drop.verdict, drop.reason),)
-    known = _place(pairs[mean.cells[0]]) | {"dataset": f"mean of {len(names)} data sets"}
-    return CheckedCell(**known | {"baseline": before, "current": now, "drop": drop}, findings=findings, members=names)
+    both = [[(pairs[n].baseline, pairs[n].current) for n in numbers] for numbers in mean.datasets]
+    of_sets = [[np.mean([row["value"] for row in side if row]) for side in zip(*rows, strict=True)] for rows in both]
+    before, now = np.mean(of_sets, axis=0).tolist()
+    dataset, metric = mean.named(pairs)
+    known = _place(pairs[mean.cells[0]]) | {"dataset": dataset, "metric": metric}
+    findings = (Finding("max_drop", drop.verdict, drop.reason),)
+    return CheckedCell(
+        **known | {"baseline": before, "current": now, "drop": drop}, findings=findings, members=mean.members(pairs)
+    )
 
 
 def _place(pair: Pair) -> dict[str, Any]:
     dataset, task, metric, shots, seed, _ = key_of(pair.row)
     where = {"dataset": str(dataset), "task": task, "metric": str(metric), "shots": shots, "seed": seed}
     return {"model": pair.model, "baseline_model": pair.baseline_model} | where
-
-
-def _names(mean: Mean, pairs: Sequence[Pair]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(pairs[number].row["dataset"]) for number in mean.cells))
 
 
 def _of_tests(deciding: Sequence[CheckedCell], tested: int) -> Iterator[str]:

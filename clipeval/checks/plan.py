@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval import config as configuration
+from clipeval.checks.decided import split
 from clipeval.checks.gate import tested
 from clipeval.checks.matching import Pair, pair_cells, pair_models
 from clipeval.checks.measured import Results, key_of
 from clipeval.checks.rules import Rules
-from clipeval.checks.suites import Mean, Tested, asked_for, of_each_metric
+from clipeval.checks.suites import Mean, Tested, asked_for
 from clipeval.config import Config
 from clipeval.errors import UsageError, few, suggest
 from clipeval.paths import exists
@@ -99,11 +100,8 @@ def plan(
     found = _Samples(pairs, tests, config)
     judged = [number for number, pair in enumerate(pairs) if pair.terms.max_drop is not None]
     asked = {number: mean for number, mean in asked_for(pairs, before.suites).items() if number in judged}
-    averaged = {number for mean in asked.values() for number in mean.cells}
-    single = [n for n in judged if n not in averaged and n not in asked and found.size(n)]
-    means = [*asked.values(), *of_each_metric(pairs, single)]
-    averaged = {number for mean in means for number in mean.cells}
-    means += [Mean(((number,),)) for number in single if number not in averaged]
+    several, alone = split(pairs, [n for n in judged if n not in asked and found.size(n)], asked.values(), config)
+    means = [*asked.values(), *several, *(Mean(((number,),)) for number in alone)]
     unknown = dict.fromkeys(str(pairs[n].row["dataset"]) for n in judged if n not in asked and not found.size(n))
     notes = [f"not known, how many samples there are: {few(unknown, _MOST_NAMED)}"] if unknown else []
     if not means:
@@ -147,7 +145,6 @@ class _Samples:
 
     def planned(self, mean: Mean, source: str) -> Planned:
         """What becomes of a mean. Data sets of several metrics count by their images, once."""
-        first = self.pairs[mean.cells[0]]
         terms = [self.pairs[number].terms for number in mean.cells]
         counts = np.array([min(map(self.size, numbers)) for numbers in mean.datasets])
         allowed = float(np.mean([term.max_drop or 0.0 for term in terms])) / 100
@@ -162,8 +159,7 @@ class _Samples:
         test = mean.test(self.pairs, self.tests)
         if isinstance(test, Paired):
             found.append(prospect((test.lost + test.won) / test.n, test.variance_if_equal, source))
-        names = tuple(dict.fromkeys(str(self.pairs[number].row["dataset"]) for number in mean.cells))
-        dataset, task, name, shots, *_ = key_of(first.row)
-        where = f"mean of {len(names)} data sets" if len(names) > 1 else dataset
-        shown = f"{where} · {task}{f' · {shots} shots' if shots is not None else ''} · {name}"
-        return Planned(shown, names, tuple(counts.tolist()), 100 * allowed, tuple(found))
+        dataset, name = mean.named(self.pairs)
+        _, task, _, shots, *_ = key_of(self.pairs[mean.cells[0]].row)
+        shown = f"{dataset} · {task}{f' · {shots} shots' if shots is not None else ''} · {name}"
+        return Planned(shown, mean.members(self.pairs), tuple(counts.tolist()), 100 * allowed, tuple(found))

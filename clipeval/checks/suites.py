@@ -1,4 +1,4 @@
-"""Which cells are averaged: the suites that were asked for, and otherwise each metric over all data sets."""
+"""Which cells decide: those of the suites that were asked for, and otherwise the main metrics of all data sets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import numpy as np
 
 from clipeval.checks.matching import Pair
 from clipeval.checks.measured import Key, key_of
-from clipeval.results.suites import COMPOUND_METRICS, SuiteRequest
+from clipeval.config import Config
+from clipeval.results.suites import COMPOUND_METRICS, SuiteRequest, main_metrics
 from clipeval.stats.paired import NotPairedError, OtherSamplesError, Paired, average, together
 
 Tested = Paired | NotPairedError | None
 """A paired test, or why there is none; None where none is due."""
+
+
+_FEW = 2
+"""Metrics that are named; more are the main ones."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,17 @@ class Mean:
             return average([together(own) for own in found])
         except OtherSamplesError as reason:
             return reason
+
+    def members(self, pairs: Sequence[Pair]) -> tuple[str, ...]:
+        """Its data sets."""
+        return tuple(dict.fromkeys(str(pairs[number].row["dataset"]) for number in self.cells))
+
+    def named(self, pairs: Sequence[Pair]) -> tuple[str, str]:
+        """Data sets and metrics, for people."""
+        names = self.members(pairs)
+        metrics = list(dict.fromkeys(str(pairs[number].row["metric"]) for number in self.cells))
+        several = " and ".join(metrics) if len(metrics) <= _FEW else "main_metric"
+        return names[0] if len(names) == 1 else f"mean of {len(names)} data sets", several
 
     def rounding(self, pairs: Sequence[Pair]) -> float:
         """Points by which it changes where two outcomes of each data set do."""
@@ -77,10 +93,25 @@ def _cells(
     return found if len(found) == len(names) else ()
 
 
-def of_each_metric(pairs: Sequence[Pair], cells: Sequence[int]) -> Iterator[Mean]:
-    """Of these cells those of one checkpoint, task and metric, where they are of several data sets."""
-    groups: dict[tuple[object, ...], list[int]] = {}
+def of_main_metrics(pairs: Sequence[Pair], cells: Sequence[int], config: Config) -> Iterator[Mean]:
+    """For each checkpoint and task the mean over data sets of these cells, of the metrics that stand for it there."""
+    groups: dict[tuple[object, ...], dict[str, dict[str, int]]] = {}
     for number in cells:
         pair = pairs[number]
-        groups.setdefault((pair.model, pair.baseline_model, *key_of(pair.row)[1:]), []).append(number)
-    yield from (Mean(tuple((number,) for number in group)) for group in groups.values() if len(group) > 1)
+        dataset, task, metric, *variant = key_of(pair.row)
+        group = groups.setdefault((pair.model, pair.baseline_model, task, *variant), {})
+        group.setdefault(dataset, {})[metric] = number
+    for (_, _, task, *_), group in groups.items():
+        names = {dataset: main_metrics(str(task), dataset, list(there), config) for dataset, there in group.items()}
+        yield Mean(tuple(tuple(group[dataset][name] for name in found) for dataset, found in names.items()))
+
+
+def measurements(mean: Mean, pairs: Sequence[Pair]) -> set[tuple[object, ...]]:
+    """The data sets of a mean as they were measured: by which checkpoint, task and parameters, whatever the metric."""
+    return {measurement(pairs[number]) for number in mean.cells}
+
+
+def measurement(pair: Pair) -> tuple[object, ...]:
+    """What a cell shares with the other metrics of the same outcomes."""
+    dataset, task, _, *variant = key_of(pair.row)
+    return pair.model, pair.baseline_model, dataset, task, *variant

@@ -489,22 +489,77 @@ def test_a_suspect_keeps_its_mean_undecided_and_comes_first(gate):
     assert failed.means[0].reason == "lost more than is allowed: f"
 
 
-def test_each_metric_and_checkpoint_has_a_mean_of_its_own(gate):
-    def both(hits, **more):
-        found = []
-        for name in "de":
-            first, second = (scored(hits, dataset=name, metric=metric, **more)[0] for metric in ("acc1", "acc5"))
-            found.append(([first, second], scored(hits)[1] | {"correct5": np.array(hits)}))
-        return found
+def both(hits, datasets="de", **more):
+    """Cells of acc1 and acc5, the latter a third as often wrong."""
+    found = []
+    for name in datasets:
+        often = np.array(hits) | (np.arange(len(hits)) % 3 > 0)
+        rows = [scored(h, dataset=name, metric=m, **more)[0] for h, m in ((hits, "acc1"), (often, "acc5"))]
+        found.append((rows, scored(hits)[1] | {"correct5": often}))
+    return found
 
+
+def test_the_main_metric_decides_and_the_others_may_fail(gate):
+    """One mean per checkpoint and task. A metric beside it is told, and stops the check where it shows a loss."""
     result = gate(both(answers(1800, 3000)), both(answers(1799, 3000), **NEW))
-    assert {(mean.metric, mean.verdict) for mean in result.means} == {("acc1", "pass"), ("acc5", "pass")}
-    result = gate(both(GOOD), both(GOOD, **NEW), "[{metric: acc5, max_drop: null}]")
-    assert [mean.metric for mean in result.means] == ["acc1"]
-    assert {cell.metric: cell.verdict for cell in result.cells} == {"acc1": "cannot-tell", "acc5": "pass"}
+    assert [(mean.metric, mean.verdict, mean.members) for mean in result.means] == [("acc1", "pass", ("d", "e"))]
+    result = gate(both(GOOD), both(GOOD, **NEW), "[{metric: acc1, max_drop: 60}]")
+    assert result.exit_code == 0
+    assert {(cell.metric, cell.verdict, cell.decides) for cell in result.cells} == {
+        *(("acc1", "pass", True), ("acc5", "cannot-tell", False)),
+    }
+    assert gate(both(GOOD), both(BAD, **NEW), "[{metric: acc1, max_drop: 60}]").exit_code == 1, "acc5 lost"
+    one = gate(both(GOOD, "d"), both(GOOD, "d", **NEW), "[{metric: acc1, max_drop: 60}]")
+    assert (one.exit_code, one.means) == (0, [])
+    result = gate(both(GOOD), both(GOOD, **NEW), "[{metric: acc1, max_drop: null}]")
+    assert [mean.metric for mean in result.means] == ["acc5"]
     two = [cell for name in ("m", "w") for cell in both(GOOD, model=name)]
     other = [cell for name in ("m", "w") for cell in both(GOOD, model=name, **NEW)]
-    assert len(gate(two, other).means) == 4
+    assert [mean.model for mean in gate(two, other).means] == ["m", "w"]
+
+
+def test_metrics_beside_a_suite_that_was_asked_for_need_not_be_decided(gate, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    members = [["d", "acc1"], ["e", "acc1"]]
+    suite = {"name": "pair", "metric": "acc1", "members": members, "tasks": ["zeroshot_classification"]}
+    (tmp_path / "rules.yaml").write_text("rules: [{metric: acc1, max_drop: 60}]\n")
+
+    def side(name, third, **more):
+        interval = {"ci_low": 0.0, "ci_high": 1.0}
+        cells = both(GOOD, **interval, **more) + (both(GOOD, "g", **more) if third else [])
+        return folder(tmp_path / name, *cells, suites=[suite])
+
+    result = clipeval.check(side("b", False, **NEW), side("a", False), rules=tmp_path / "rules.yaml")
+    assert result.exit_code == 0
+    assert (result.means, [cell.dataset for cell in result.suites]) == ([], ["pair"])
+    assert {cell.metric for cell in result.cells if not cell.decides} == {"acc5"}
+    (tmp_path / "strict.yaml").write_text("rules: [{dataset: g}, {metric: acc1, dataset: '[!g]*', max_drop: 60}]\n")
+    result = clipeval.check(side("d", True, **NEW), side("c", True), rules=tmp_path / "strict.yaml")
+    assert result.exit_code == 3, "the data set beside the suite has to pass by itself"
+    assert [(cell.dataset, cell.metric) for cell in result.cells if cell.decides and cell.verdict != "pass"] == [
+        ("g", "acc1")
+    ]
+
+
+def test_both_directions_of_retrieval_are_one_mean(gate):
+    """300 images, whose captions and images are lost and won together: by hand the variance is that of 300 units."""
+    ids = [f"im{i}" for i in range(300)]
+
+    def side(hits, **more):
+        columns = {
+            "id": [f"{name}#0" for name in ids] + ids,
+            "direction": ["text_to_image"] * 300 + ["image_to_text"] * 300,
+            "hit@5": np.concatenate([hits, hits]).astype(np.float32),
+        }
+        known = {"task": "zeroshot_retrieval", "value": float(np.mean(hits)), "n": 300, **more}
+        return [row(metric=f"{way}_retrieval_recall@5", **known) for way in ("image", "text")], columns
+
+    before = np.array(answers(150, 300))
+    result = gate([side(before)], [side(flipped(before, 6, 3), **NEW)], "[{max_drop: 4}]")
+    [mean] = result.means
+    assert (mean.dataset, mean.metric) == ("d", "image_retrieval_recall@5 and text_retrieval_recall@5")
+    assert mean.drop.test.variance == pytest.approx((10 / 300 - 0.01**2) / 300)
+    assert (mean.verdict, result.exit_code) == ("pass", 0)
 
 
 def test_a_mean_is_allowed_the_mean_of_what_its_data_sets_are(gate):

@@ -44,18 +44,19 @@ def test_equal_sizes_by_hand(tmp_path, monkeypatch):
 def test_unequal_sizes_rules_and_metrics(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rules = tmp_path / "rules.yaml"
-    rules.write_text("rules: [{metric: acc5, max_drop: null}, {metric: mean_per_class_recall, max_drop: 2}]\n")
-    rows = [[row(dataset=d, metric=m, n=n) for m in ("acc1", "acc5", "mean_per_class_recall")] for d, n in SIZES]
+    rules.write_text("rules: [{task: linear_probe, max_drop: 2}]\n")
+    tasks = "zeroshot_classification", "linear_probe"
+    rows = [[row(dataset=d, metric=m, task=t, n=n) for m in ("acc1", "acc5")] for t in tasks for d, n in SIZES]
     first, second = plan("nothing", folder(tmp_path / "before", *rows), rules=rules).planned
     assert (first.where, second.where) == (
+        "mean of 2 data sets · linear_probe · acc1",
         "mean of 2 data sets · zeroshot_classification · acc1",
-        "mean of 2 data sets · zeroshot_classification · mean_per_class_recall",
     )
-    assert second.allowed == 2
-    assert first.prospects[3].pass_chance == pytest.approx(chance(0.15, 400, 9000), abs=1e-5)
-    assert second.prospects[3].pass_chance == pytest.approx(chance(0.15, 400, 9000, allowed=0.02), abs=1e-5)
+    assert first.allowed == 2
+    assert first.prospects[3].pass_chance == pytest.approx(chance(0.15, 400, 9000, allowed=0.02), abs=1e-5)
+    assert second.prospects[3].pass_chance == pytest.approx(chance(0.15, 400, 9000), abs=1e-5)
     needed = 9400 * 8.563847 * 0.15 * (1 / 400 + 1 / 9000) / 4 / 1e-4
-    assert first.prospects[3].outcomes_needed == np.ceil(needed)
+    assert second.prospects[3].outcomes_needed == np.ceil(needed)
 
 
 SIZES = (("d", 400), ("e", 9000))
