@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -163,7 +163,8 @@ class CheckResult:
         """1 where a loss is shown; else 3 when something could not be judged, or there is nothing; else 0."""
         if self.verdict in (PASS, FAIL):
             return EXIT_OK if self.verdict == PASS else EXIT_CHECK_FAILED
-        return EXIT_NOT_MEASURED if not self.lines or any(map(self.stops, self.lines)) else EXIT_OK
+        nothing = not any(cell.decides for cell in self.lines)
+        return EXIT_NOT_MEASURED if nothing or any(map(self.stops, self.lines)) else EXIT_OK
 
     def stops(self, cell: CheckedCell) -> bool:
         """Whether the exit code is not 0 because of a cell: not where more samples would decide, and that may wait."""
@@ -173,23 +174,16 @@ class CheckResult:
     @property
     def summary(self) -> str:
         """One line."""
-        sides = f"{self.current} against {self.baseline}"
-        return f"check {self._word}: {'; '.join(self._said()) or 'nothing to check'} ({len(self.cells)} cells, {sides})"
+        means = Counter(mean.verdict for mean in self.means)
+        sides = f"({len(self.cells)} cells, {self.current} against {self.baseline})"
+        decided = f"; means: {_counted(means)}" if self.means else ""
+        return f"check {self._word}: {_counted(self.counts) or 'nothing to check'} {sides}{decided}"
 
     @property
     def _word(self) -> str:
         if self.verdict in (PASS, FAIL):
             return "passed" if self.verdict == PASS else "FAILED"
         return "NOT DECIDED" + (" (exit 0: --undecided warn)" if self.exit_code == EXIT_OK else "")
-
-    def _said(self) -> Iterator[str]:
-        counted = [(self.counts, "")]
-        if self.means:
-            means = Counter(mean.verdict for mean in self.means)
-            counted = [({verdict: means[verdict] for verdict in VERDICTS}, "means: "), (self.counts, "cells: ")]
-        for counts, title in counted:
-            if said := ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count):
-                yield title + said
 
     def to_dict(self) -> dict[str, Any]:
         """``verdict`` (of the whole), ``exit_code``, ``undecided``, ``counts`` of the cells, ``current`` and
@@ -206,3 +200,7 @@ class CheckResult:
             "cells": [cell.to_dict() for cell in self.cells],
             "suites": [cell.to_dict() for cell in self.suites],
         }
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])

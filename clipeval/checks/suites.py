@@ -19,10 +19,6 @@ Tested = Paired | NotPairedError | None
 """A paired test, or why there is none; None where none is due."""
 
 
-_FEW = 2
-"""Metrics that are named; more are the main ones."""
-
-
 @dataclass(frozen=True)
 class Mean:
     """The mean over data sets: per data set the numbers of the cells that count, none where it has no value."""
@@ -54,9 +50,10 @@ class Mean:
     def named(self, pairs: Sequence[Pair]) -> tuple[str, str]:
         """Data sets and metrics, for people."""
         names = self.members(pairs)
-        metrics = list(dict.fromkeys(str(pairs[number].row["metric"]) for number in self.cells))
-        several = " and ".join(metrics) if len(metrics) <= _FEW else "main_metric"
-        return names[0] if len(names) == 1 else f"mean of {len(names)} data sets", several
+        metrics = tuple(dict.fromkeys(str(pairs[number].row["metric"]) for number in self.cells))
+        of_several = {several: name for name, several in COMPOUND_METRICS.items()}
+        metric = metrics[0] if len(metrics) == 1 else of_several.get(metrics, "main_metric")
+        return names[0] if len(names) == 1 else f"mean of {len(names)} data sets", metric
 
     def rounding(self, pairs: Sequence[Pair]) -> float:
         """Points by which it changes where two outcomes of each data set do."""
