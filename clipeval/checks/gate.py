@@ -26,7 +26,8 @@ from clipeval.checks.suites import Mean, Tested, asked_for
 from clipeval.checks.trend import Trends
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS, Finding
 from clipeval.errors import UsageError, suggest
-from clipeval.stats.paired import NotPairedError, OtherSamplesError, Scored, compare
+from clipeval.stats.paired import compare
+from clipeval.stats.scored import NotPairedError, OtherSamplesError, Scored
 
 if TYPE_CHECKING:
     import pandas as pd

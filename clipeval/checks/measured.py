@@ -15,7 +15,7 @@ from clipeval.results.outcomes import Shelf
 from clipeval.results.reading import read_results, typed
 from clipeval.results.schema import SAMPLES
 from clipeval.results.suites import SEVERAL_TASKS, SuiteRequest
-from clipeval.stats.paired import NotPairedError, Scored
+from clipeval.stats.scored import NotPairedError, Scored
 from clipeval.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from clipeval.checks.matching import Pair
 from clipeval.checks.measured import Key, key_of
 from clipeval.config import Config
 from clipeval.results.suites import COMPOUND_METRICS, SuiteRequest, main_metrics
-from clipeval.stats.paired import NotPairedError, OtherSamplesError, Paired, average, together
+from clipeval.stats.paired import Paired, average, together
+from clipeval.stats.scored import NotPairedError, OtherSamplesError
 
 Tested = Paired | NotPairedError | None
 """A paired test, or why there is none; None where none is due."""

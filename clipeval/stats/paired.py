@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,110 +21,11 @@ from clipeval.stats.intervals import (
     resampled_counts,
     resampled_means,
 )
+from clipeval.stats.scored import OtherSamplesError, Scored, labels_of, mean_precisions, value_of, weights
 from clipeval.stats.significance import bootstrap_p, mcnemar_p
-from clipeval.vocabulary import Metric, metric
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DRAWS = 9_999
-_AGREE = 1e-6
 MCNEMAR, BOOTSTRAP, NORMAL = "exact McNemar", "paired bootstrap", "normal"
-
-
-class NotPairedError(Exception):
-    """No test is possible; the message says why."""
-
-
-class OtherSamplesError(NotPairedError):
-    """The two checkpoints were measured on different samples."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """The outcomes of one metric of one checkpoint: ``outcomes`` ``[n]`` 0/1, of shares between 0 and 1, of F1 the
-    predicted classes, or ``[n, K]`` scores where it is one of ranks; ``labels`` ``[n]``, of groups their numbers, or
-    ``[n, K]`` bool, None where there are none; ``ids`` ``[n]``, no two alike."""
-
-    metric: Metric
-    ids: pd.Index
-    outcomes: np.ndarray
-    labels: np.ndarray | None
-
-    @cached_property
-    def images(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of the images, sorted, and for each of ``[n]`` captions the number of its own. A caption's id is the
-        image's, ``#`` and a number."""
-        return np.unique(self.ids.str.replace(r"#\d+$", "", regex=True).to_numpy(str), return_inverse=True)
-
-    def ordered(self, order: np.ndarray) -> Scored:
-        """The samples at ``order``."""
-        labels = None if self.labels is None else self.labels[order]
-        return Scored(self.metric, self.ids[order], self.outcomes[order], labels)
-
-
-def scored(name: str, frame: pd.DataFrame, value: float) -> Scored:
-    """The outcomes of the metric ``name`` in the per-sample file ``frame``, whose value in the table is ``value``.
-
-    Raises NotPairedError where there are none, or where they give another value than the table has, and
-    OtherSamplesError for repeated sample ids.
-    """
-    known = metric(name)
-    if "id" not in frame or (known.direction and "direction" not in frame):
-        raise NotPairedError(f"there are no per-sample outcomes of {name}")
-    if known.direction:
-        frame = frame[(frame["direction"] == known.direction).to_numpy(bool)]
-    frame = frame.set_index(frame["id"].astype(str))
-    if not frame.index.is_unique:
-        raise OtherSamplesError("sample ids are repeated")
-    try:
-        found = _ranked(known, frame) if known.scored == "ranks" else _outcomes(known, frame)
-    except (TypeError, ValueError) as error:
-        raise NotPairedError(f"the per-sample outcomes of {name} are not readable: {error}") from error
-    mean = _value(found)
-    if not abs(mean - value) <= _AGREE:  # NaN does not agree either
-        raise NotPairedError(f"the per-sample outcomes give {mean:.6f}, the table says {value:.6f}")
-    return found
-
-
-def _outcomes(known: Metric, frame: pd.DataFrame) -> Scored:
-    told_apart = known.group or "label"
-    needed = {known.column, *([told_apart] if known.scored in ("classes", "groups", "f1") else [])}
-    if not known.column or not needed <= set(frame):
-        raise NotPairedError(f"there are no per-sample outcomes of {known.name}")
-    if known.scored == "shares":  # a sample that the metric is not about has none
-        frame = frame[frame[known.column].notna().to_numpy(bool)]
-    hits = frame[known.column].to_numpy(np.float64)
-    if known.scored == "shares" and not ((hits >= 0) & (hits <= 1)).all():
-        raise NotPairedError(f"the per-sample outcomes of {known.name} are not all between 0 and 1")
-    if known.scored not in ("shares", "f1") and not np.isin(hits, (0, 1)).all():
-        raise NotPairedError(f"the per-sample outcomes of {known.name} are not all 0 or 1")
-    labels = frame[told_apart].to_numpy() if told_apart in frame else None
-    if labels is not None and labels.dtype.kind not in "biuf":
-        labels = labels.astype(str)
-    return Scored(known, frame.index, hits, labels)
-
-
-def _ranked(known: Metric, frame: pd.DataFrame) -> Scored:
-    if not {"labels", "scores"} <= set(frame):
-        raise NotPairedError("there are no scores per sample")
-    scores, labels = (np.stack(list(frame[name])) for name in ("scores", "labels"))
-    if scores.ndim != 2 or scores.shape != labels.shape:
-        raise ValueError(f"scores {scores.shape} and labels {labels.shape} do not belong together")
-    return Scored(known, frame.index, scores.astype(np.float64), labels.astype(bool))
-
-
-def _value(side: Scored) -> float:
-    if not len(side.ids):
-        return float("nan")
-    if side.metric.scored == "ranks":
-        return float(_mean_precisions(side, np.ones((1, len(side.ids))))[0])
-    if side.metric.scored == "f1":
-        return float(metrics.macro_f1(_labels(side), side.outcomes, np.ones((1, len(side.ids))))[0])
-    if side.metric.scored == "groups":
-        hits, counts = metrics.hits_per_class(side.outcomes, _labels(side))
-        return float((hits / counts).min())
-    return float(np.mean(side.outcomes * _weights(side)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +129,7 @@ def compare(first: Scored, second: Scored) -> Paired:
         first, second = second, first
     if known.scored in _COMPARED:
         return _COMPARED[known.scored](first, second)
-    differences = (first.outcomes - second.outcomes) * _weights(first)
+    differences = (first.outcomes - second.outcomes) * weights(first)
     lost, won, n = int((differences > 0).sum()), int((differences < 0).sum()), len(differences)
     units, ids = differences, first.ids.to_numpy(str)
     if known.direction == "text_to_image":
@@ -291,14 +191,6 @@ def _aligned(first: Scored, second: Scored) -> Scored:
     return second
 
 
-def _weights(side: Scored) -> np.ndarray:
-    """Weights ``[n]`` of mean 1 with which the mean over samples is the metric."""
-    if side.metric.scored != "classes" or side.labels is None:
-        return np.ones(len(side.ids))
-    _, index, counts = np.unique(side.labels, return_inverse=True, return_counts=True)
-    return len(index) / (len(counts) * counts[index])
-
-
 def _by_image(differences: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Differences ``[captions]`` to one value per image whose mean is the same: the ratio of sums, linearised (Cochran
     1977, Sampling Techniques, section 6.3)."""
@@ -307,29 +199,17 @@ def _by_image(differences: np.ndarray, images: np.ndarray) -> np.ndarray:
     return np.round(mean + (sums - mean * counts) / counts.mean(), 12)
 
 
-def _mean_precisions(side: Scored, weights: np.ndarray) -> np.ndarray:
-    """``[draws]``: mean average precision under ``weights`` ``[draws, n]``."""
-    assert side.labels is not None
-    classes = np.flatnonzero(side.labels.any(axis=0))
-    order = [np.argsort(-side.outcomes[:, k], kind="stable") for k in classes]
-    found = np.array(
-        [metrics.average_precision(side.labels[o, k], weights[:, o]) for k, o in zip(classes, order, strict=True)]
-    ).reshape(len(classes), len(weights))
-    defined = ~np.isnan(found)  # a draw may hold no positive of a class
-    return np.where(defined, found, 0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
-
-
 def _compared_ranks(first: Scored, second: Scored) -> Paired:
     def draw(seed: int) -> np.ndarray:
         blocks = bootstrap_weights(len(first.ids), seed, DRAWS)
-        return np.concatenate([_mean_precisions(first, w) - _mean_precisions(second, w) for w in blocks])
+        return np.concatenate([mean_precisions(first, w) - mean_precisions(second, w) for w in blocks])
 
     other = int((first.outcomes != second.outcomes).any(axis=1).sum())
-    return Paired(_value(first) - _value(second), BOOTSTRAP, other, 0, len(first.ids), draw)
+    return Paired(value_of(first) - value_of(second), BOOTSTRAP, other, 0, len(first.ids), draw)
 
 
 def _compared_f1(first: Scored, second: Scored) -> Paired:
-    rows = np.stack([_labels(first), first.outcomes, second.outcomes], axis=1)
+    rows = np.stack([labels_of(first), first.outcomes, second.outcomes], axis=1)
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
     labels, before, now = kinds.T
 
@@ -338,11 +218,11 @@ def _compared_f1(first: Scored, second: Scored) -> Paired:
         return np.concatenate([metrics.macro_f1(labels, before, w) - metrics.macro_f1(labels, now, w) for w in blocks])
 
     other = int((first.outcomes != second.outcomes).sum())
-    return Paired(_value(first) - _value(second), BOOTSTRAP, other, 0, len(rows), draw)
+    return Paired(value_of(first) - value_of(second), BOOTSTRAP, other, 0, len(rows), draw)
 
 
 def _compared_groups(first: Scored, second: Scored) -> Paired:
-    _, group = np.unique(_labels(first), return_inverse=True)
+    _, group = np.unique(labels_of(first), return_inverse=True)
     kinds = np.bincount(4 * group + (2 * first.outcomes + second.outcomes).astype(int), minlength=4 * (group.max() + 1))
     per_group = kinds.reshape(-1, 4)  # samples that are wrong in both, right in the second, in the first, in both
 
@@ -356,12 +236,7 @@ def _compared_groups(first: Scored, second: Scored) -> Paired:
         return lowest[0] - lowest[1]
 
     lost, won = int(per_group[:, 2].sum()), int(per_group[:, 1].sum())
-    return Paired(_value(first) - _value(second), BOOTSTRAP, lost, won, len(group), draw)
+    return Paired(value_of(first) - value_of(second), BOOTSTRAP, lost, won, len(group), draw)
 
 
 _COMPARED = {"ranks": _compared_ranks, "f1": _compared_f1, "groups": _compared_groups}
-
-
-def _labels(side: Scored) -> np.ndarray:
-    assert side.labels is not None
-    return side.labels

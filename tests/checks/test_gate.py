@@ -14,6 +14,7 @@ import clipeval
 from clipeval.checks import measured
 from clipeval.errors import UsageError
 from clipeval.stats import paired as outcomes
+from clipeval.stats import scored as per_sample
 
 GOOD, BAD = [True] * 90 + [False] * 11, [True] * 60 + [False] * 41
 
@@ -583,7 +584,7 @@ def simulated(rng, loss, monkeypatch, n=150):
             kept[checkpoint, dataset] = pd.DataFrame(columns)
 
     def find(self, row):
-        return outcomes.scored(row["metric"], kept[row["checkpoint_sha256"], row["dataset"]], row["value"])
+        return per_sample.scored(row["metric"], kept[row["checkpoint_sha256"], row["dataset"]], row["value"])
 
     monkeypatch.setattr(measured.Results, "scored", find)
     return clipeval.check(pd.DataFrame(rows["b"]), pd.DataFrame(rows["a"]), rules="no_drop.yaml")

@@ -12,7 +12,7 @@ from folders import scored
 import clipeval
 from bench import gate
 from clipeval.checks import measured
-from clipeval.stats import paired
+from clipeval.stats import scored as outcomes
 
 TABLE = {
     "equal, 9 x 360": (0.43, 0.56, 0.01),
@@ -74,7 +74,7 @@ def test_the_command_says_what_the_simulation_counts(case, monkeypatch):
                 kept[side, f"d{number}"] = pd.DataFrame(columns)
 
         def find(self, row, kept=kept):
-            return paired.scored(row["metric"], kept[row["checkpoint_sha256"], row["dataset"]], row["value"])
+            return outcomes.scored(row["metric"], kept[row["checkpoint_sha256"], row["dataset"]], row["value"])
 
         monkeypatch.setattr(measured.Results, "scored", find)
         code = clipeval.check(pd.DataFrame(rows["b"]), pd.DataFrame(rows["a"])).exit_code

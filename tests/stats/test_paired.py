@@ -9,8 +9,10 @@ from scipy.stats import binomtest
 
 from clipeval.stats import intervals, significance
 from clipeval.stats import paired as outcomes
-from clipeval.stats.paired import NotPairedError, OtherSamplesError, compare, scored
+from clipeval.stats.paired import compare
+from clipeval.stats.scored import NotPairedError, OtherSamplesError, Scored, scored
 from clipeval.stats.significance import holm
+from clipeval.vocabulary import metric
 
 
 def paired(metric, before, now, values):
@@ -311,13 +313,13 @@ def test_size_of_both_tests_of_captions(per_image, shared):
     rng, n, checks, margin = np.random.default_rng(5), 300, 1500, 0.02
     low = high = 0
     ids = pd.Index([f"im{i}#{k}" for i in range(n) for k in range(per_image)])
-    known = outcomes.metric("image_retrieval_recall@1")
+    known = metric("image_retrieval_recall@1")
     for _ in range(checks):
         kind = (
             rng.choice(3, (n, 1), p=[0.11, 0.09, 0.8]) if shared else rng.choice(3, (n, per_image), p=[0.11, 0.09, 0.8])
         )
         lost, won = ((np.broadcast_to(kind, (n, per_image)) == k).ravel().astype(float) for k in (0, 1))
-        found = compare(outcomes.Scored(known, ids, lost, None), outcomes.Scored(known, ids, won, None))
+        found = compare(Scored(known, ids, lost, None), Scored(known, ids, won, None))
         bottom, top = found.limits(0.95)
         low, high = low + (top < margin), high + (bottom > margin)
     assert 0.03 <= low / checks <= 0.07
