@@ -15,6 +15,7 @@ NAMES = (
         "prompts",
         "fit",
         "outlook",
+        "gate",
         "end_to_end",
         "input",
         "feed",
