@@ -136,9 +136,13 @@ def _estimate(law: Law, theta: np.ndarray, scale: np.ndarray, data: Data, loss: 
         else:
             spread = mean_price / (2 * loss.delta * loss.tau * (1 - loss.tau))
             deviance = 2 * n * np.log(spread) + n * (1 - np.log(2 * np.pi))
+    with np.errstate(over="ignore", invalid="ignore"):
+        params = law.parameters(theta, scale)
+    if not np.isfinite(params).all():
+        raise MeasureError(f"law '{law.name}': the points lead to no finite parameters. Choose another law.")
     return Estimate(
         law=law.name,
-        params=law.parameters(theta, scale),
+        params=params,
         names=law.names,
         n=n,
         rss=rss,

@@ -100,9 +100,10 @@ class Problem:
 
     def where(self, keep: np.ndarray) -> Problem:
         """The points at which the mask ``keep`` ``[n]`` holds."""
-        optional = {name: getattr(self, name) for name in ("weights", "x_tolerance", "groups")}
-        kept = {name: part if part is None else part[keep] for name, part in optional.items()}
-        return replace(self, x=self.x[keep], error=self.error[keep], **kept)
+        optional = (self.weights, self.x_tolerance, self.groups)
+        weights, tolerance, groups = (part if part is None else part[keep] for part in optional)
+        x, error = self.x[keep], self.error[keep]
+        return replace(self, x=x, error=error, weights=weights, x_tolerance=tolerance, groups=groups)
 
     def points(self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray | None = None) -> Points:
         """The points that the frontier keeps of data sets ``[draws, n]``; ``weights`` count without a frontier."""

@@ -96,8 +96,19 @@ class Recipe:
         law, loss = self.law_of(points.cell[1]), ESTIMATORS[self.estimator]
         tolerance, seed = _tolerance(points, self.columns), crc32(f"{self.seed} {points.source}".encode())
         groups = points.table[self.cluster].to_numpy(object) if self.cluster else None
-        options = {"x_tolerance": tolerance, "draws": self.bootstrap, "seed": seed, "groups": groups}
-        return Problem(law, points.x, points.error, self.frontier_name, loss, **options)
+        draws = self.bootstrap
+        return Problem(
+            law,
+            points.x,
+            points.error,
+            self.frontier_name,
+            loss,
+            None,
+            tolerance,
+            draws=draws,
+            seed=seed,
+            groups=groups,
+        )
 
 
 def fit_one(points: Checkpoints, recipe: Recipe) -> Fit:
@@ -189,7 +200,7 @@ def _alike(points: Checkpoints, problem: Problem) -> str:
         )
     if problem.frontier != "none" or problem.freedom < 1:
         return ""
-    named = {name: points.table[name].to_numpy(object) for name in CLUSTERS if _groups(points, name)}
+    named = {name: points.table[name].tolist() for name in CLUSTERS if _groups(points, name)}
     worth = worth_clustering(problem, named)
     if not worth:
         return ""

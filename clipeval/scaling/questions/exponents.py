@@ -22,7 +22,8 @@ def difference(a: Fit, b: Fit) -> Difference:
     if a.estimate is None or b.estimate is None:
         return Difference()
     if a.problem.groups is not None and b.problem.groups is not None:
-        return _by_clusters(a, b)
+        sides = (Side(a.problem, a.problem.groups.tolist()), Side(b.problem, b.problem.groups.tolist()))
+        return _by_clusters(*sides)
     delta = a.estimate["alpha"] - b.estimate["alpha"]
     variances = np.array([a.known.alpha_se**2, b.known.alpha_se**2])
     df = np.array([a.known.alpha_df, b.known.alpha_df])
@@ -31,13 +32,12 @@ def difference(a: Fit, b: Fit) -> Difference:
     return _by_permutation(a, b, variances, found) if frontiers and found.test == WELCH else found
 
 
-def _by_clusters(a: Fit, b: Fit) -> Difference:
+def _by_clusters(a: Side, b: Side) -> Difference:
     """Points of the same cluster may err together, also those of a and of b."""
-    if "alpha" not in a.law.names:
+    if "alpha" not in a.problem.law.names:
         return Difference()
     try:
-        sides = [Side(fit.problem, fit.problem.groups) for fit in (a, b)]
-        found = exponents_differ(*sides)
+        found = exponents_differ(a, b)
     except MeasureError:
         return Difference()
     return Difference(found.difference, found.low, found.high, found.p, CLUSTERED)

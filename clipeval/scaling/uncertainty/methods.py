@@ -94,7 +94,7 @@ def _of_clusters(problem: Problem, groups: np.ndarray, generator: np.random.Gene
     """CR2 of points that err together, and draws of Student's t with the covariance of the coordinates."""
     law, best = problem.law, problem.best
     try:
-        found = clustered(problem, groups)
+        found = clustered(problem, groups.tolist())
     except MeasureError as refusal:
         return _nothing(problem, str(refusal))
     df = found.alpha_df if found.alpha_df == found.alpha_df else float(found.groups - 1)
