@@ -474,7 +474,7 @@ def _png(rng: np.random.Generator) -> bytes:
 def _import_everything() -> None:
     for name in (
         *("torch", "open_clip", "pandas", "pyarrow.parquet", "sklearn.linear_model", "faiss", "matplotlib.pyplot"),
-        *("clipeval.cli", "clipeval_train.cli", "clipeval_train.loop", "clipeval_train.finetune.loop"),
+        *("clipeval.cli", "clipeval_train.cli", "clipeval_train.loop", "clipeval_train.finetune.classification"),
         *("clipeval.evaluation.run", "clipeval.scaling.fit", "clipeval.scaling.show", "clipeval.scaling.plots"),
         *("clipeval.reporting.page", "clipeval.checks.gate", "clipeval.checks.emit", "clipeval.checks.baseline"),
         *("clipeval.importers.import_files", "clipeval.models.loader", "torch.utils.data", "torchvision.transforms"),

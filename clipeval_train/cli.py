@@ -77,8 +77,8 @@ def finetune(
     Checkpoints go to OUT/checkpoints, the newest one's path to OUT/latest, the log to OUT/log.jsonl.
     clipeval run -m OUT evaluates them like any other.
     """
+    from clipeval_train.finetune.classification import finetune as run
     from clipeval_train.finetune.config import load_finetune
-    from clipeval_train.finetune.loop import finetune as run
 
     _trained(lambda: run(load_finetune(config, settings or [])))
 

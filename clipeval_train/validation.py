@@ -27,7 +27,7 @@ from clipeval_train.evaluation import VALIDATION
 from clipeval_train.input import Corpus, arranged, open_corpus, prefetch
 from clipeval_train.lineage import one_checkpoint
 from clipeval_train.model import Architecture
-from clipeval_train.trainer import Trainer
+from clipeval_train.task import Trained
 
 _VERSION = "1"
 _SMALLEST_BATCH = 2
@@ -57,8 +57,8 @@ class Validation:
             )
         return corpus, pairs
 
-    def measure(self, trainer: Trainer, path: Path) -> None:
-        """Measure the trainer, whose checkpoint is the file at ``path``, into the table of OUT/results. Collective.
+    def measure(self, trained: Trained, path: Path) -> None:
+        """Measure the weights, whose checkpoint is the file at ``path``, into the table of OUT/results. Collective.
 
         What the table has already is not measured again. A table that cannot be written is reported.
         """
@@ -68,7 +68,7 @@ class Validation:
             cell = _Cell(path, name, corpus, pairs, self._entry.batch_size, self._loss, self._precision)
             if self._world.broadcast(self._world.is_main and cell.stands(self._out)):
                 continue
-            metrics = self._metrics(trainer, corpus, pairs)
+            metrics = self._metrics(trained, corpus, pairs)
             if self._world.is_main:
                 try:
                     cell.write(self._out, metrics, str(self._world.device))
@@ -77,12 +77,12 @@ class Validation:
                 except ClipevalError as error:
                     say(f"{path}: {name}: not validated: {error}")
 
-    def _metrics(self, trainer: Trainer, corpus: Corpus, pairs: int) -> list[Metric]:
+    def _metrics(self, trained: Trained, corpus: Corpus, pairs: int) -> list[Metric]:
         world, size = self._world, self._entry.batch_size
         losses: list[torch.Tensor] = []
         features: list[list[torch.Tensor]] = [[], []]
         batches = corpus.batches(0, pairs, size, world.rank, world.size)
-        with trainer.measured(self._entry.use_ema) as step:
+        with trained.measured(self._entry.use_ema) as step:
             for _, images, tokens in prefetch(arranged(batches, step.arrange), world.device):
                 loss, *both = step.loss(images, tokens)
                 losses.append(loss)

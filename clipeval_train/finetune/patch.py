@@ -113,7 +113,7 @@ def patch(config: PatchConfig) -> Patched:
         "model_cfg": first.description.model_cfg,
         "preprocess_cfg": first.description.preprocess_cfg,
     }
-    checkpoint.write(out, path, described | {"state_dict": state_dict, "metadata": facts, "resume": None})
+    checkpoint.save(path, described | {"state_dict": state_dict, "metadata": facts, "resume": None})
     _write_curve(out, points, alpha, config)
     return Patched(alpha, points, path)
 

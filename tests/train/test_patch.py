@@ -17,8 +17,8 @@ import clipeval
 from clipeval.errors import ModelError
 from clipeval_train import checkpoint
 from clipeval_train.cli import main
+from clipeval_train.finetune.classification import finetune
 from clipeval_train.finetune.config import PatchConfig
-from clipeval_train.finetune.loop import finetune
 from clipeval_train.finetune.patch import CONTROL, TARGET, Point, choose, interpolated, patch
 
 
