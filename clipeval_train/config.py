@@ -127,7 +127,7 @@ class ValidateEntry(Frozen):
     """Take the running average of the weights."""
 
 
-warnings.filterwarnings("ignore", 'Field name "validate" in "PretrainConfig" shadows')  # a method that pydantic gave up
+warnings.filterwarnings("ignore", 'Field name "validate" in "Pretraining" shadows')  # a method that pydantic gave up
 
 
 class RunConfig(Frozen):
@@ -180,8 +180,8 @@ class RunConfig(Frozen):
         return int(number) * self.names[2] if number.isdecimal() else 0
 
 
-class PretrainConfig(RunConfig):
-    """Everything a pre-training run can be told. Sizes and times are counted in samples (image-text pairs)."""
+class Pretraining(Frozen):
+    """What only pre-training can be told. The order of keys is that of a ladder's names."""
 
     model: str | dict[str, Any] | None = None
     """An architecture name of open_clip, or an inline open_clip model configuration: all of it, or changes of the
@@ -193,12 +193,14 @@ class PretrainConfig(RunConfig):
     arch: str = "custom"
     """Name of an inline model in the results table."""
     data: tuple[SourceEntry, ...] = Field(min_length=1)
+    workers: Count | None = Field(None, ge=0)
     bad_samples: Real = Field(0.01, ge=0, le=1)
     """The run stops when more than this share of the samples cannot be read."""
     samples: Count = Field(gt=0)
     """Samples seen at the end, exactly: the last batch is cut to fit."""
     batch_size: Count = Field(ge=2)
     """Samples per optimizer step, over all processes."""
+    micro_batch: Count | None = Field(None, gt=0)
     loss: Literal["clip", "siglip"] = "clip"
     tile: Count | None = Field(None, gt=0)
     """Rows and columns of the similarity matrix held at a time; None: 1024, on a GPU up to 8192 by its memory."""
@@ -223,6 +225,10 @@ class PretrainConfig(RunConfig):
     evaluate: EvaluateEntry | None = None
     validate: ValidateEntry | None = None  # type: ignore[assignment]
     """Loss and recall on held-out pairs."""
+
+
+class PretrainConfig(RunConfig, Pretraining):
+    """Everything a pre-training run can be told. Sizes and times are counted in samples (image-text pairs)."""
 
     @property
     def warmup_samples(self) -> int:

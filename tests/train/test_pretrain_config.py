@@ -102,7 +102,7 @@ def test_a_missing_key_is_named(load):
 def test_a_file_that_is_missing_or_no_mapping(load, tmp_path):
     with pytest.raises(UsageError, match="cannot read the configuration"):
         load_pretrain(tmp_path / "none.yaml", [])
-    with pytest.raises(UsageError, match=r"expected a mapping with the keys workers, .*model, init, lock, arch, data"):
+    with pytest.raises(UsageError, match="expected a mapping with the keys model, init, lock, arch, data"):
         load(text="- 1")
 
 
