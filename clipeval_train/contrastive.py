@@ -80,7 +80,7 @@ class ContrastiveTask:
             compile=config.compile,
             normalise=self._architecture.mean_and_std,
         )
-        groups = optim.decay_groups(clip, config.weight_decay)
+        groups = optim.decay_groups(clip.parameters(), config.weight_decay)
         self.optimizer: torch.optim.Optimizer = optim.adamw(groups, config.lr, config.betas, config.eps)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:

@@ -25,15 +25,11 @@ from clipeval_train.input.source import Source
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """One data set: what is trained on, what is scored, and what choices may be made on.
-
-    ``selection`` is the validation split, or what was held out of the training split, or None.
-    """
+    """One data set: what is trained on, and what is scored."""
 
     name: str
     train: Dataset
     test: Dataset
-    selection: Dataset | None = None
 
     def __post_init__(self) -> None:
         for dataset in (self.train, self.test):
@@ -72,10 +68,7 @@ def _open_set(name: str, entry: DatasetEntry, share: float) -> LabelledSet:
             f"benchmarks.yaml: datasets: {{{name}: {{spec: ..., train_split: train}}}}"
         )
     train, test = (datasets.open_dataset(name, entry, split) for split in (entry.train_split, entry.split))
-    if entry.val_split:
-        return LabelledSet(name, train, test, datasets.open_dataset(name, entry, entry.val_split))
-    kept, held = without_held_out(train, share)
-    return LabelledSet(name, kept, test, held)
+    return LabelledSet(name, train if entry.val_split else without_held_out(train, share)[0], test)
 
 
 def without_held_out(train: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
