@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from clipeval.machine import set_threads
-from clipeval.results.provenance import git_commit, packages
-from clipeval.version import __version__
+from clipeval.results import provenance
 from clipeval_train import evaluation, optim
 from clipeval_train.config import PretrainConfig, passes
 from clipeval_train.distributed import World
@@ -51,9 +50,7 @@ class ContrastiveTask:
             "config": config.model_dump(mode="json"),
             "data_fingerprint": corpus.fingerprint,
             "from_scratch_filter": "",
-            "clipeval_version": __version__,
-            "git_commit": git_commit(),
-            "packages": packages(),
+            **provenance.columns(),
             **self._initial.facts,
         }
         if start:

@@ -9,8 +9,7 @@ from clipeval import models
 from clipeval.errors import UsageError
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
-from clipeval.results.provenance import git_commit, packages
-from clipeval.version import __version__
+from clipeval.results import provenance
 
 
 def one_checkpoint(word: str, key: str) -> ModelSpec:
@@ -40,7 +39,5 @@ def lineage(info: ModelInfo, stage: str, reason: str) -> dict[str, Any]:
         "samples_seen": info.samples_seen,
         "samples_seen_from": info.samples_seen_from,
         **ancestor(info, stage, reason),
-        "clipeval_version": __version__,
-        "git_commit": git_commit(),
-        "packages": packages(),
+        **provenance.columns(),
     }
