@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from clipeval import precision as precisions
@@ -37,8 +38,24 @@ def default_workers() -> int:
 def workers_per_rank() -> int:
     """Decoding processes for each of the ranks that train on this machine: what cores their own threads leave, at most
     16 each."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(16, (cores() - ranks) // ranks))
+    ranks = ranks_here()
+    # Slurm may have given each task cores of its own, or all of them the same ones
+    of_job = int(os.environ.get("SLURM_CPUS_ON_NODE", cores()))
+    own = cores() if cores() * ranks <= of_job else min(cores(), of_job) // ranks
+    return max(1, min(16, own - 1))
+
+
+def ranks_here() -> int:
+    """The ranks of this run on this machine, as torchrun, mpirun or Slurm tell it."""
+    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"):
+        if name in os.environ:
+            return int(os.environ[name])
+    counts = [  # 4(x2),3: four on each of the first two nodes, three on the next one
+        int(count)
+        for count, repeats in re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+        for _ in range(int(repeats or 1))
+    ]
+    return counts[min(int(os.environ.get("SLURM_NODEID", "0")), len(counts) - 1)]
 
 
 def resolve_device(name: str, option: str = "--device ") -> str:

@@ -200,6 +200,9 @@ class Pretraining(Frozen):
     """Samples seen at the end, exactly: the last batch is cut to fit."""
     batch_size: Count = Field(ge=2)
     """Samples per optimizer step, over all processes."""
+    lanes: Count = Field(1, gt=0)
+    """Parts of the data that stand side by side in every batch: ranks whose number divides theirs read only the shards
+    of their own lanes, and the stream stays the same for any number of ranks."""
     micro_batch: Count | None = Field(None, gt=0)
     loss: Literal["clip", "siglip"] = "clip"
     tile: Count | None = Field(None, gt=0)
@@ -298,6 +301,11 @@ def _check_schedule(config: PretrainConfig, origin: str) -> None:
         raise UsageError(f"{origin}: model: this key is required, or `init`: a checkpoint with an architecture.")
     if config.cooldown and config.schedule != "constant":
         raise UsageError(f"{origin}: cooldown: belongs to `schedule: constant`; the cosine ends at zero by itself.")
+    if config.batch_size % config.lanes:
+        raise UsageError(
+            f"{origin}: lanes: a batch of {config.batch_size} samples cannot be divided equally among {config.lanes} "
+            "lanes. Give a batch_size that is a multiple of them."
+        )
     if warmup + config.cooldown > config.samples:
         raise UsageError(
             f"{origin}: cooldown: {warmup} samples of warm-up and {config.cooldown} of cooldown are more than "

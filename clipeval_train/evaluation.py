@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from clipeval import config as configuration
 from clipeval import datasets, machine
-from clipeval.config import Config
 from clipeval.console import say
 from clipeval.errors import ClipevalError
+from clipeval.evaluation import plan as planning
 from clipeval.evaluation import run as runner
 from clipeval.evaluation.request import Options, Request
-from clipeval.files import write_atomically
-from clipeval.results.ledger import Ledger, measurement
+from clipeval.evaluation.schedule import Unit
+from clipeval.evaluation.worker import Worker
+from clipeval.results.ledger import Ledger
 from clipeval.tasks import canonical_name
 from clipeval_train import checkpoint as checkpoints
 from clipeval_train.config import EvaluateEntry
@@ -38,55 +38,55 @@ def check(entry: EvaluateEntry) -> None:
 def evaluate(entry: EvaluateEntry, checkpoint: Path, out: Path, world: World) -> None:
     """Measure a checkpoint on the configured data sets into the table of OUT/results. All ranks must call it.
 
-    The ranks share the data sets out among them, each into a results folder of its own. Rank 0 then takes over what is
-    finished there and runs the whole request: it measures what is left, if anything, adds suite averages and writes the
-    table. Each value is computed by one process, so it is that of ``clipeval run``, whatever the number of ranks. What
-    the table has already is not measured again. A cell that cannot be measured is reported and does not end the
-    training.
+    Each rank encodes a part of the images of every data set; rank 0 puts them into its store and runs the request,
+    which finds them there. What the table has already is not measured again. A cell that cannot be measured is reported
+    and does not end the training.
     """
     if entry.use_ema:
         checkpoint = checkpoints.averaged(checkpoint, out, world)
-    settings, results = configuration.load(), out / "results"
-    shares = results / "ranks"
+    options = Options(out=out / "results", device=str(world.device), workers=machine.workers_per_rank())
+    models, settings = [checkpoint.as_posix()], configuration.load()
+    request = Request(config=settings, options=options, models=models, datasets=entry.datasets, tasks=entry.tasks)
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # the training draws the same numbers with or without evaluations
         if world.size > 1:
-            mine = list(datasets.resolve(entry.datasets, settings).datasets)[world.rank :: world.size]
-            with suppress(ClipevalError):  # rank 0 meets the same error and reports it
-                _take_over(results, shares / str(world.rank))
-                _run(settings, checkpoint, mine, entry.tasks, shares / str(world.rank), world)
-            world.barrier()
+            _encode_together(request, world)
         if world.is_main:
             try:
-                for share in sorted(shares.glob("*")):
-                    _take_over(share, results)
-                shutil.rmtree(shares, ignore_errors=True)
-                _report(_run(settings, checkpoint, entry.datasets, entry.tasks, results, world), checkpoint)
+                _report(runner.execute(request, quiet=True), checkpoint)
             except ClipevalError as error:
                 say(f"{checkpoint}: not evaluated: {error}")
         world.barrier()
 
 
-def _run(
-    settings: Config, checkpoint: Path, names: Sequence[str], tasks: Sequence[str], out: Path, world: World
-) -> runner.Outcome:
-    options = Options(out=out, device=str(world.device), workers=machine.workers_per_rank())
-    models = [checkpoint.as_posix()]
-    request = Request(config=settings, options=options, models=models, datasets=names, tasks=tasks)
-    return runner.execute(request, quiet=True)
+def _encode_together(request: Request, world: World) -> None:
+    """What a rank cannot encode is left to rank 0, which has what it lacks, or meets the same error and reports it."""
+    parts: list[list[Unit]] = []
+    if world.is_main:
+        with suppress(ClipevalError):
+            parts = list(_parts(request, world.size))
+    worker = Worker()
+    is_ready = not isinstance(worker.start(request.options, "."), ClipevalError)
+    for units in world.broadcast(parts):
+        mine = units[world.rank]
+        piece = worker.work(mine, keep=True)[1] if is_ready and mine.start < mine.stop else None
+        pieces = world.gather_objects(piece)
+        if world.is_main:
+            worker.receive([piece for piece in pieces if piece])
+    if is_ready:
+        worker.close()
 
 
-def _take_over(source: Path, target: Path) -> None:
-    """Copy what is finished from one results folder to another."""
-    theirs, ours = Ledger(source), Ledger(target)
-    there = {(measurement(record.rows[0]), record.cell) for record in ours.records if record.finished}
-    for key, record in theirs.standing.items():
-        if record.finished and (key, record.cell) not in there:
-            outcomes = Path("samples") / f"{record.cell}.parquet"
-            if (source / outcomes).exists():
-                write_atomically(target / outcomes, partial(shutil.copyfile, source / outcomes))
-            ours.add_checkpoint(theirs.described(record.rows[0]))
-            ours.add_cell(record.cell, record.rows)
+def _parts(request: Request, count: int) -> Iterator[list[Unit]]:
+    """Of each data set that is here and is to be measured, as many parts in whole batches."""
+    plan = planning.build(request, Ledger(request.options.out))
+    for name, cell in {cell.dataset: cell for cell in planning.to_do(plan.cells)}.items():
+        if dataset := plan.dataset(name):
+            batch = request.options.batch_size
+            borders = [
+                min(part * -(-len(dataset) // (count * batch)) * batch, len(dataset)) for part in range(count + 1)
+            ]
+            yield [Unit("images", (cell,), *pair) for pair in pairwise(borders)]
 
 
 def _report(outcome: runner.Outcome, checkpoint: Path) -> None:

@@ -49,7 +49,7 @@ class Validation:
         self._sources = [(source.source, *self._opened(config, source, architecture)) for source in entry.data]
 
     def _opened(self, config: PretrainConfig, source: SourceEntry, architecture: Architecture) -> tuple[Corpus, int]:
-        changes = {"data": (source,), "seed": 0, "batch_size": _SMALLEST_BATCH}
+        changes = {"data": (source,), "seed": 0, "batch_size": _SMALLEST_BATCH, "lanes": 1}
         corpus = open_corpus(config.model_copy(update=changes), architecture, "test")
         size = self._entry.batch_size
         if (pairs := min(self._entry.samples, len(corpus)) // size * size) == 0:

@@ -59,11 +59,19 @@ class Worker:
         try:
             with as_clipeval_errors():
                 self._require(unit)
-                for piece in given:
-                    self._receive(piece)
+                self.receive(given)
                 return self._done(unit, keep)
         except ClipevalError as error:
             return error, None
+
+    def receive(self, given: Sequence[Piece]) -> None:
+        """Keep what other machines have made."""
+        for piece in given:
+            self._receive(piece)
+
+    def close(self) -> None:
+        """End its processes."""
+        self._bench.close()
 
     def _done(self, unit: Unit, keep: bool) -> tuple[Answer, Piece | None]:
         content: Any = None

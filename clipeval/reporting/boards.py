@@ -109,7 +109,7 @@ def _lines(rows: list[Row], metrics: Sequence[str]) -> Iterator[Line]:
     for row in rows:
         models.setdefault(str(row["model"]), []).append(row)
     for model, group in models.items():
-        varying = [name for name in _APART if len({_brief(row.get(name)) for row in group}) > 1]
+        varying = [name for name in _APART if _differs(name, group)]
         parts: dict[tuple[str, ...], list[Row]] = {}
         for row in group:
             parts.setdefault(tuple(_brief(row.get(name)) for name in varying), []).append(row)
@@ -131,6 +131,10 @@ def _lines(rows: list[Row], metrics: Sequence[str]) -> Iterator[Line]:
                 limited=not math.isnan(limit),
                 values=tuple(values.get(metric) for metric in metrics),
             )
+
+
+def _differs(name: str, rows: Sequence[Row]) -> bool:
+    return len({row.get(name) for row in rows}) > 1 and len({_brief(row.get(name)) for row in rows}) > 1
 
 
 def value_of(row: Row) -> Value:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -25,7 +28,12 @@ if TYPE_CHECKING:
 
 _CELL = (*(name for name in IDENTITY if name not in ("model", "metric")), *CIRCUMSTANCES, "samples_seen")
 """What a result of a model card has one of; its metrics stand together."""
-_USED = tuple(dict.fromkeys(("model", "metric", "value", "ci_low", "ci_high", "split", "limit", *_CELL)))
+_ABOUT = ("task", "dataset", "split", "shots", "seed", "limit", "dataset_fingerprint")
+_NUMBERS = ("value", "ci_low", "ci_high")
+_USED = tuple(dict.fromkeys(("model", "metric", *_NUMBERS, *_ABOUT, *_CELL)))
+_NAN = ".nan"
+"""As YAML writes it."""
+_REMEMBERED = 10_000
 
 
 def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = ()) -> str:
@@ -81,6 +89,7 @@ _VALUE = re.compile(r"[\d.]+( \([\d.]+–[\d.]+\))?")
 """As most cells are, which hold nothing to escape."""
 
 
+@lru_cache(_REMEMBERED)
 def _escaped(cell: str) -> str:
     """Text as Markdown shows it unchanged, in one line: no markup, no link, no mention, no control character."""
     if cell == "#" or _VALUE.fullmatch(cell):
@@ -106,39 +115,48 @@ def write_model_index(rows: pd.DataFrame, path: Path) -> None:
     models: dict[str, dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
     whole = rows["good"] & rows["final"] & (rows["status"] != "limited").fillna(True)
     for row in records(rows.loc[whole.to_numpy(bool), list(_USED)]):
-        cell = tuple(str(row.get(name)) for name in _CELL)
+        cell = tuple(row[name] for name in _CELL)
         models.setdefault(str(row["model"]), {}).setdefault(cell, []).append(row)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write("model-index:\n" if models else "model-index: []\n")
         for model, cells in sorted(models.items()):  # one at a time: all of them take memory
-            entry = {"name": model, "results": [_result(cells[cell]) for cell in sorted(cells)]}
-            yaml.dump([entry], file, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+            file.write(_yaml([{"name": model}]) + "  results:\n")
+            groups = [cells[cell] for cell in sorted(cells, key=lambda cell: [*map(str, cell)])]
+            values = iter(_lines([number(row[name]) for group in groups for row in group for name in _NUMBERS]))
+            for group in groups:
+                file.write(_result(*(group[0][name] for name in _ABOUT)))
+                for row in group:
+                    value, low, high = islice(values, len(_NUMBERS))
+                    file.write(f"{_metric(row['metric'])}      value: {value}\n")
+                    if _NAN not in (low, high):
+                        file.write(f"      args:\n        ci_low: {low}\n        ci_high: {high}\n")
 
 
-def _result(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One cell of one checkpoint: a task on a data set with all its metrics."""
-    first = group[0]
-    task, dataset, shots = text(first["task"]), text(first["dataset"]), number(first["shots"])
-    about: dict[str, Any] = {"type": dataset, "name": vocabulary.dataset(dataset)}
-    if split := text(first["split"]):
+def _yaml(value: Any) -> str:
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
+
+
+def _lines(numbers: Sequence[float]) -> list[str]:
+    return [line.removeprefix("- ") for line in _yaml(numbers).splitlines()]
+
+
+@lru_cache(_REMEMBERED)
+def _result(task: Any, dataset: Any, split: Any, shots: Any, seed: Any, limit: Any, fingerprint: Any) -> str:
+    """One cell of a checkpoint, a task on a data set, up to its metrics: as others have it, so written once."""
+    about: dict[str, Any] = {"type": text(dataset), "name": vocabulary.dataset(text(dataset))}
+    if split := text(split):
         about["split"] = split
-    parameters = {name: number(first[name]) for name in ("shots", "seed", "limit")}
+    parameters = {"shots": number(shots), "seed": number(seed), "limit": number(limit)}
     arguments: dict[str, Any] = {name: int(value) for name, value in parameters.items() if not math.isnan(value)}
-    if fingerprint := text(first["dataset_fingerprint"]):
+    if fingerprint := text(fingerprint):
         arguments["dataset_fingerprint"] = fingerprint
     about |= {"args": arguments} if arguments else {}
-    name = vocabulary.task(task).title + ("" if math.isnan(shots) else f", {shots:.0f} images per class")
-    return {
-        "task": {"type": vocabulary.task(task).export, "name": name},
-        "dataset": about,
-        "metrics": [_metric(row) for row in group],
-    }
+    known = vocabulary.task(text(task))
+    name = known.title + ("" if math.isnan(number(shots)) else f", {shots:.0f} images per class")
+    return indent(_yaml([{"task": {"type": known.export, "name": name}, "dataset": about}]), "  ") + "    metrics:\n"
 
 
-def _metric(row: dict[str, Any]) -> dict[str, Any]:
-    metric = vocabulary.metric(text(row["metric"]))
-    found = {"type": metric.export or metric.name, "name": metric.heading, "value": float(row["value"])}
-    low, high = number(row["ci_low"]), number(row["ci_high"])
-    if not math.isnan(low) and not math.isnan(high):
-        found["args"] = {"ci_low": low, "ci_high": high}
-    return found
+@lru_cache(_REMEMBERED)
+def _metric(name: Any) -> str:
+    metric = vocabulary.metric(text(name))
+    return indent(_yaml([{"type": metric.export or metric.name, "name": metric.heading}]), "    ")

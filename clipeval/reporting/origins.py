@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from clipeval.plain import plain
@@ -24,7 +25,8 @@ def columns(rows: pd.DataFrame) -> dict[str, Any]:
 
     Empty columns are left out. Rows that clipeval measured have a further column with the command that does it again.
     """
-    commands: list[Any] = [command(row) for row in records(rows[list(_COMMAND)])]
+    known = cache(lambda *cells: command(dict(zip(_COMMAND, cells, strict=True))))  # one for all metrics of a cell
+    commands: list[Any] = [known(*row.values()) for row in records(rows[list(_COMMAND)])]
     table = rows.drop(columns=list(HELPERS)).assign(command=commands)
     found: dict[str, Any] = {}
     for name in table:

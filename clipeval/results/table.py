@@ -155,7 +155,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     texts, lone_return = {}, False
     for name in _text_columns(frame):
         column = frame[name]
-        cells = column if column.dtype.kind == "O" else column.unique()  # of objects not all have an order or a hash
+        cells = column if column.dtype == object else column.unique()  # of objects not all have an order or a hash
         distinct = {cell for cell in cells if isinstance(cell, str)}
         lone_return |= any("\r" in text for text in distinct)
         if any(_quoted(text) is not text for text in distinct):

@@ -18,8 +18,8 @@ from clipeval_train.input import loader
 from clipeval_train.input.bad import BadSample, Tally
 from clipeval_train.input.batch import Batch
 from clipeval_train.input.crops import CAPTION_ROW, crop_box, resized_crop, uniform
+from clipeval_train.input.lanes import Lanes
 from clipeval_train.input.memory import MemorySource
-from clipeval_train.input.order import Order
 from clipeval_train.input.source import Source, open_source
 
 _HOPELESS = 0.5
@@ -53,7 +53,8 @@ class Corpus:
         self._workers = config.workers
         self._budget = config.bad_samples
         weights = [entry.weight for entry in config.data]
-        self._order = Order([source.units for source in sources], weights, config.batch_size, config.seed)
+        units = [source.units for source in sources]
+        self._order = Lanes(units, weights, config.batch_size, config.seed, config.lanes)
         self._ends = np.cumsum([source.units.sum() for source in sources])
         self._tokenizer = model.tokenizer(architecture)
         self.sizes = dict.fromkeys((source.name for source in sources), 0)
@@ -116,11 +117,12 @@ class Corpus:
             captions.append(texts[int(draw[CAPTION_ROW, 0] * len(texts))])
         return images, self._tokenizer(captions), keys, tally
 
-    def remote_blocks(self, start: int, stop: int) -> Iterator[tuple[Source, Iterator[tuple[int, np.ndarray]]]]:
-        """The sources whose shards have to be fetched, each with its blocks (``Order.blocks``)."""
+    def remote_units(self, parts: loader.Parts) -> Iterator[tuple[Source, Iterator[tuple[int, int]]]]:
+        """The sources whose shards have to be fetched, each with what is read of it (``Lanes.units``)."""
+        ranks = parts.batch_size, parts.rank, parts.world_size
         for number, source in enumerate(self._sources):
             if source.is_remote:
-                yield source, self._order.blocks(number, start, stop)
+                yield source, self._order.units(number, parts.start, parts.stop, *ranks)
 
     def _first_usable(
         self, position: int, planned: int, draw: float, tally: Tally

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -38,8 +37,8 @@ class Samples(Protocol):
         """Images, tokens and keys of a stretch as in ``Batch``, decoded in this process. Raises DataError."""
         ...
 
-    def remote_blocks(self, start: int, stop: int) -> Iterator[tuple[Source, Iterator[tuple[int, np.ndarray]]]]:
-        """The sources whose shards have to be fetched, each with its blocks (``Order.blocks``)."""
+    def remote_units(self, parts: Parts) -> Iterator[tuple[Source, Iterator[tuple[int, int]]]]:
+        """The sources whose shards have to be fetched, each with what is read of it (``Lanes.units``)."""
         ...
 
 
@@ -176,39 +175,27 @@ def _as_is(piece: Any) -> Any:
 
 
 class _FetchAhead:
-    """Threads that fetch the remote shards of the block in use and the next one."""
+    """Threads that fetch the remote shards of the blocks in use and of the next ones."""
 
     def __init__(self, samples: Samples, parts: Parts) -> None:
         self.reached = parts.start
         self._stopped = threading.Event()
-        for source, blocks in samples.remote_blocks(parts.start, parts.stop):
-            threading.Thread(target=self._fetch, args=(source, blocks, parts.start), daemon=True).start()
+        for source, units in samples.remote_units(parts):
+            turn = threading.Lock()
+            for _ in range(_FETCHES_AT_ONCE):
+                threading.Thread(target=self._fetch, args=(source, units, turn), daemon=True).start()
 
     def stop(self) -> None:
         """Let the threads end after the shard they are at."""
         self._stopped.set()
 
-    def _fetch(self, source: Any, blocks: Iterator[tuple[int, Any]], before: int) -> None:
-        for position, units in blocks:
-            while self.reached < before:
-                if self._stopped.wait(_POLL_SECONDS):
-                    return
-            before = position
-            left = deque(random.SystemRandom().sample(units.tolist(), len(units)))  # ranks of a machine share the work
-            fetchers = [
-                threading.Thread(target=self._fetch_some, args=(source, left), daemon=True)
-                for _ in range(min(_FETCHES_AT_ONCE, len(left)))
-            ]
-            for fetcher in fetchers:
-                fetcher.start()
-            for fetcher in fetchers:
-                fetcher.join()
-
-    def _fetch_some(self, source: Any, left: deque[int]) -> None:
-        while left and not self._stopped.is_set():
-            try:
-                source.fetch(left.popleft())
-            except IndexError:
-                return  # another one took the last
-            except ClipevalError:
-                left.clear()  # who reads the shard meets the same error, and reports it
+    def _fetch(self, source: Any, units: Iterator[tuple[int, int]], turn: threading.Lock) -> None:
+        while True:
+            with turn:
+                position, unit = next(units, (0, None))
+                while self.reached < position and not self._stopped.wait(_POLL_SECONDS):
+                    pass
+            if unit is None or self._stopped.is_set():
+                return
+            with contextlib.suppress(ClipevalError):  # who reads the shard meets the same error, and reports it
+                source.fetch(unit)

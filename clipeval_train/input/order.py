@@ -14,7 +14,7 @@ from clipeval.errors import UsageError
 _CYCLE = 1000
 """Sources alternate in a fixed pattern of this length, so weights are kept to 1/1000."""
 _BLOCK = 1 << 17
-"""Fewest samples that are shuffled together, where a source has more: about 13 shards of 10,000."""
+"""Fewest samples that are shuffled together, over all lanes, where a source has more: about 13 shards of 10,000."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,20 @@ class Order:
     border of two passes too: contrastive learning would take the second copy for a negative.
     """
 
-    def __init__(self, units: Sequence[np.ndarray], weights: Sequence[float], batch_size: int, seed: int) -> None:
-        """``units[s]`` are the sizes of the units of source s, which is drawn in proportion to ``weights[s]``.
+    def __init__(
+        self, units: Sequence[np.ndarray], weights: Sequence[float], batch_size: int, seed: int, lanes: int = 1
+    ) -> None:
+        """``units[s]`` are the sizes of the units of source s, which is drawn in proportion to ``weights[s]``. So many
+        ``lanes`` are read side by side.
 
         Raises UsageError when a source is too small for the batch or its weight rounds to nothing.
         """
-        self._arguments = (units, weights, batch_size, seed)
+        self._arguments = (units, weights, batch_size, seed, lanes)
         self._units = [np.asarray(sizes, np.int64) for sizes in units]
         self._sizes = np.array([sizes.sum() for sizes in self._units])
         self._offsets = np.concatenate([[0], np.cumsum(self._sizes)])
         self._batch_size, self._seed = batch_size, seed
-        self._block = max(_BLOCK, 8 * batch_size)
+        self._block = max(_BLOCK // lanes, 8 * batch_size)
         self._shares = _shares(weights)
         pattern = np.repeat(np.arange(len(units)), self._shares)
         self._pattern = np.random.default_rng([seed, len(units)]).permutation(pattern)

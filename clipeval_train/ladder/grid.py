@@ -27,8 +27,10 @@ _SHORT_NAMES = ("model", "source", "samples")
 class LadderConfig(Frozen):
     """What a plan file says."""
 
-    grid: dict[str, tuple[Any, ...]] = Field(min_length=1)
+    grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Key of a pre-training configuration, or ``source``, and the values it takes. Every combination is one run."""
+    runs: tuple[dict[str, Any], ...] = ()
+    """Further runs one by one, each with its value of such keys."""
     defaults: dict[str, Any] = Field(default_factory=dict)
     """The other keys of the runs' configurations, and ``processes``: how many train a run together."""
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -68,10 +70,10 @@ def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
     with _from(origin):
         slurm.check(config.slurm)
     axes = [key for key in _AXES if key in config.grid]
-    cells = [
-        dict(zip(axes, values, strict=True))
-        for values in itertools.product(*(enumerate(config.grid[key]) for key in axes))
-    ]
+    placed = ([(f"grid.{key}[{place}]", value) for place, value in enumerate(config.grid[key])] for key in axes)
+    cells: list[Cell] = [dict(zip(axes, values, strict=True)) for values in itertools.product(*placed) if axes]
+    for place, run in enumerate(config.runs):
+        cells.append({key: (f"runs[{place}].{key}", run[key]) for key in _AXES if key in run})
     _refuse_equal_runs(cells, origin)
     runs = [_run(cell, config, origin) for cell in cells]
     runs = trunks.with_trunks(runs, [_name(cell, without=trunks.KEYS) for cell in cells])
@@ -89,11 +91,18 @@ def _from(origin: str) -> Iterator[None]:
         raise UsageError(f"{origin}: {error}") from error
 
 
-Cell = Mapping[str, tuple[int, Any]]
-"""Key of the grid -> position in its list of values, and the value."""
+Cell = Mapping[str, tuple[str, Any]]
+"""Key of the grid -> where the plan gives its value, and the value."""
 
 
 def _check_keys(config: LadderConfig, origin: str) -> None:
+    if not config.grid and not config.runs:
+        raise UsageError(f"{origin}: grid: this key is required, or `runs`: a list of single runs.")
+    for place, run in enumerate(config.runs):
+        for key in run:
+            if key not in _AXES:
+                known = f"{suggest(key, _AXES)} Keys here: {', '.join(_AXES)}."
+                raise UsageError(f"{origin}: runs[{place}].{key}: unknown key.{known}")
     for key, values in config.grid.items():
         if key in ("data", "arch"):
             raise UsageError(f"{origin}: grid.{key}: vary `source` and name the data of each under `sources`.")
@@ -105,8 +114,8 @@ def _check_keys(config: LadderConfig, origin: str) -> None:
             raise UsageError(f"{origin}: defaults.{key}: grid.{key} gives its values. Leave one of the two out.")
     if "out" in config.defaults:
         raise UsageError(f"{origin}: defaults.out: every run has a folder of its own. Give `out` at the top.")
-    if "source" in config.grid and "data" in config.defaults:
-        raise UsageError(f"{origin}: defaults.data: grid.source gives the data. Leave one of the two out.")
+    if "source" in _varied(config) and "data" in config.defaults:
+        raise UsageError(f"{origin}: defaults.data: {_varied(config)['source']} gives the data. Leave one of them out.")
 
 
 def _check_models(config: LadderConfig, origin: str) -> None:
@@ -116,10 +125,15 @@ def _check_models(config: LadderConfig, origin: str) -> None:
             where = f"{origin}: models.{name}.{key}"
             if "model" not in entry and key in (*PretrainConfig.model_fields, "processes"):
                 raise UsageError(f"{where}: is a key of a run. Put the architecture beside it, under `model`.")
-            if "model" in entry and key in config.grid and key != "model":
-                raise UsageError(f"{where}: grid.{key} gives its values. Leave one of the two out.")
+            if "model" in entry and key in _varied(config) and key != "model":
+                raise UsageError(f"{where}: {_varied(config)[key]} gives its values. Leave one of the two out.")
             if "model" in entry and key in _NOT_VARIED:
                 raise UsageError(f"{where}: architectures cannot differ in it. Leave it out here.")
+
+
+def _varied(config: LadderConfig) -> dict[str, str]:
+    """Keys in which runs differ, and where that stands."""
+    return {key: f"runs.{key}" for run in config.runs for key in run} | {key: f"grid.{key}" for key in config.grid}
 
 
 def _refuse_equal_runs(cells: Sequence[Cell], origin: str) -> None:
@@ -127,7 +141,7 @@ def _refuse_equal_runs(cells: Sequence[Cell], origin: str) -> None:
     for cell in cells:
         other = seen.setdefault(_name(cell), cell)
         if other is not cell:
-            places = [f"grid.{key}[{other[key][0]}] and [{cell[key][0]}]" for key in cell if other[key] != cell[key]]
+            places = [f"{other[key][0]} and {cell[key][0]}" for key in cell if other[key] != cell[key]]
             raise UsageError(
                 f"{origin}: {', '.join(places)}: two runs would be equal, or at least both be called '{_name(cell)}'. "
                 "Every run needs other values."
@@ -149,7 +163,7 @@ def _word(value: Any) -> str:
 def _run(cell: Cell, config: LadderConfig, origin: str) -> Run:
     name = _name(cell)
     document = config.defaults | {key: value for key, (_, value) in cell.items() if key != "source"}
-    places = {key: f"grid.{key}[{position}]" for key, (position, _) in cell.items()}
+    places = {key: place for key, (place, _) in cell.items()}
     if "source" in cell:
         chosen, listed = cell["source"][1], config.sources.get(str(cell["source"][1]))
         if listed is None:

@@ -216,3 +216,22 @@ def test_the_cores_that_ranks_leave_decode(monkeypatch, cores, ranks, workers):
     monkeypatch.setattr(machine, "cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
     assert machine.workers_per_rank() == workers
+
+
+@pytest.mark.parametrize(
+    ("cores", "environment", "ranks", "workers"),
+    [
+        (96, {"SLURM_STEP_TASKS_PER_NODE": "8", "SLURM_CPUS_ON_NODE": "96"}, 8, 11),  # all may use all
+        (12, {"SLURM_STEP_TASKS_PER_NODE": "8", "SLURM_CPUS_ON_NODE": "96"}, 8, 11),  # each has its own
+        (96, {"SLURM_STEP_TASKS_PER_NODE": "4(x2),3", "SLURM_NODEID": "1", "SLURM_CPUS_ON_NODE": "48"}, 4, 11),
+        (96, {"SLURM_STEP_TASKS_PER_NODE": "4(x2),3", "SLURM_NODEID": "2", "SLURM_CPUS_ON_NODE": "48"}, 3, 15),
+        (8, {"SLURM_STEP_TASKS_PER_NODE": "1", "SLURM_CPUS_ON_NODE": "8", "LOCAL_WORLD_SIZE": "2"}, 2, 3),
+        (8, {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 4, 1),
+    ],
+)
+def test_a_launcher_tells_the_ranks_of_a_machine(monkeypatch, cores, environment, ranks, workers):
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert machine.ranks_here() == ranks
+    assert machine.workers_per_rank() == workers

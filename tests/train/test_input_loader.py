@@ -18,7 +18,7 @@ from clipeval.datasets import open_dataset
 from clipeval.datasets.adapters import icons
 from clipeval.errors import DataError, UsageError
 from clipeval_train import model
-from clipeval_train.input import Batch, Corpus, loader, open_corpus, order, prefetch, to_input
+from clipeval_train.input import Batch, Corpus, files, loader, open_corpus, order, prefetch, to_input
 from clipeval_train.loop import pretrain
 from clipeval_train.model import resolve
 
@@ -64,6 +64,36 @@ def test_every_world_size_and_worker_count_sees_the_same_stream(tmp_path):
             together = joined([part for parts in zip(*ranks, strict=True) for part in parts])
             assert_equal(together, whole)
             assert (ranks[-1][0].start, ranks[-1][0].stop) == (batch - batch // world_size, batch)
+
+
+def test_a_rank_fetches_its_own_shards_and_all_read_one_stream(tmp_path, monkeypatch):
+    import fsspec
+
+    monkeypatch.setattr("clipeval.datasets.selection.REMOTE_SCHEMES", ("memory",))
+    sound(tmp_path, [20] * 12)
+    for path in sorted(tmp_path.glob("*.tar")):
+        path.with_name(f"{path.stem}_stats.json").write_text('{"successes": 20}')
+        fsspec.filesystem("memory").pipe(f"/lanes/{path.name}", path.read_bytes())
+        fsspec.filesystem("memory").pipe(f"/lanes/{path.stem}_stats.json", b'{"successes": 20}')
+    local = {"source": "s", "shards": f"{tmp_path}/*.tar"}
+    whole = joined(list(corpus("", data=[local], lanes=4).batches(0, 480, 12)))
+    remote = {"source": "s", "shards": "memory://lanes/{00000..00011}.tar", "counts": "stats"}
+    fetched = []
+    original = files.fetch
+    monkeypatch.setattr(files, "fetch", lambda url, **how: fetched.append(url) or original(url, **how))
+    for world_size in (1, 2, 3, 4):
+        by_rank, batches = [], []
+        for rank in range(world_size):
+            monkeypatch.setenv("CLIPEVAL_CACHE", str(tmp_path / f"{world_size}-{rank}"))
+            fetched.clear()
+            data = corpus("", data=[remote], lanes=4)
+            batches.append(list(data.batches(0, 480, 12, rank, world_size)))
+            by_rank.append({url for url in fetched if url.endswith(".tar")})
+        together = joined([part for parts in zip(*batches, strict=True) for part in parts])
+        assert_equal(together, whole)
+        assert len(set.union(*by_rank)) == 12
+        if world_size in (1, 2, 4):
+            assert sum(map(len, by_rank)) == 12, "borders of 4 lanes in 12 equal shards lie between shards"
 
 
 def test_a_resumed_stream_is_the_uninterrupted_one(tmp_path):

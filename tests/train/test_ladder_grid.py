@@ -25,6 +25,19 @@ def test_every_combination_is_one_run(tmp_path):
     assert len({run.config.out for run in runs}) == 8
 
 
+def test_runs_may_be_named_one_by_one(tmp_path):
+    """Beside a grid or without one; a value of theirs replaces that of ``defaults``."""
+    runs = [
+        {"model": "s", "source": "a", "samples": "1e3"},
+        {"model": "xs", "source": "b", "samples": 64, "seed": 1, "lr": 3e-3},
+    ]
+    alone = ladder(tmp_path, grid={}, runs=runs).runs
+    assert [run.name for run in alone] == ["s-a-1000", "xs-b-64-lr0.003-seed1"]
+    assert [(run.config.seed, run.config.lr, run.config.samples) for run in alone] == [(0, 1e-2, 1000), (1, 3e-3, 64)]
+    beside = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}, runs=runs).runs
+    assert [run.name for run in beside] == ["xs-a-64", *(run.name for run in alone)]
+
+
 def test_a_run_is_a_pretrain_configuration(tmp_path):
     for run in ladder(tmp_path).runs:
         path = tmp_path / "run.yaml"
@@ -64,12 +77,22 @@ GRID = {"model": ["xs"], "source": ["a"], "samples": [64]}
     ("changes", "message"),
     [
         ({"grids": {}}, r"grids: unknown key\. Did you mean 'grid'\?"),
-        ({"grid": {}}, r"grid: dictionary should have at least 1 item"),
+        ({"grid": {}}, r"grid: this key is required, or `runs`"),
+        ({"runs": [{"model": "xs", "sample": 3}]}, r"runs\[0\]\.sample: unknown key\. Did you mean 'samples'\?"),
+        ({"runs": [{"model": "xs", "source": "c", "samples": 9}]}, r"runs\[0\]\.source: 'c' is not in `sources`"),
+        ({"runs": [{"model": "xs", "source": "a", "samples": -9}]}, r"runs\[0\]\.samples: input should be greater"),
+        (
+            {"runs": [{"model": "xs", "source": "a", "samples": 64}]},
+            r"grid\.model\[0\] and runs\[0\]\.model, .*both be called 'xs-a-64'",
+        ),
         ({"grid": {"model": []}}, r"grid\.model: an empty list leaves nothing to run"),
         ({"grid": {"model": "xs"}}, r"grid\.model: expected a list: \[xs\]"),
         ({"grid": {**GRID, "sample": [1]}}, r"grid\.sample: unknown key\. Did you mean 'samples'\?"),
         ({"grid": {**GRID, "data": [1]}}, r"grid\.data: vary `source`"),
-        ({"grid": {**GRID, "samples": [64, 64.0]}}, r"grid\.samples\[0\] and \[1\]: .*both be called 'xs-a-64'"),
+        (
+            {"grid": {**GRID, "samples": [64, 64.0]}},
+            r"grid\.samples\[0\] and grid\.samples\[1\]: .*both be called 'xs-a-64'",
+        ),
         ({"grid": {**GRID, "source": ["a", "c"]}}, r"grid\.source\[1\]: 'c' is not in `sources`\. There are: a, b\."),
         ({"grid": {**GRID, "model": ["m"]}}, r"grid\.model\[0\]: 'm' is not an architecture of open_clip"),
         ({"grid": {**GRID, "seed": [0, -1]}}, r"grid\.seed\[1\]: input should be greater than or equal to 0"),
@@ -95,7 +118,7 @@ def test_mistakes_name_their_place_in_the_file(tmp_path, changes, message):
 def test_no_file_and_no_mapping(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text("[1]")
-    with pytest.raises(UsageError, match="expected a mapping with the keys grid, defaults, models, sources"):
+    with pytest.raises(UsageError, match="expected a mapping with the keys grid, runs, defaults, models, sources"):
         load_ladder(path)
     assert document(tmp_path)["out"].startswith(str(tmp_path))
 

@@ -166,6 +166,11 @@ def read(path):
 # without Slurm
 
 
+def test_a_task_knows_how_many_share_its_machine(slurm):
+    asked = "from clipeval import machine; print(machine.ranks_here())"
+    assert slurm.said("srun", "-n", "3", sys.executable, "-c", asked) == "3\n3\n3\n"
+
+
 def test_what_a_task_trains(tmp_path):
     runs = ladder(tmp_path, grid=GRID | {"source": ["a", "b"]}, defaults=BRANCHED).runs
     parts = [[run.name for run in part] for part in scripts.tasks(runs, 9)]

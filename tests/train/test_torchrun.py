@@ -133,6 +133,32 @@ def test_torchrun_trains_from_shards_and_clipeval_reads_the_checkpoint(tmp_path)
     assert set(table["source"]) == {"squares"}
 
 
+def encoded_here(world, arguments):
+    """Evaluate 355 images with a cache of this rank's own: how many it encoded."""
+    from clipeval.models.encoder import OpenClipEncoder
+    from clipeval_train.config import EvaluateEntry
+    from clipeval_train.evaluation import evaluate
+
+    checkpoint, folder = arguments
+    counts = []
+    original = OpenClipEncoder.encode_images
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPEVAL_CACHE", str(folder / f"cache-{world.rank}"))
+        patch.setattr(
+            OpenClipEncoder, "encode_images", lambda self, images: counts.append(len(images)) or original(self, images)
+        )
+        evaluate(EvaluateEntry(every=1, datasets=("digits",)), checkpoint, folder / "out", world)
+    return sum(counts)
+
+
+def test_ranks_without_a_common_cache_share_the_images_of_a_data_set(tmp_path):
+    checkpoint = loop.pretrain(tiny_config(tmp_path / "run", samples=64, warmup=0))
+    assert in_processes(3, tmp_path / "processes", encoded_here, (checkpoint, tmp_path)) == [128, 128, 99]
+    [row] = clipeval.read_results(tmp_path / "out/results").query("metric == 'acc1'").to_dict("records")
+    alone = clipeval.run(str(checkpoint), "digits", out=tmp_path / "alone", workers=0)
+    assert [row["value"]] == alone.query("metric == 'acc1'")["value"].tolist()
+
+
 def test_a_folder_in_use_ends_every_process(tmp_path):
     """Only rank 0 meets the lock; the other one has to hear of it."""
     assert in_processes(2, tmp_path / "processes", _refused, tmp_path) == ["another run is writing here"] * 2
