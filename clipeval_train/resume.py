@@ -19,19 +19,8 @@ _FREE = {
 _BRANCH = {"samples", "cooldown", "start_from"}
 """Settings in which a branch may differ from its trunk and still be what a run of its own would be."""
 _CHANGED = {
-    *(
-        "lr",
-        "warmup",
-        "schedule",
-        "grad_clip",
-        "precision",
-        "betas",
-        "eps",
-        "weight_decay",
-        "data",
-        "batch_size",
-        "lanes",
-    ),
+    *("lr", "warmup", "schedule", "grad_clip", "precision", "betas", "eps", "weight_decay", "data", "batch_size"),
+    "lanes",
 }
 """Settings that a run may change on its way, with ``start_from``. Its metadata tell it."""
 

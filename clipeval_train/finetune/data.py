@@ -114,7 +114,7 @@ class LabelledStream:
         tokens = np.stack([np.full(len(rows), iteration), columns[rows]], axis=1)
         return images, torch.from_numpy(tokens), rows, Tally()
 
-    def remote_blocks(self, start: int, stop: int) -> Iterator[tuple[Source, Iterator[tuple[int, np.ndarray]]]]:
+    def remote_units(self, parts: loader.Parts) -> Iterator[tuple[Source, Iterator[tuple[int, int]]]]:
         """None: data sets are on this machine when they have been opened."""
         return iter(())
 
