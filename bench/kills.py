@@ -62,7 +62,7 @@ def commands() -> list[Command]:
         "ledger": "clipeval.evaluation.journal:Journal.finish",
         "table": "clipeval.results.table:write",
     }
-    save = {"saving": "clipeval_train.checkpoint:write"}
+    save = {"saving": "clipeval_train.checkpoint:save"}
     return [
         Command("run", (*RUN, "-m", "b.pt", "-o", "out"), phases, results_state, 40),
         Command("report", ("clipeval", "report", "new", "-o", "out"), {}, files_state, 12, "old_page"),

@@ -9,6 +9,7 @@ from clipeval import models
 from clipeval.errors import UsageError
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
+from clipeval.models.checkpoint import Checkpoint
 from clipeval.results import provenance
 
 
@@ -18,6 +19,16 @@ def one_checkpoint(word: str, key: str) -> ModelSpec:
     if len(specs) != 1:
         raise UsageError(f"{key}: '{word}' names {len(specs)} checkpoints, '{specs[0].name}' first. Name exactly one.")
     return specs[0]
+
+
+def model_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint of the same model says of it."""
+    described = checkpoint.description
+    return {
+        "arch": checkpoint.info.arch,
+        "model_cfg": described.model_cfg,
+        "preprocess_cfg": described.preprocess_cfg,
+    }
 
 
 def ancestor(info: ModelInfo, stage: str, reason: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from clipeval_train.finetune.heads import Head
 from clipeval_train.finetune.layers import parameter_groups
 from clipeval_train.finetune.step import ClassificationStep
 from clipeval_train.input import Batch, arranged, prefetch
-from clipeval_train.lineage import lineage, one_checkpoint
+from clipeval_train.lineage import lineage, model_of, one_checkpoint
 from clipeval_train.loop import train
 from clipeval_train.resume import Start
 from clipeval_train.schedule import cosine
@@ -145,7 +145,7 @@ class ClassificationTask:
     def content(self, seen: int, average: dict[str, torch.Tensor] | None) -> dict[str, Any]:
         """The weights that count: averaged ones where there are any. Those to go on from lie in ``resume`` then."""
         trained = self.step.module.state_dict()
-        counting, model, described = average or trained, self._encoder.model.state_dict(), self._checkpoint.description
+        counting, model = average or trained, self._encoder.model.state_dict()
         tower = {name.replace("tower.", "visual.", 1): tensor for name, tensor in counting.items()}
         by_name = {
             one.name: head.content(counting[f"heads.{number}.weight"], counting[f"heads.{number}.bias"])
@@ -154,9 +154,7 @@ class ClassificationTask:
         unknown = {"gpu_hours": None, "energy_kwh": None}  # of the base and this together
         iteration = {"iteration": seen // self.config.batch_size}
         return {
-            "arch": self._encoder.info.arch,
-            "model_cfg": described.model_cfg,
-            "preprocess_cfg": described.preprocess_cfg,
+            **model_of(self._checkpoint),
             "state_dict": {name: tower.get(name, tensor) for name, tensor in model.items()},
             "heads": by_name,
             "metadata": {**iteration, **unknown, "evaluations": self._evaluations},
