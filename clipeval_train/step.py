@@ -15,9 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from clipeval.errors import UsageError
 from clipeval.models.library import trimmable_tower
 from clipeval.precision import exactness
+from clipeval_train import towers
 from clipeval_train.distributed import World
 from clipeval_train.loss import contrastive, default_tile
-from clipeval_train.towers import Towers, averaging, compile_blocks, compiler_errors_explained, scaled, synchronised
 
 MAX_LOGIT_SCALE = math.log(100)
 _COMPILED_LENGTHS = 8
@@ -90,11 +90,11 @@ class ContrastiveStep:
         if checkpointing:
             self.module.set_grad_checkpointing(True)
         if compile:
-            compile_blocks(clip, world.is_main)
+            towers.compile_blocks(clip, world.is_main)
         self._multiple = _COMPILED_LENGTHS if compile else 1
         self._trimmable = trimmable_tower(clip)
         self._towers = _BothTowers(clip, self._trimmable, precision, world.device, normalise)
-        self._wrapped = synchronised(self._towers, world, micro_batch)
+        self._wrapped = towers.synchronised(self._towers, world, micro_batch)
 
     def arrange(self, tokens: torch.Tensor) -> Texts:
         """``[n, L]`` on the CPU by length, where the tower reads no further than a text's end: exact.
@@ -130,7 +130,7 @@ class ContrastiveStep:
         """
         parts, places = self._parts(images, tokens)
         size = len(parts[0][0])
-        with compiler_errors_explained(), exactness(self._exactness):
+        with towers.compiler_errors_explained(), exactness(self._exactness):
             whole = self._wrapped(*parts[0]) if len(parts) == 1 else None
             states, outputs = ([], [whole]) if whole else self._features(parts)
             columns = list(zip(*outputs, strict=True))[:2]
@@ -138,13 +138,13 @@ class ContrastiveStep:
             leaves += [value.detach().requires_grad_() for value in outputs[0][2:]]
             with exactness("ieee"):
                 loss = self._share(leaves, places)
-                scaled(loss, scaler).backward()
+                towers.scaled(loss, scaler).backward()
             by_part = zip(*(_gradient(leaf).split(size) for leaf in leaves[:2]), strict=True)
             for number, (part, gradients) in enumerate(zip(parts, by_part, strict=True), start=1):
                 last = number == len(parts)
                 if states:
-                    _set_random_state(states[number - 1], self._world.device)
-                with averaging(self._wrapped, last):
+                    towers.set_random_state(states[number - 1], self._world.device)
+                with towers.averaging(self._wrapped, last):
                     again = whole or self._wrapped(*part)
                     if last:  # the temperature's is the whole batch's already: it enters once, not once per part
                         gradients = (*gradients, *map(_gradient, leaves[2:]))
@@ -179,12 +179,12 @@ class ContrastiveStep:
         size = len(images) if len(texts.parts) == 1 else self._micro_batch
         return list(zip(images.split(size), texts.tokens.split(size), texts.parts, strict=True)), texts.places
 
-    def _features(self, parts: Sequence[_Part]) -> tuple[list[Outputs], list[Outputs]]:
+    def _features(self, parts: Sequence[_Part]) -> tuple[list[towers.RandomState], list[Outputs]]:
         """What the towers make of each part, without a graph, and the generators' states before each."""
         states, outputs = [], []
         with torch.no_grad():
             for part in parts:
-                states.append(_random_state(self._world.device))
+                states.append(towers.random_state(self._world.device))
                 outputs.append(self._towers(*part))
         return states, outputs
 
@@ -194,7 +194,7 @@ class ContrastiveStep:
         return contrastive(self._loss, images, texts[places], scale, one, self._world, self._tile)
 
 
-class _BothTowers(Towers):
+class _BothTowers(towers.Towers):
     """Both towers and the temperature."""
 
     def __init__(self, clip: Any, trimmable: Any, *settings: Any) -> None:
@@ -228,15 +228,3 @@ def _check(clip: nn.Module, world: World, loss: str, micro_batch: int | None) ->
 def _gradient(leaf: torch.Tensor) -> torch.Tensor:
     assert leaf.grad is not None
     return leaf.grad
-
-
-def _random_state(device: torch.device) -> Outputs:
-    """Of both generators: patch dropout draws on the CPU, dropout on the device."""
-    cpu = torch.get_rng_state()
-    return (cpu, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (cpu,)
-
-
-def _set_random_state(state: Outputs, device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[1], device)

@@ -29,6 +29,9 @@ _FORWARD_SYNC = next(
 )
 
 
+RandomState = tuple[torch.Tensor, torch.Tensor | None]
+
+
 class Towers(nn.Module):
     """A model in one forward pass, so that one wrapper sees every parameter used."""
 
@@ -75,6 +78,19 @@ def synchronised(towers: nn.Module, world: World, micro_batch: int | None, all_u
 def averaging(towers: nn.Module, now: bool) -> AbstractContextManager[None]:
     """Inside, gradients are averaged over the processes, or, if not ``now``, added up in this one."""
     return towers.no_sync() if isinstance(towers, DistributedDataParallel) and not now else nullcontext()
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Of both generators: patch dropout draws on the CPU, dropout on the device."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_state(state: RandomState, device: torch.device) -> None:
+    """Draw on from there."""
+    cpu, gpu = state
+    torch.set_rng_state(cpu)
+    if gpu is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(gpu, device)
 
 
 def scaled(loss: torch.Tensor, scaler: torch.amp.GradScaler | None) -> torch.Tensor:

@@ -16,6 +16,7 @@ from clipeval_train import optim
 from clipeval_train.distributed import World
 from clipeval_train.ema import Ema
 from clipeval_train.task import Task
+from clipeval_train.towers import random_state, set_random_state
 
 
 @dataclass
@@ -132,7 +133,7 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "clock": asdict(self.clock),
-            "rng": self._world.gather_objects(self._generators()),
+            "rng": self._world.gather_objects(random_state(self._world.device)),
         }
         return content | {
             "metadata": {**told, **self.counts(), **content["metadata"]},
@@ -158,16 +159,9 @@ class Trainer:
             assert average is not None
             self._ema.load_state_dict(average)
         if len(resume["rng"]) == self._world.size:
-            cpu, gpu = resume["rng"][self._world.rank]
-            torch.set_rng_state(cpu)
-            if gpu is not None and self._world.device.type == "cuda":
-                torch.cuda.set_rng_state(gpu, self._world.device)
+            set_random_state(resume["rng"][self._world.rank], self._world.device)
         else:
             self._seed_generators()
-
-    def _generators(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        on_gpu = self._world.device.type == "cuda"
-        return torch.get_rng_state(), torch.cuda.get_rng_state(self._world.device) if on_gpu else None
 
     def _seed_generators(self) -> None:
         """Other numbers on every rank: equal dropout masks would make their samples less different."""

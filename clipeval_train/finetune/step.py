@@ -13,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from clipeval.models.encoder import OpenClipEncoder
 from clipeval.precision import exactness
+from clipeval_train import towers
 from clipeval_train.distributed import World
 from clipeval_train.finetune.config import FinetuneConfig
 from clipeval_train.finetune.heads import Head
 from clipeval_train.finetune.layers import add_drop_path
-from clipeval_train.towers import Towers, averaging, compile_blocks, compiler_errors_explained, scaled, synchronised
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class ClassificationStep:
         if config.activation_checkpointing:
             tower.set_grad_checkpointing(True)
         if config.compile:
-            compile_blocks(tower, world.is_main)
+            towers.compile_blocks(tower, world.is_main)
         self._config, self._world, self._heads = config, world, list(heads)
         self._exactness = "tf32" if config.precision == "tf32" else "ieee"
         mean_and_std = encoder.preprocessing.mean, encoder.preprocessing.std
-        towers = _Classifying(encoder.model, self.module["heads"], config.precision, world.device, mean_and_std)
+        whole = _Classifying(encoder.model, self.module["heads"], config.precision, world.device, mean_and_std)
         all_used = len(self._heads) == 1 or not config.train_head
-        self._wrapped = synchronised(towers, world, config.micro_batch, all_used)
+        self._wrapped = towers.synchronised(whole, world, config.micro_batch, all_used)
         self._scale = 1.0
 
     def arrange(self, tokens: torch.Tensor) -> Columns:
@@ -79,13 +79,13 @@ class ClassificationStep:
         size = config.micro_batch or len(images)
         parts = list(zip(images.split(size), tokens.columns.split(size), strict=True))
         losses = []
-        with compiler_errors_explained(), exactness(self._exactness):
+        with towers.compiler_errors_explained(), exactness(self._exactness):
             for number, (some, columns) in enumerate(parts, start=1):
-                with averaging(self._wrapped, number == len(parts)):
+                with towers.averaging(self._wrapped, number == len(parts)):
                     logits = self._wrapped(some, task)
                     loss = nn.functional.cross_entropy(logits, columns, label_smoothing=config.label_smoothing)
                     loss = loss * (len(some) / len(images))
-                    scaled(loss, scaler).backward()
+                    towers.scaled(loss, scaler).backward()
                 losses.append(loss.detach())
         self._scale = self._heads[task].scale
         return self._world.mean(torch.stack(losses).sum())
@@ -95,7 +95,7 @@ class ClassificationStep:
         return torch.full((), self._scale, device=self._world.device)
 
 
-class _Classifying(Towers):
+class _Classifying(towers.Towers):
     """The image tower and the classifiers."""
 
     def __init__(self, clip: Any, heads: nn.Module, *settings: Any) -> None:

@@ -250,6 +250,21 @@ def test_micro_batches_and_recomputed_activations_learn_the_same(base, tmp_path)
             torch.testing.assert_close(parts["state_dict"][name], tensor, rtol=0, atol=2e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_blocks_learn_the_same(base, tmp_path, monkeypatch, capsys):
+    in_place = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block: in_place(block, backend="eager"))
+    whole, compiled = (
+        checkpoint.load(finetune(small_config(base, DIGITS, tmp_path / str(c), iterations=3, compile=c)))["state_dict"]
+        for c in (False, True)
+    )
+    assert "compile: 2 blocks of transformer.resblocks." in capsys.readouterr().err
+    assert whole.keys() == compiled.keys()
+    for name, tensor in whole.items():
+        if not name.endswith("in_proj_bias"):
+            torch.testing.assert_close(compiled[name], tensor, rtol=0, atol=2e-5)
+
+
 def test_average_of_the_weights_in_closed_form(base, tmp_path):
     """With a decay of d, the average after one step is d times the start and 1 - d times the weights."""
     plain, averaged = (
