@@ -14,6 +14,7 @@ NAMES = (
         "probe",
         "prompts",
         "fit",
+        "gate",
         "end_to_end",
         "input",
         "feed",

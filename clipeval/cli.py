@@ -287,21 +287,37 @@ def check(
         Path | None,
         PathOption(help="Write to this file; with github the table, by default the job summary."),
     ] = None,
+    undecided: Annotated[
+        str, typer.Option(metavar="fail|warn", help="warn: exit 0 where more samples would decide, with the line.")
+    ] = "fail",
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Say how often an equally good checkpoint would pass, and how many outcomes would decide. "
+            "CURRENT need not be there yet; BASELINE may also be a data set or suite.",
+        ),
+    ] = False,
     update_baseline: Annotated[
         bool,
         typer.Option("--update-baseline", help="Then put CURRENT in place of BASELINE, all of it, and exit 0."),
     ] = False,
 ) -> None:
-    """Judge results against a baseline: exit 0 all pass, 1 a regression, 3 something could not be judged.
+    """Judge results against a baseline: exit 0 no loss, 1 a loss that is shown, 3 not measured or not decided.
 
-    Without rules every cell of the baseline must be there. A drop of more than 1 point fails where it is significant:
-    paired on the samples, one-sided, alpha 0.05 over all cells (Holm). One that may be chance is 'cannot-tell'.
+    Another checkpoint passes where the mean of the main metric over the data sets lost at most 1 point, with 95 %
+    confidence, paired on the samples, and no cell is suspect. It fails where the mean, or a cell (Holm), lost more with
+    the same confidence. What lies between is 'cannot-tell', with the number of outcomes that would decide. Without
+    rules every cell of the baseline must be there.
     """
-    from clipeval.checks import baseline, emit, gate
+    from clipeval.checks import baseline, emit, gate, plan
 
     emit.require_format(form)
+    if ask:
+        emit.write_plan(plan.plan(current, against, rules=rules, models=model or ()), form, output)
+        return
     if not update_baseline or exists(against):
-        result = gate.check(current, against, rules=rules, models=model or ())
+        result = gate.check(current, against, rules=rules, models=model or (), undecided=undecided)
         emit.write(result, form, output)
     if update_baseline:
         say(baseline.update(current, against))

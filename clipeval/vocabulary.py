@@ -121,6 +121,7 @@ METRICS: dict[str, Metric] = {
         Metric("contrastive_loss", "contrastive loss", share=False, lower=True),
         Metric("main_metric", "mean of main metrics"),
         Metric("mean_recall@1", "mean R@1", mean_of=("image_retrieval_recall@1", "text_retrieval_recall@1")),
+        Metric("mean_recall@5", "mean R@5", mean_of=("image_retrieval_recall@5", "text_retrieval_recall@5")),
     )
 }
 """In the order in which they are shown."""

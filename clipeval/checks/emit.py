@@ -10,14 +10,19 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS, CheckedCell, CheckResult
-from clipeval.console import out, say, show_command, show_json
+from clipeval.checks.plan import ASSUMED, Plan, Prospect
+from clipeval.checks.result import CheckedCell, CheckResult
+from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS
+from clipeval.console import lines, out, say, show_command, show_json
 from clipeval.errors import StoreError, UsageError, suggest
 from clipeval.files import write_text
 from clipeval.plain import json_text, printable
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 MOST_ANNOTATIONS = 10
 """GitHub shows no more of a kind per step."""
@@ -26,6 +31,8 @@ SUMMARY_BYTES = 1_000_000
 _MOST_LISTED = 1_000
 """Cells of a table for people; of more those that pass are counted."""
 _WIDTH = 200
+_ROOM_FOR_WHY = 150
+"""Columns of a terminal below which the reason is a line of its own."""
 _COLOURS = {FAIL: "bold red", NOT_COMPARABLE: "yellow", CANNOT_TELL: "yellow", PASS: "green"}
 _MARKDOWN = set("\\`*_{}[]<>()#+-!|~&@:.\"'")
 
@@ -43,7 +50,9 @@ def as_json(result: CheckResult) -> str:
 
 
 def junit(result: CheckResult) -> str:
-    """JUnit XML: a test case per cell. ``fail`` is a failure, ``cannot-tell`` and ``not-comparable`` are errors."""
+    """JUnit XML: a test case per cell and mean. ``fail`` is a failure, what stops the check otherwise an error, what is
+    undecided and need not be decided is skipped."""
+    outcomes = [_outcome(result, cell) for cell in result.lines]
     suite = ElementTree.Element(
         "testsuite",
         {
@@ -52,21 +61,23 @@ def junit(result: CheckResult) -> str:
             "id": "0",
             "hostname": "localhost",
             "timestamp": result.made_at.strftime("%Y-%m-%dT%H:%M:%S"),
-            "tests": str(len(result.cells)),
-            "failures": str(result.counts[FAIL]),
-            "errors": str(result.counts[CANNOT_TELL] + result.counts[NOT_COMPARABLE]),
+            "tests": str(len(outcomes)),
+            "failures": str(outcomes.count("failure")),
+            "errors": str(outcomes.count("error")),
+            "skipped": str(outcomes.count("skipped")),
             "time": "0",
         },
     )
     ElementTree.SubElement(suite, "properties")
-    for cell in result.cells:
+    for cell, outcome in zip(result.lines, outcomes, strict=True):
         case = ElementTree.SubElement(
             suite, "testcase", {"classname": printable(cell.who), "name": printable(cell.where), "time": "0"}
         )
-        if cell.verdict != PASS:
-            kind = "failure" if cell.verdict == FAIL else "error"
+        if outcome:
             reason = printable(cell.reason)
-            said = ElementTree.SubElement(case, kind, {"type": cell.verdict, "message": reason})
+            said = ElementTree.SubElement(case, outcome, {"type": cell.verdict, "message": reason})
+            if outcome == "skipped":
+                del said.attrib["type"]
             said.text = f"{printable(_values(cell))}\n{reason}"
     ElementTree.SubElement(suite, "system-out").text = printable("; ".join([result.summary, *result.notes]))
     ElementTree.SubElement(suite, "system-err")
@@ -76,35 +87,42 @@ def junit(result: CheckResult) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
 
 
+def _outcome(result: CheckResult, cell: CheckedCell) -> str:
+    """The element of a test case; empty where it passes."""
+    if cell.verdict in (PASS, FAIL):
+        return "" if cell.verdict == PASS else "failure"
+    return "error" if result.stops(cell) else "skipped"
+
+
 def github(result: CheckResult) -> str:
-    """GitHub annotations of the first ten cells that do not pass: errors for regressions, warnings for the others."""
-    troubles = [cell for cell in result.cells if cell.verdict != PASS]
-    lines = []
+    """GitHub annotations of the first ten that decide and do not pass: errors for regressions, warnings for others."""
+    troubles = [cell for cell in result.lines if cell.verdict != PASS and cell.decides]
+    said = []
     for cell in troubles[:MOST_ANNOTATIONS]:
         level = "error" if cell.verdict == FAIL else "warning"
         title = _command_property(f"clipeval: {cell.verdict}")
-        lines.append(f"::{level} title={title}::{_command_data(f'{cell.who}: {cell.where}: {cell.reason}')}\n")
+        said.append(f"::{level} title={title}::{_command_data(f'{cell.who}: {cell.where}: {cell.reason}')}\n")
     if len(troubles) > MOST_ANNOTATIONS:
-        lines.append(f"{len(troubles) - MOST_ANNOTATIONS} more are in the job summary\n")
-    return "".join([*lines, printable(result.summary), "\n"])
+        said.append(f"{len(troubles) - MOST_ANNOTATIONS} more are in the job summary\n")
+    return "".join([*said, printable(result.summary), "\n"])
 
 
 def markdown(result: CheckResult) -> str:
     """The whole table for a job summary; rows beyond GitHub's size limit are counted."""
-    lines = [
+    rows = [
         f"### {_escaped(result.summary)}\n",
         "| verdict | checkpoint | data set · task · metric | baseline | current | change | why |",
         "|---|---|---|--:|--:|--:|---|",
     ]
     size = 0
-    for number, cell in enumerate(result.cells):
+    for number, cell in enumerate(result.lines):
         line = "| " + " | ".join(map(_escaped, _columns(cell))) + " |"
         size += len(line.encode()) + 1
         if size > SUMMARY_BYTES:
-            lines.append(f"\n{len(result.cells) - number} more cells do not fit here.")
+            rows.append(f"\n{len(result.lines) - number} more cells do not fit here.")
             break
-        lines.append(line)
-    return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in result.notes)]) + "\n"
+        rows.append(line)
+    return "\n".join([*rows, "", *(f"- {_escaped(note)}" for note in result.notes)]) + "\n"
 
 
 FORMATS: dict[str, Callable[[CheckResult], str]] = {
@@ -141,6 +159,46 @@ def write(result: CheckResult, name: str, output: Path | None) -> None:
         say(result.summary)
 
 
+def write_plan(plan: Plan, name: str, output: Path | None) -> None:
+    """The same for ``--plan``: text or json. Raises UsageError for another format, and StoreError."""
+    if name not in ("text", "json"):
+        raise UsageError(f"--format {name}: --plan is shown as text or json.")
+    if output is not None:
+        page = io.StringIO()
+        _print_plan(plan, out(page, _WIDTH))
+        write_text(output, json_text(plan.to_dict(), ascii_only=True) + "\n" if name == "json" else page.getvalue())
+    elif name == "json":
+        show_json(plan.to_dict())
+    else:
+        _print_plan(plan, out())
+
+
+def _print_plan(plan: Plan, console: Any) -> None:
+    from clipeval.tables import table
+
+    wraps = {"soft_wrap": not console.is_terminal}
+    shown = table()
+    shown.add_column("data sets · task · metric", overflow="fold")
+    for column in (*(f"{100 * share:g} %" for share in ASSUMED), "measured"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for planned in plan.planned:
+        known = f"{planned.outcomes:,} outcomes, {planned.allowed:g} allowed"
+        cells = [lines(planned.where, known), *map(_prospect, planned.prospects)]
+        shown.add_row(*cells, *([] if planned.is_measured else ["–"]))
+    console.print("If so many outcomes differ: how often an equally good checkpoint passes,", **wraps)
+    console.print("suspects apart, and how many outcomes would make that 90 %", **wraps)
+    console.print(shown)
+    sources = dict.fromkeys(found.source for planned in plan.planned for found in planned.prospects if found.source)
+    for line in [*(f"measured: {source}" for source in sources), *plan.notes]:
+        console.print(line, **wraps)
+
+
+def _prospect(found: Prospect) -> Text:
+    needed = "never" if found.outcomes_needed is None else f"{found.outcomes_needed:,}"
+    share = [f"at {100 * found.share:.2g} %"] if found.source else []
+    return lines(f"{100 * found.pass_chance:.0f} %", needed, *share)
+
+
 def _append_to_summary(document: str) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
@@ -160,28 +218,32 @@ def _print(result: CheckResult, console: Any) -> None:
 
     from clipeval.tables import table
 
-    names = {cell.who for cell in result.cells}
+    names = {cell.who for cell in result.lines}
     if len(names) == 1:
         console.print(next(iter(names)), soft_wrap=True)
+    narrow = console.width < _ROOM_FOR_WHY
     shown = table()
     shown.add_column("verdict", no_wrap=True)
     for column in (*(["checkpoint"] if len(names) > 1 else []), "data set · task · metric"):
         shown.add_column(column, overflow="fold")
     for column in ("baseline", "current", "change"):
         shown.add_column(column, justify="right", no_wrap=True)
-    shown.add_column("why", overflow="fold")
-    listed = result.cells
+    if not narrow:
+        shown.add_column("why", overflow="fold")
+    listed = result.lines
     notes = [*result.notes]
     if len(listed) > _MOST_LISTED:
         listed = [cell for cell in listed if cell.verdict != PASS]
-        notes.append(f"{len(result.cells) - len(listed):,} cells that pass are not listed: --format json has them")
+        notes.append(f"{len(result.lines) - len(listed):,} cells that pass are not listed: --format json has them")
     for cell in listed:
-        verdict, who, *others = _columns(cell)
-        shown.add_row(Text(verdict, style=_COLOURS[cell.verdict]), *([who] if len(names) > 1 else []), *others)
+        verdict, who, where, *values, why = _columns(cell)
+        place: str | Text = lines(where, why) if narrow else where
+        row = [Text(verdict, style=_COLOURS[cell.verdict]), *([who] if len(names) > 1 else []), place, *values]
+        shown.add_row(*row, *([] if narrow else [why]))
     if listed:
         console.print(shown)
     for line in [*notes, result.summary]:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def _columns(cell: CheckedCell) -> list[str]:

@@ -1,7 +1,8 @@
 """``clipeval check``: pair the cells, test them, and judge each by its rules.
 
-Two cases are never mixed. The same checkpoint measured again has no sampling error: it is held to a tolerance. Another
-checkpoint on the same samples is a regression only where its loss is both larger than allowed and significant.
+Two cases are never mixed. The same checkpoint measured again has no sampling error: it is held to a tolerance
+(``again.py``). Another checkpoint on the same samples passes where the mean over data sets lost no more than allowed,
+as far as chance can be excluded, and no data set is suspect; it fails where more was lost beyond chance (``drops.py``).
 """
 
 from __future__ import annotations
@@ -9,33 +10,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipeval import config as configuration
+from clipeval.checks.again import reproduced
+from clipeval.checks.decided import Decided, decide
+from clipeval.checks.drops import ROUNDING, Drop
 from clipeval.checks.matching import Pair, pair_cells, pair_models
-from clipeval.checks.measured import Key, Results, Row, has_value, key_of
+from clipeval.checks.measured import Results, Row, has_value, key_of
+from clipeval.checks.result import UNDECIDED, CheckedCell, CheckResult
 from clipeval.checks.rules import Rules
+from clipeval.checks.suites import Mean, Tested, asked_for
 from clipeval.checks.trend import Trends
-from clipeval.checks.verdicts import (
-    CANNOT_TELL,
-    FAIL,
-    NOT_COMPARABLE,
-    PASS,
-    VERDICTS,
-    CheckedCell,
-    CheckResult,
-    Finding,
-)
-from clipeval.results.suites import COMPOUND_METRICS, SuiteRequest
-from clipeval.stats.paired import NotPairedError, OtherSamplesError, Paired, Scored, average, compare
-from clipeval.stats.significance import holm
+from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS, Finding
+from clipeval.errors import UsageError, suggest
+from clipeval.stats.paired import compare
+from clipeval.stats.scored import NotPairedError, OtherSamplesError, Scored
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROUNDING = 1e-9
+_MOST_NOTES = 6
+"""Lines that say what would decide a drop."""
 
 
 def check(
@@ -44,40 +42,42 @@ def check(
     *,
     rules: str | Path | None = None,
     models: Sequence[str] = (),
+    undecided: str = "fail",
 ) -> CheckResult:
     """Compare the results ``current`` with the baseline ``against``: results folders, table files or DataFrames.
 
     ``rules`` is a configuration whose ``rules`` count, by default ``./benchmarks.yaml`` where there is one. ``models``
     are checkpoints to compare, ``NAME`` or ``NEW=OLD``; by default all of the baseline, by name, or the only one on
-    either side. Raises UsageError for what is no results table, for wrong rules and for names that are not there.
+    either side. ``undecided`` is ``fail`` or ``warn``: whether the exit code of what could not be decided is 3 or 0.
+    Raises UsageError for what is no results table, for wrong rules and for names that are not there.
     """
-    found = Rules(configuration.load(rules))
+    if undecided not in UNDECIDED:
+        raise UsageError(f"--undecided {undecided}: unknown.{suggest(undecided, UNDECIDED)} It is fail or warn.")
+    config = configuration.load(rules)
+    found = Rules(config)
     now, before = Results(current), Results(against)
     pairs = list(pair_cells(now, before, pair_models(now, before, models), found))
-    tests = {number: _tested(pair, now, before) for number, pair in enumerate(pairs)}
-    tests |= _suites(pairs, tests, now)
-    corrected = holm(np.array([test.p if isinstance(test, Paired) else math.nan for test in tests.values()]))
-    trends = Trends(before)
-    cells, silent = [], 0
+    tests = [tested(pair, now, before) for pair in pairs]
+    asked = asked_for(pairs, now.suites) if any(pair.current and pair.baseline for pair in pairs) else {}
+    for number, mean in asked.items():
+        tests[number] = None if pairs[number].same_checkpoint else mean.test(pairs, tests)
+    decided = decide(pairs, tests, asked, config)
+    trends, cells = Trends(before), {}
     for number, pair in enumerate(pairs):
-        findings = tuple(_findings(pair, tests[number], float(corrected[number]), trends))
-        if findings:
-            cells.append(_cell(pair, findings, tests[number], float(corrected[number])))
-        else:
-            silent += 1
-    cells.sort(key=lambda cell: VERDICTS.index(cell.verdict))
-    notes = list(_notes(pairs, silent, now, before, found))
-    if family := int(np.isfinite(corrected).sum()):
-        notes.append(f"p values are one-sided, corrected by Holm's method over the {family} cells with a paired test")
-    return CheckResult(cells, notes, now.name, before.name)
+        rounding = asked[number].rounding(pairs) if number in asked else 0.0
+        if findings := tuple(_findings(pair, tests[number], decided.drops.get(number), rounding, trends)):
+            cells[number] = _cell(number, pairs, findings, decided)
+    means = [_mean_cell(mean, drop, pairs) for mean, drop in decided.means]
+    notes = [*_notes(pairs, len(pairs) - len(cells), now, before, found)]
+    deciding = [*means, *(cell for number, cell in cells.items() if number in decided.alone)]
+    notes += _of_tests(deciding, len(decided.drops) - len(decided.asked))
+    in_order = sorted(cells.values(), key=lambda cell: cell.place)
+    return CheckResult(in_order, notes, now.name, before.name, means=means, undecided=undecided)
 
 
-Tested = Paired | NotPairedError | None
-"""A paired test, or why there is none; None where none is due."""
-
-
-def _tested(pair: Pair, now: Results, before: Results) -> Tested:
-    if pair.current is None or pair.baseline is None or pair.obstacle or pair.same_checkpoint:
+def tested(pair: Pair, now: Results, before: Results) -> Tested:
+    """The paired test of two rows, or why there is none; None where one of them is missing or they do not compare."""
+    if pair.current is None or pair.baseline is None or pair.obstacle:
         return None
     try:
         return compare(_scored(before, pair.baseline), _scored(now, pair.current))
@@ -94,45 +94,7 @@ def _scored(side: Results, row: Row) -> Scored:
         raise NotPairedError(f"{side.name}: {reason}") from reason
 
 
-def _suites(pairs: Sequence[Pair], tests: dict[int, Tested], now: Results) -> dict[int, Tested]:
-    """Tests of suite averages, from those of their members."""
-    if all(pair.current is None or pair.baseline is None or pair.same_checkpoint for pair in pairs):
-        return {}
-    by_cell = {(pair.model, key_of(pair.row)): (pair, tests[number]) for number, pair in enumerate(pairs)}
-    requests = {(suite.name, suite.metric): suite for suite in now.suites}
-    found: dict[int, Tested] = {}
-    for number, pair in enumerate(pairs):
-        suite = requests.get((pair.row["dataset"], pair.row["metric"]))
-        if suite and pair.current and pair.baseline and not pair.same_checkpoint:
-            members = [_member(pair, suite, *member, by_cell) for member in suite.members]
-            other = next((test for test in members if isinstance(test, OtherSamplesError)), None)
-            found[number] = other or _average(members)
-    return found
-
-
-def _member(
-    pair: Pair, suite: SuiteRequest, dataset: str, metric: str, by_cell: dict[tuple[str, Key], tuple[Pair, Tested]]
-) -> Tested:
-    """The test of one data set of a suite, by the metric that counts there."""
-    _, task, _, *variant = key_of(pair.row)
-    names = COMPOUND_METRICS.get(metric, (metric,))
-    tasks = suite.tasks if len(suite.tasks) > 1 else (task,)
-    keys = [(pair.model, (dataset, task, name, *variant)) for name in names for task in tasks]
-    cells = [by_cell[key] for key in keys if key in by_cell]
-    if any(cell.obstacle and cell.current for cell, _ in cells):
-        return OtherSamplesError(f"the values of {dataset} are not comparable")
-    found = [test for _, test in cells if isinstance(test, Paired)]
-    return average(found) if len(found) == len(names) else next((test for _, test in cells if test), None)
-
-
-def _average(members: Sequence[Tested]) -> Tested:
-    found = [test for test in members if isinstance(test, Paired)]
-    if len(found) == len(members):
-        return average(found)
-    return NotPairedError(f"{len(members) - len(found)} of its {len(members)} data sets have no paired test")
-
-
-def _findings(pair: Pair, test: Tested, p_holm: float, trends: Trends) -> Iterator[Finding]:
+def _findings(pair: Pair, test: Tested, drop: Drop | None, rounding: float, trends: Trends) -> Iterator[Finding]:
     terms = pair.terms
     if pair.current is None:
         if terms.complete:
@@ -153,60 +115,63 @@ def _findings(pair: Pair, test: Tested, p_holm: float, trends: Trends) -> Iterat
         return
     change = 100 * (value - float(pair.baseline["value"]))
     if pair.same_checkpoint:
-        yield _reproduced(change, terms.tolerance, pair.same_surroundings)
+        yield reproduced(pair, change, test, rounding)
+    elif drop:
+        yield Finding("max_drop", drop.verdict, drop.reason)
     else:
-        yield _compared(-change if higher else change, terms, test, p_holm)
+        yield _without_a_test(-change if higher else change, pair, test)
 
 
-def _reproduced(change: float, tolerance: float, same_surroundings: bool) -> Finding:
-    if abs(change) <= tolerance + _ROUNDING:
-        return Finding("tolerance", PASS, f"the same checkpoint: {_points(abs(change))} apart, {tolerance:g} allowed")
-    away = f"{change:+.2f} points away, {tolerance:g} allowed"
-    if same_surroundings:
-        why = f"the same checkpoint measured again is {away}: the evaluation changed, not the checkpoint"
-    else:
-        why = (
-            f"the same weights are {away}: their configuration, preprocessing or tokenizer, or the version of clipeval "
-            "or open_clip, is another (checkpoint_identity)"
-        )
-    return Finding("tolerance", FAIL, why)
+def _without_a_test(drop: float, pair: Pair, test: Tested) -> Finding:
+    allowed, said = pair.terms.max_drop, "no drop" if drop <= 0 else f"drop {drop:.2f} points"
+    if allowed is None:
+        return Finding("max_drop", PASS, said if drop <= 0 else f"{said}, any allowed")
+    if abs(drop) <= ROUNDING and pair.may_be_the_same:
+        return Finding("max_drop", PASS, "the same value, and nothing says that it is of another checkpoint")
+    return Finding("max_drop", CANNOT_TELL, f"{said}, {allowed:g} allowed, but no paired test: {test}")
 
 
-def _compared(drop: float, terms: configuration.RuleEntry, test: Tested, p_holm: float) -> Finding:
-    if terms.max_drop is None or drop <= terms.max_drop + _ROUNDING:
-        allowed = "any" if terms.max_drop is None else f"{terms.max_drop:g}"
-        return Finding("max_drop", PASS, "no drop" if drop <= 0 else f"drop {_points(drop)}, {allowed} allowed")
-    said = f"drop {_points(drop)}, {terms.max_drop:g} allowed"
-    if not isinstance(test, Paired):
-        return Finding("max_drop", CANNOT_TELL, f"{said}, but no paired test: {test}")
-    how = f"p {p_holm:.2g} ({test.test})"
-    if p_holm <= terms.alpha:
-        return Finding("max_drop", FAIL, f"{said}, {how}")
-    return Finding("max_drop", CANNOT_TELL, f"{said}, but it may be chance: {how} > alpha {terms.alpha:g}")
+def _cell(number: int, pairs: Sequence[Pair], findings: tuple[Finding, ...], decided: Decided) -> CheckedCell:
+    pair, drop = pairs[number], decided.drops.get(number)
+    open_ones = {said.rule for said in findings if said.verdict != PASS}
+    decides = number in decided.alone or open_ones != {"max_drop"} or drop is None or drop.settles
+    before, now = (math.nan if row is None else float(row["value"]) for row in (pair.baseline, pair.current))
+    members = decided.asked[number].members(pairs) if number in decided.asked else ()
+    known = _place(pair) | {"baseline": before, "current": now, "drop": drop}
+    return CheckedCell(**known, findings=findings, members=members, decides=decides)
 
 
-def _points(value: float) -> str:
-    return f"{value:.2f} points"
-
-
-def _cell(pair: Pair, findings: tuple[Finding, ...], test: Tested, p_holm: float) -> CheckedCell:
-    dataset, task, metric, shots, seed, _ = key_of(pair.row)
-    paired = test if isinstance(test, Paired) else None
+def _mean_cell(mean: Mean, drop: Drop, pairs: Sequence[Pair]) -> CheckedCell:
+    both = [[(pairs[n].baseline, pairs[n].current) for n in numbers] for numbers in mean.datasets]
+    of_sets = [[np.mean([row["value"] for row in side if row]) for side in zip(*rows, strict=True)] for rows in both]
+    before, now = np.mean(of_sets, axis=0).tolist()
+    dataset, metric = mean.named(pairs)
+    known = _place(pairs[mean.cells[0]]) | {"dataset": dataset, "metric": metric}
+    findings = (Finding("max_drop", drop.verdict, drop.reason),)
     return CheckedCell(
-        pair.model,
-        pair.baseline_model,
-        str(dataset),
-        task,
-        str(metric),
-        shots,
-        seed,
-        math.nan if pair.baseline is None else float(pair.baseline["value"]),
-        math.nan if pair.current is None else float(pair.current["value"]),
-        findings,
-        paired.p if paired else math.nan,
-        p_holm,
-        paired.test if paired else "",
+        **known | {"baseline": before, "current": now, "drop": drop}, findings=findings, members=mean.members(pairs)
     )
+
+
+def _place(pair: Pair) -> dict[str, Any]:
+    dataset, task, metric, shots, seed, _ = key_of(pair.row)
+    where = {"dataset": str(dataset), "task": task, "metric": str(metric), "shots": shots, "seed": seed}
+    return {"model": pair.model, "baseline_model": pair.baseline_model} | where
+
+
+def _of_tests(deciding: Sequence[CheckedCell], tested: int) -> Iterator[str]:
+    """What would decide what is not decided, and what the p values are."""
+    several = len({cell.who for cell in deciding}) > 1
+    open_ones = [
+        f"{f'{cell.who}: ' if several else ''}{cell.where}: {cell.drop.what_decides}"
+        for cell in deciding
+        if cell.verdict == CANNOT_TELL and cell.drop and cell.drop.is_too_wide
+    ]
+    yield from open_ones[:_MOST_NOTES]
+    if len(open_ones) > _MOST_NOTES:
+        yield f"{len(open_ones) - _MOST_NOTES} more are not decided: --format json has 'outcomes_needed' of each"
+    if tested:
+        yield f"p values are one-sided, corrected by Holm's method over the {tested} cells with a paired test"
 
 
 def _notes(pairs: Sequence[Pair], silent: int, now: Results, before: Results, rules: Rules) -> Iterator[str]:

@@ -39,6 +39,11 @@ class Pair:
         return self._equal("checkpoint_sha256") is True
 
     @property
+    def may_be_the_same(self) -> bool:
+        """Whether nothing says that the weights are others: tables from elsewhere have no digests."""
+        return self._equal("checkpoint_sha256") is not False
+
+    @property
     def same_surroundings(self) -> bool:
         """Whether configuration, preprocessing, tokenizer and encoder are equal too, as far as both tables say."""
         return self._equal("checkpoint_identity") is not False

@@ -15,7 +15,7 @@ from clipeval.results.outcomes import Shelf
 from clipeval.results.reading import read_results, typed
 from clipeval.results.schema import SAMPLES
 from clipeval.results.suites import SEVERAL_TASKS, SuiteRequest
-from clipeval.stats.paired import NotPairedError, Scored
+from clipeval.stats.scored import NotPairedError, Scored
 from clipeval.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Results:
 
     @cached_property
     def _ledger(self) -> Ledger | None:
-        """Read only where checkpoints differ: of the same ones nothing but the table is asked."""
+        """Read where outcomes are asked for."""
         return Ledger(self._folder) if self._folder else None
 
     @cached_property

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting.rows import main_metrics, number, text, why_missing
+from clipeval.reporting.rows import number, text, why_missing
 from clipeval.results.columns import VERSIONS, mixed, records
 from clipeval.results.ledger import Row
 from clipeval.results.schema import CIRCUMSTANCES
+from clipeval.results.suites import main_metrics
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting.rows import main_metrics
 from clipeval.results.columns import records
 from clipeval.results.outcomes import Shelf, has_outcomes, shelves_of
 from clipeval.results.schema import SAMPLES
+from clipeval.results.suites import main_metrics
 from clipeval.stats import paired
-from clipeval.stats.paired import NotPairedError, OtherSamplesError, Paired, Scored
+from clipeval.stats.paired import Paired
+from clipeval.stats.scored import NotPairedError, OtherSamplesError, Scored
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,8 @@ from clipeval.config import Config
 from clipeval.regular import read_regular
 from clipeval.reporting import words
 from clipeval.reporting.figures import MOST_VISIBLE, Panel, colours, figure, legend_name, log_axis, points
-from clipeval.reporting.rows import main_metrics, number
+from clipeval.reporting.rows import number
+from clipeval.results.suites import main_metrics
 
 if TYPE_CHECKING:
     import pandas as pd

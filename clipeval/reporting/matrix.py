@@ -11,8 +11,9 @@ import numpy as np
 from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.reporting.boards import VALUE, Value, value_of, whole
-from clipeval.reporting.rows import main_metrics, text
+from clipeval.reporting.rows import text
 from clipeval.results.columns import records
+from clipeval.results.suites import main_metrics
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval import vocabulary
 from clipeval.config import Config
 from clipeval.errors import MeasureError
 from clipeval.results.reading import read_tables
@@ -70,17 +69,6 @@ def _final(rows: pd.DataFrame) -> np.ndarray:
             last = seen[late][::-1][np.argmax(counts[late][::-1])]
             final[group] = (samples[group] == last) | ~np.isfinite(samples[group])
     return final
-
-
-def main_metrics(task: str, dataset: str, there: Sequence[str], config: Config) -> list[str]:
-    """The metrics out of ``there`` that stand for a task on a data set: one, or both directions of retrieval. It is the
-    data set's own main metric or what that is the mean of, else the task's, which go together."""
-    entry = config.dataset(dataset)
-    own = entry.main_metric if entry else None
-    of_task = vocabulary.task(task).main
-    choices = [of_task] if own is None or own in of_task else [(own,), vocabulary.metric(own).mean_of, of_task]
-    found = ([metric for metric in metrics if metric in there] for metrics in choices)
-    return next(filter(None, found), sorted(there, key=vocabulary.metric_place)[:1])
 
 
 def text(value: Any) -> str:

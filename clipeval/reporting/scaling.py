@@ -24,8 +24,8 @@ from clipeval.reporting.figures import (
     points,
     translucent,
 )
-from clipeval.reporting.rows import main_metrics
 from clipeval.results.columns import COMPUTE, compute, records
+from clipeval.results.suites import main_metrics
 from clipeval.scaling.looks import FEW
 from clipeval.scaling.rows import source_of
 from clipeval.scaling.select import TOO_FEW

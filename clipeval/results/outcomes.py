@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from clipeval.errors import StoreError
 from clipeval.results import samples
 from clipeval.results.ledger import Ledger, Row, measurement
-from clipeval.stats.paired import NotPairedError, Scored, scored
+from clipeval.stats.scored import NotPairedError, Scored, scored
 
 if TYPE_CHECKING:
     import pandas as pd

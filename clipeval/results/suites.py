@@ -80,6 +80,17 @@ def _gives(task: str, metric: str) -> bool:
     return task == "zeroshot_classification" or task not in vocabulary.TASKS
 
 
+def main_metrics(task: str, dataset: str, there: Sequence[str], config: Config) -> list[str]:
+    """The metrics out of ``there`` that stand for a task on a data set: one, or both directions of retrieval. It is the
+    data set's own main metric or what that is the mean of, else the task's, which go together."""
+    entry = config.dataset(dataset)
+    own = entry.main_metric if entry else None
+    of_task = vocabulary.task(task).main
+    choices = [of_task] if own is None or own in of_task else [(own,), vocabulary.metric(own).mean_of, of_task]
+    found = ([metric for metric in metrics if metric in there] for metrics in choices)
+    return next(filter(None, found), sorted(there, key=vocabulary.metric_place)[:1])
+
+
 def is_suite(row: Mapping[str, Any]) -> bool:
     """Whether a row of a table is an average over data sets."""
     return str(row.get("reference") or "").startswith(_REFERENCE.partition("{")[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 WELCH, COCHRAN_COX = "Welch", "Cochran and Cox"
 _ENOUGH_FREEDOM = 4
@@ -23,7 +24,7 @@ class Difference:
     p_welch: float = _NAN
 
 
-def mcnemar_p(lost: int, won: int) -> float:
+def mcnemar_p(lost: npt.ArrayLike, won: npt.ArrayLike) -> np.ndarray:
     """One-sided p value of McNemar's exact test (McNemar 1947, Psychometrika 12:153).
 
     Of the samples that two checkpoints score differently, ``lost`` were right before and ``won`` are right now. The
@@ -31,7 +32,7 @@ def mcnemar_p(lost: int, won: int) -> float:
     """
     from scipy.special import bdtrc
 
-    return float(bdtrc(lost - 1, lost + won, 0.5)) if lost else 1.0
+    return np.where(np.greater(lost, 0), bdtrc(np.maximum(lost, 1) - 1, np.add(lost, won), 0.5), 1.0)
 
 
 def bootstrap_p(draws: np.ndarray, observed: float, discordant: int) -> float:
@@ -55,12 +56,12 @@ def bootstrap_p(draws: np.ndarray, observed: float, discordant: int) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction (1979, Scand. J. Stat. 6:65) of ``p`` ``[m]``; NaNs stay and do not count."""
-    corrected = np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested])]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
+    """Holm's step-down correction (1979, Scand. J. Stat. 6:65) of ``p`` ``[..., m]``; NaNs stay and do not count."""
+    order = np.argsort(p, axis=-1)  # NaNs come last
+    left = np.sum(~np.isnan(p), axis=-1, keepdims=True) - np.arange(p.shape[-1])
+    steps = np.minimum(np.maximum.accumulate(np.take_along_axis(p, order, -1) * left, axis=-1), 1.0)
+    corrected = np.empty(p.shape)
+    np.put_along_axis(corrected, order, steps, -1)
     return corrected
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import shutil
@@ -62,11 +63,20 @@ def test_the_same_checkpoint_again(check, measured):
     assert "the same checkpoint: 0.00 points apart" in out
 
 
-def test_a_checkpoint_that_is_as_good(check, measured):
-    code, out, _ = check(measured / "v2", "--against", measured / "v1")
+def test_a_checkpoint_that_is_as_good(check, measured, tmp_path):
+    """Of few images none differs: that excludes a drop of 60 points, not one of 1."""
+    (tmp_path / "rules.yaml").write_text("rules: [{max_drop: 60}]\n")
+    code, out, _ = check(measured / "v2", "--against", measured / "v1", "--rules", "rules.yaml")
     assert code == 0
     assert "(baseline: " in out, "two names, paired because either side has one checkpoint"
-    assert "no drop" in out
+    assert "no drop, at most " in out
+    code, out, _ = check(measured / "v2", "--against", measured / "v1")
+    assert code == 3
+    assert "no loss shown; could be up to " in out
+    assert "at equal quality)" in out
+    code, out, _ = check(measured / "v2", "--against", measured / "v1", "--undecided", "warn")
+    assert code == 0
+    assert "check NOT DECIDED (exit 0: --undecided warn): " in out
 
 
 def test_a_checkpoint_that_is_worse(check, measured):
@@ -235,19 +245,37 @@ def test_a_planted_regression_of_the_demo_is_found(check, tmp_path, lost, expect
         assert "icons-40 · zeroshot_classification · acc1" in out
 
 
-def test_the_example_workflow_runs(check, tmp_path, monkeypatch):
-    """Its check steps, as they stand, on a candidate that is the baseline."""
-    workflow = yaml.safe_load((BASELINE.parents[1] / "examples" / "check-workflow.yml").read_text())
-    steps = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step]
-    shutil.copytree(BASELINE, tmp_path / "results" / "baseline")
-    shutil.copytree(BASELINE, tmp_path / "results" / "candidate")
+@pytest.mark.parametrize(("seed", "codes"), [(0, [0, 0, 0]), (1, [0, 0, 0]), (None, [3, 3, 3])])
+def test_the_example_workflow_runs(command, tmp_path, monkeypatch, seed, codes):
+    """Its commands as they stand, by a shell's rules, without extras: of the released checkpoint, of another one that
+    knows as little, and of a file that is none. Every step runs, so the last say why the first could not measure."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    for step in steps:
-        program, command, *words = shlex.split(step)
-        if (program, command) == ("clipeval", "check"):
-            assert check(*words)[0] == 0
-    assert (tmp_path / "summary.md").read_text().startswith("### check passed")
+    monkeypatch.setenv("CLIPEVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("importlib.util.find_spec", _without("qtawesome", importlib.util.find_spec))
+    workflow = yaml.safe_load((BASELINE.parents[1] / "examples" / "check-workflow.yml").read_text())
+    steps = workflow["jobs"]["check"]["steps"]
+    programs = [step for step in steps if step.get("run", "").startswith("clipeval ")]
+    assert ["cancelled()" in step.get("if", "") for step in programs] == [False, True, True]
+    measure, *checks = [shlex.split(step["run"]) for step in programs]
+    candidate = tmp_path / "runs" / "candidate" / "checkpoints" / "a.pt"
+    tiny_checkpoint(candidate)
+    (candidate.parents[1] / "latest").write_text("checkpoints/a.pt\n")
+    code, _, err = command(*measure)
+    assert code == 0, err
+    (tmp_path / "results" / "candidate").rename(tmp_path / "results" / "baseline")
+    if seed is None:
+        candidate.write_bytes(b"none")
+    else:
+        tiny_checkpoint(candidate, seed=seed)
+    assert [command(*words)[0] for words in (measure, *checks)] == codes
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary.startswith("### check passed" if seed == 0 else "### check NOT DECIDED")
     assert ElementTree.parse(tmp_path / "check.xml").getroot()[0].get("failures") == "0"
+
+
+def _without(name, real):
+    return lambda word, *more: None if word == name else real(word, *more)
 
 
 def test_the_readme_shows_the_workflow_as_it_is():

@@ -7,17 +7,22 @@ import re
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from scipy.stats import norm
 
 from clipeval.checks import emit
-from clipeval.checks.verdicts import CheckedCell, CheckResult, Finding
+from clipeval.checks.drops import Drop
+from clipeval.checks.result import CheckedCell, CheckResult
+from clipeval.checks.verdicts import Finding
 from clipeval.errors import StoreError, UsageError
+from clipeval.stats.paired import Paired
 
 NAN = float("nan")
 
 
-def cell(verdict, reason="because", model="new", baseline_model="old", dataset="d", current=0.5, **more):
-    findings = (Finding("max_drop", verdict, reason),)
+def cell(verdict, reason="because", model="new", baseline_model="old", dataset="d", current=0.5, rule="", **more):
+    findings = (Finding(rule or "max_drop", verdict, reason),)
     values = {"shots": None, "seed": None, "baseline": 0.625, "current": current, "findings": findings, **more}
     return CheckedCell(model, baseline_model, dataset, "zeroshot_classification", "acc1", **values)
 
@@ -26,10 +31,13 @@ def result(*cells, notes=("a note",)):
     return CheckResult(cells, notes, "now", "before", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
 
 
+# of 8 samples two were lost: 2 n q^2 - (2 - 14 M) q = 0 has the root 0.11625, the variance is 8 (2 q + M (1 - M))
+TWO_LOST = Paired(0.25, "exact McNemar", 2, 0, 8, np.zeros, np.array([1, 1, 0, 0, 0, 0, 0, 0]))
+DROP = Drop(TWO_LOST, allowed=1.0, alpha=0.05, p_holm=0.25, p_beyond_holm=0.125)
 MIXED = result(
-    cell("fail", p=0.01, p_holm=0.02, test="exact McNemar"),
-    cell("not-comparable", "split val here, test in the baseline", dataset="e"),
-    cell("cannot-tell", "missing: there is no such row", dataset="g", current=NAN),
+    cell("fail", drop=DROP),
+    cell("not-comparable", "split val here, test in the baseline", dataset="e", rule="same_samples"),
+    cell("cannot-tell", "missing: there is no such row", dataset="g", current=NAN, rule="complete"),
     cell("pass", "no drop", model="old", shots=5, seed=1),
 )
 HOSTILE = "<script>alert(1)</script>|[x](javascript:y) `a` ::error::\n\x1b[31m\x00%0A, \ud800 & ]]> [red]"
@@ -86,10 +94,15 @@ def test_summary_never_calls_cannot_tell_a_pass():
 
 def test_json():
     document = json.loads(emit.as_json(MIXED))
-    assert list(document) == ["verdict", "exit_code", "counts", "current", "baseline", "notes", "cells"]
+    assert list(document) == [
+        *("verdict", "exit_code", "undecided", "counts", "current", "baseline", "notes", "cells", "suites"),
+    ]
     assert document["counts"] == {"fail": 1, "not-comparable": 1, "cannot-tell": 1, "pass": 1}
-    assert (document["verdict"], document["exit_code"]) == ("fail", 1)
-    assert document["cells"][0] == {
+    assert (document["verdict"], document["exit_code"], document["undecided"]) == ("fail", 1, "fail")
+    assert document["suites"] == []
+    first = document["cells"][0]
+    numbers = {name: first.pop(name) for name in ("drop_low", "drop_high", "p_beyond", "pass_chance")}
+    assert first == {
         "model": "new",
         "baseline_model": "old",
         "dataset": "d",
@@ -101,13 +114,69 @@ def test_json():
         "baseline": 0.625,
         "current": 0.5,
         "change": -12.5,
-        "p": 0.01,
-        "p_holm": 0.02,
+        "p": 0.25,
+        "p_holm": 0.25,
         "test": "exact McNemar",
         "reason": "because",
         "findings": [{"rule": "max_drop", "verdict": "fail", "reason": "because"}],
+        "allowed": 1.0,
+        "p_beyond_holm": 0.125,
+        "outcomes": 8,
+        "outcomes_needed": 21410,  # 8.563847 * 2 / 8 / .0001 = 21409.6
+        "suspect": False,
+        "members": [],
+        "decides": True,
     }
-    assert document["cells"][2]["current"] is None
+    z = (2 - 0.08) / (8 * (2 * 0.11625 + 0.0099)) ** 0.5
+    assert numbers["p_beyond"] == pytest.approx(norm.sf(z), rel=1e-6)
+    assert numbers["pass_chance"] == pytest.approx(norm.cdf(0.01 / (2 / 64) ** 0.5 - 1.644854), rel=1e-5)
+    assert numbers["drop_low"] < 25 < numbers["drop_high"] < 100
+    missing = document["cells"][2]
+    assert [missing[name] for name in ("current", "p", "drop_high", "outcomes", "suspect")] == [*[None] * 4, False]
+
+
+def mean(verdict, **more):
+    return cell(verdict, dataset="mean of 2 data sets", members=("d", "e"), **more)
+
+
+def test_a_mean_decides_for_its_cells():
+    """Of what is undecided by itself nothing passes, and nothing stops."""
+    parts = [cell("cannot-tell", decides=False), cell("pass", dataset="e")]
+    for verdict, code, word in (("pass", 0, "passed"), ("cannot-tell", 3, "NOT DECIDED"), ("fail", 1, "FAILED")):
+        found = CheckResult(parts, means=[mean(verdict)])
+        assert (found.exit_code, found.verdict) == (code, verdict)
+        assert found.summary.startswith(f"check {word}: 1 cannot-tell, 1 pass (2 cells")
+        assert found.summary.endswith(f"; means: 1 {verdict}")
+        assert json.loads(emit.as_json(found))["suites"][0]["members"] == ["d", "e"]
+        lines = emit.text(found, 180).splitlines()
+        assert lines[4].split()[0] == verdict
+        assert "mean of 2 data sets" in lines[4]
+    assert emit.github(CheckResult(parts, means=[mean("pass")])).startswith("check passed: ")
+    assert emit.github(CheckResult(parts, means=[mean("cannot-tell")])).count("::warning") == 1
+
+
+def test_a_warning_stops_nothing_and_is_no_pass():
+    undecided = CheckResult([cell("cannot-tell")], undecided="warn")
+    assert undecided.exit_code == 0
+    assert "::warning title=clipeval%3A cannot-tell::" in emit.github(undecided)
+    assert CheckResult([cell("cannot-tell", rule="complete")], undecided="warn").exit_code == 3
+
+
+def test_junit_of_what_need_not_be_decided():
+    parts = [cell("cannot-tell", decides=False), cell("cannot-tell", dataset="e")]
+    for undecided, kinds in (("fail", ["error", "skipped"]), ("warn", ["skipped", "skipped"])):
+        [suite] = ElementTree.fromstring(emit.junit(CheckResult(parts, undecided=undecided)))
+        assert sorted(child.tag for case in suite.iter("testcase") for child in case) == kinds
+        assert (suite.get("errors"), suite.get("skipped")) == (str(kinds.count("error")), str(kinds.count("skipped")))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_in_narrow_terminals_the_reason_is_below(width):
+    shown = emit.text(result(cell("cannot-tell", "no loss shown; could be up to 2.31 points")), width)
+    assert max(map(len, shown.splitlines()[:-3])) <= width
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "no loss shown; could be up to 2.31" in " ".join(lines)
+    assert any("62.50 50.00 -12.50" in line for line in lines)
 
 
 def test_junit():
@@ -115,7 +184,7 @@ def test_junit():
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         "<testsuites>\n"
         '  <testsuite name="clipeval check" package="clipeval" id="0" hostname="localhost" '
-        'timestamp="2026-01-02T03:04:05" tests="2" failures="1" errors="0" time="0">\n'
+        'timestamp="2026-01-02T03:04:05" tests="2" failures="1" errors="0" skipped="0" time="0">\n'
         "    <properties />\n"
         '    <testcase classname="old" name="d · zeroshot_classification · acc1" time="0">\n'
         '      <failure type="fail" message="because">baseline 62.50, current 50.00, change -12.50 points\n'
@@ -136,7 +205,7 @@ def test_junit_has_what_its_schema_requires():
     [suite] = root
     assert set(suite.attrib) == {
         *("name", "package", "id", "hostname", "timestamp"),
-        *("tests", "failures", "errors", "time"),
+        *("tests", "failures", "errors", "skipped", "time"),
     }
     assert [child.tag for child in suite] == ["properties", *["testcase"] * 4, "system-out", "system-err"]
     assert all(set(case.attrib) == {"classname", "name", "time"} for case in suite.iter("testcase"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipeval.config import Config
-from clipeval.reporting.rows import main_metrics
+from clipeval.results.suites import main_metrics
 
 ACCURACIES = ["acc1", "acc5", "mean_per_class_recall"]
 RECALLS = [f"{found}_retrieval_recall@{k}" for found in ("image", "text") for k in (1, 5, 10)]

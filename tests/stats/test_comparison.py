@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import binomtest
 
 from clipeval.stats.intervals import paired_interval
-from clipeval.stats.paired import OtherSamplesError, compare, scored
+from clipeval.stats.paired import compare
+from clipeval.stats.scored import OtherSamplesError, scored
 
 
 def outcomes(hits, ids=None, captions=False):

@@ -9,8 +9,10 @@ from scipy.stats import binomtest
 
 from clipeval.stats import intervals, significance
 from clipeval.stats import paired as outcomes
-from clipeval.stats.paired import NotPairedError, OtherSamplesError, compare, scored
+from clipeval.stats.paired import compare
+from clipeval.stats.scored import NotPairedError, OtherSamplesError, Scored, scored
 from clipeval.stats.significance import holm
+from clipeval.vocabulary import metric
 
 
 def paired(metric, before, now, values):
@@ -257,3 +259,68 @@ def test_less_is_better_of_what_should_not_be():
     before["crime"], now["crime"] = [1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0, 0]
     found = paired("toxicity_crime_avg", before, now, (3 / 8, 6 / 8))
     assert (found.difference, found.lost, found.won, found.p) == (3 / 8, 3, 0, 1 / 8)
+
+
+def retrieval(text_hits, image_hits, per_image):
+    ids = [f"im{i}" for i in range(len(per_image))]
+    captions = [f"{name}#{k}" for name, count in zip(ids, per_image, strict=True) for k in range(count)]
+    rows = [("text_to_image", captions, text_hits), ("image_to_text", ids, image_hits)]
+    frames = [pd.DataFrame({"id": i, "direction": d, "hit@1": np.asarray(h, np.float32)}) for d, i, h in rows]
+    return pd.concat(frames).sample(frac=1, random_state=len(per_image))
+
+
+def test_both_directions_of_an_image_rise_and_fall_together():
+    """The mean of both recalls has the variance of a plain bootstrap over images of both."""
+    rng = np.random.default_rng(3)
+    per_image = rng.integers(1, 6, 150)
+    image = np.repeat(np.arange(150), per_image)
+    easy = rng.normal(0, 1, (2, 150))
+    sides = [(e[image] + rng.normal(0, 0.4, len(image)) > 0, e + rng.normal(0, 0.4, 150) > 0) for e in easy]
+    parts = []
+    for name, place in (("image_retrieval_recall@1", 0), ("text_retrieval_recall@1", 1)):
+        files = [retrieval(*side, per_image) for side in sides]
+        parts.append(paired(name, *files, [side[place].mean() for side in sides]))
+    both = outcomes.together(parts)
+    assert both.difference == pytest.approx(np.mean([part.difference for part in parts]))
+    texts, images = (sides[0][place].astype(float) - sides[1][place] for place in (0, 1))
+    chosen = rng.integers(150, size=(8000, 150))
+    sums = np.bincount(image, weights=texts)
+    plain = (sums[chosen].sum(axis=1) / per_image[chosen].sum(axis=1) + images[chosen].mean(axis=1)) / 2
+    assert both.variance == pytest.approx(plain.var(), rel=0.06)
+    assert both.variance > 1.5 * outcomes.average(parts).variance, "as if they were independent"
+    assert outcomes.together(parts[:1]) is parts[0]
+    fewer = paired("acc1", samples([True] * 3), samples([True] * 3), (1, 1))
+    with pytest.raises(OtherSamplesError, match="are of other images"):
+        outcomes.together([parts[0], fewer])
+
+
+def test_variances_by_hand():
+    """Of 8 samples 2 are lost and 1 is won: ((2 + 1 + 1) / 8 - 1 / 64) / 8; if equally good 3 / 64; of two data sets a
+    quarter of the sum."""
+    one = paired("acc1", samples([1, 1, 0, 0, 0, 0, 0, 0]), samples([0, 0, 1, 0, 0, 0, 0, 0]), (2 / 8, 1 / 8))
+    same = paired("acc1", samples([1] * 5), samples([1] * 5), (1, 1))
+    assert (one.variance, one.variance_if_equal) == (pytest.approx((4 / 8 - 1 / 64) / 8), pytest.approx(3 / 64))
+    assert (same.variance, same.variance_if_equal) == (pytest.approx(1 / 25), pytest.approx(1 / 25))
+    both = outcomes.average([one, same])
+    assert both.variance == pytest.approx((one.variance + same.variance) / 4)
+    assert both.limits(0.95)[1] == pytest.approx(1 / 16 + 1.644854 * both.variance**0.5)
+    assert both.p_beyond(1 / 16) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("per_image", "shared"), [(5, True), (5, False), (1, True)])
+def test_size_of_both_tests_of_captions(per_image, shared):
+    """A drop of just 2 points is taken for less, and for more, in 5 % each, however captions of an image agree."""
+    rng, n, checks, margin = np.random.default_rng(5), 300, 1500, 0.02
+    low = high = 0
+    ids = pd.Index([f"im{i}#{k}" for i in range(n) for k in range(per_image)])
+    known = metric("image_retrieval_recall@1")
+    for _ in range(checks):
+        kind = (
+            rng.choice(3, (n, 1), p=[0.11, 0.09, 0.8]) if shared else rng.choice(3, (n, per_image), p=[0.11, 0.09, 0.8])
+        )
+        lost, won = ((np.broadcast_to(kind, (n, per_image)) == k).ravel().astype(float) for k in (0, 1))
+        found = compare(Scored(known, ids, lost, None), Scored(known, ids, won, None))
+        bottom, top = found.limits(0.95)
+        low, high = low + (top < margin), high + (bottom > margin)
+    assert 0.03 <= low / checks <= 0.07
+    assert 0.03 <= high / checks <= 0.07
