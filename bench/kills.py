@@ -62,7 +62,7 @@ def commands() -> list[Command]:
         "ledger": "clipeval.evaluation.journal:Journal.finish",
         "table": "clipeval.results.table:write",
     }
-    save = {"saving": "clipeval_train.checkpoint:write"}
+    save = {"saving": "clipeval_train.checkpoint:save"}
     return [
         Command("run", (*RUN, "-m", "b.pt", "-o", "out"), phases, results_state, 40),
         Command("report", ("clipeval", "report", "new", "-o", "out"), {}, files_state, 12, "old_page"),
@@ -474,7 +474,7 @@ def _png(rng: np.random.Generator) -> bytes:
 def _import_everything() -> None:
     for name in (
         *("torch", "open_clip", "pandas", "pyarrow.parquet", "sklearn.linear_model", "faiss", "matplotlib.pyplot"),
-        *("clipeval.cli", "clipeval_train.cli", "clipeval_train.loop", "clipeval_train.finetune.loop"),
+        *("clipeval.cli", "clipeval_train.cli", "clipeval_train.loop", "clipeval_train.finetune.classification"),
         *("clipeval.evaluation.run", "clipeval.scaling.fit"),
         *("clipeval.scaling.output.show", "clipeval.scaling.output.plots"),
         *("clipeval.reporting.page", "clipeval.checks.gate", "clipeval.checks.emit", "clipeval.checks.baseline"),

@@ -39,11 +39,6 @@ from clipeval_train.model import IMAGE_MEAN, IMAGE_STD
 _POINTER_BYTES = 4096
 
 
-def path_of(out: Path, samples: int) -> Path:
-    """The file of the checkpoint that has seen this many samples."""
-    return out / "checkpoints" / f"samples_{samples:012d}.pt"
-
-
 def newest(out: Path) -> Path | None:
     """The file OUT/latest points to, or None when the run has not saved yet. Raises StoreError."""
     try:
@@ -91,11 +86,9 @@ class Saver(AbstractContextManager["Saver"]):
     Leaving the block waits for the last one.
     """
 
-    def __init__(
-        self, out: Path, keep: int | None = None, stays: Callable[[int], bool] = lambda samples: False
-    ) -> None:
-        """``keep`` is how many stay, the newest ones, besides those whose samples ``stays`` tells; None: all."""
-        self._out, self._keep, self._stays = out, keep, stays
+    def __init__(self, keep: int | None = None, stays: Callable[[Path], bool] = lambda path: False) -> None:
+        """``keep`` is how many stay, the newest ones, besides those of which ``stays`` says so; None: all."""
+        self._keep, self._stays = keep, stays
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -106,10 +99,10 @@ class Saver(AbstractContextManager["Saver"]):
         if error is None:
             self.wait()
 
-    def save(self, content: dict[str, Any]) -> None:
+    def save(self, path: Path, content: dict[str, Any]) -> None:
         """Begin to save; the content is copied before this returns. Waits for the one before. Raises StoreError."""
         self.wait()
-        self._pending = self._thread.submit(save, self._out, _snapshot(content), self._keep, self._stays)
+        self._pending = self._thread.submit(save, path, _snapshot(content), self._keep, self._stays)
 
     def wait(self) -> None:
         """Until the last checkpoint is on disk. Raises StoreError when it could not be written."""
@@ -119,25 +112,22 @@ class Saver(AbstractContextManager["Saver"]):
 
 
 def save(
-    out: Path, content: dict[str, Any], keep: int | None = None, stays: Callable[[int], bool] = lambda samples: False
+    path: Path,
+    content: dict[str, Any],
+    keep: int | None = None,
+    stays: Callable[[Path], bool] = lambda path: False,
 ) -> None:
-    """Write a checkpoint, point OUT/latest to it, and delete all but the ``keep`` newest up to it. Raises StoreError.
+    """Write OUT/checkpoints/WORD_NUMBER.pt, point OUT/latest to it, and delete all but the ``keep`` newest up to it.
 
-    Not those whose samples ``stays`` tells. Those with more samples than the new one are of work that this run was told
-    to go back behind: it comes to them again.
+    Not those of which ``stays`` says so. Those with higher numbers than the new one are of work that this run was told
+    to go back behind: it comes to them again. Raises StoreError.
     """
-    path = path_of(out, content["metadata"]["samples_seen"])
-    write(out, path, content)
-    if keep:
-        earlier = [file for file in _files(out) if file.name <= path.name and not stays(_samples(file))]
-        for old in earlier[:-keep]:
-            old.unlink()
-
-
-def write(out: Path, path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint to ``path``, inside ``out``, and point OUT/latest to it. Raises StoreError."""
     write_atomically(path, partial(_write, {"format": weights.TRAINED_FORMAT, **content}))
-    write_text(out / "latest", f"{path.relative_to(out).as_posix()}\n")
+    write_text(path.parents[1] / "latest", f"checkpoints/{path.name}\n")
+    if keep:
+        files = sorted(path.parent.glob(f"{path.stem.rpartition('_')[0]}_*.pt"))
+        for old in [file for file in files if file.name <= path.name and not stays(file)][:-keep]:
+            old.unlink()
 
 
 def averaged(path: Path, out: Path, world: World) -> Path:
@@ -177,16 +167,6 @@ def export(path: Path, folder: Path, ema: bool = False) -> None:
     }
     write_bytes(folder / "open_clip_model.safetensors", as_bytes(tensors))
     write_json(folder / CONFIG_FILE, config)
-
-
-def _files(out: Path) -> list[Path]:
-    """Complete checkpoints, the oldest first."""
-    return sorted((out / "checkpoints").glob("samples_*.pt"))
-
-
-def _samples(file: Path) -> int:
-    digits = file.stem.removeprefix("samples_")
-    return int(digits) if digits.isdecimal() else 0
 
 
 def _snapshot(value: Any) -> Any:

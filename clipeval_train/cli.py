@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,18 +20,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+ConfigFile = Annotated[Path, PathArgument(help="YAML file with the run's settings.", show_default=False)]
+
+
+def _settings(examples: str) -> Any:
+    what = f"Settings that replace those of the file: {examples}."
+    return typer.Argument(metavar="[KEY=VALUE]...", help=what, show_default=False)
+
 
 @app.command()
 def pretrain(
-    config: Annotated[Path, PathArgument(help="YAML file with the run's settings.", show_default=False)],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Settings that replace those of the file: lr=1e-3, data.0.source=mine, model.embed_dim=32.",
-            show_default=False,
-        ),
-    ] = None,
+    config: ConfigFile,
+    settings: Annotated[list[str] | None, _settings("lr=1e-3, data.0.source=mine, model.embed_dim=32")] = None,
 ) -> None:
     """Pre-train a model on image-text pairs. The same command continues an unfinished run.
 
@@ -57,28 +57,18 @@ def _trained(run: Callable[[], Path]) -> None:
         show(checkpoint)
 
 
-FineTuneSettings = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...",
-        help="Settings that replace those of the file: lr=1e-4, out=runs/b.",
-        show_default=False,
-    ),
-]
-
-
 @app.command()
 def finetune(
-    config: Annotated[Path, PathArgument(help="YAML file with the run's settings.", show_default=False)],
-    settings: FineTuneSettings = None,
+    config: ConfigFile,
+    settings: Annotated[list[str] | None, _settings("lr=1e-4, out=runs/b")] = None,
 ) -> None:
     """Fine-tune the image tower of any checkpoint to classify. The same command continues an unfinished run.
 
     Checkpoints go to OUT/checkpoints, the newest one's path to OUT/latest, the log to OUT/log.jsonl.
     clipeval run -m OUT evaluates them like any other.
     """
+    from clipeval_train.finetune.classification import finetune as run
     from clipeval_train.finetune.config import load_finetune
-    from clipeval_train.finetune.loop import finetune as run
 
     _trained(lambda: run(load_finetune(config, settings or [])))
 
@@ -86,7 +76,7 @@ def finetune(
 @app.command()
 def patch(
     config: Annotated[Path, PathArgument(help="YAML file with what to mix and how to choose.", show_default=False)],
-    settings: FineTuneSettings = None,
+    settings: Annotated[list[str] | None, _settings("lr=1e-4, out=runs/b")] = None,
 ) -> None:
     """Mix a model with its fine-tuned self: the most accurate mix that keeps a control data set's accuracy.
 
@@ -105,14 +95,7 @@ def patch(
 @app.command()
 def ladder(
     config: Annotated[Path, PathArgument(metavar="PLAN", help="YAML file with the grid.", show_default=False)],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Settings that replace those of the file: out=runs/try, defaults.lr=1e-3.",
-            show_default=False,
-        ),
-    ] = None,
+    settings: Annotated[list[str] | None, _settings("out=runs/try, defaults.lr=1e-3")] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what each run costs, by measured throughput; train nothing.")
     ] = False,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ _COMPARISONS = {
     ast.GtE: "greater_equal",
 }
 """Each with the function of pyarrow.compute."""
+_Compiled = Callable[["pyarrow.Table"], Any]
 _LONGEST = 1000
 _EXAMPLE = "clip_l14_similarity_score > 0.28 and NSFW == 'UNLIKELY'"
 
@@ -32,9 +35,9 @@ _EXAMPLE = "clip_l14_similarity_score > 0.28 and NSFW == 'UNLIKELY'"
 class Condition:
     """A condition on a table of samples."""
 
-    text: str
     fields: tuple[str, ...]
     """The columns that it compares."""
+    _found: _Compiled
 
     def holds(self, table: pyarrow.Table) -> np.ndarray:
         """``[rows]`` bool. A comparison with a value that is missing is neither true nor false, as in SQL, so that no
@@ -43,7 +46,7 @@ class Condition:
         import pyarrow.compute as pc
 
         try:
-            found = _evaluated(_parsed(self.text), table)
+            found = self._found(table)
         except (pyarrow.ArrowNotImplementedError, pyarrow.ArrowInvalid) as error:
             kinds = ", ".join(f"{name} holds {table.schema.field(name).type}" for name in self.fields)
             raise ValueError(f"cannot compare these kinds of values: {kinds}") from error
@@ -62,13 +65,13 @@ def condition(text: str) -> Condition:
     """Parse a condition. Raises ValueError that says what is not understood, and how one looks."""
     names: dict[str, None] = {}
     try:
-        _check(_parsed(text), names)
+        found = _compiled(_parsed(text), names)
     except _Unclear as error:
         part = ast.get_source_segment(text.strip(), error.node) or text
         raise ValueError(f"'{part:.80}' is no {error}; write a condition like {_EXAMPLE}") from None
     if not names:
         raise ValueError(f"it compares no field; write one like {_EXAMPLE}")
-    return Condition(text, tuple(names))
+    return Condition(tuple(names), found)
 
 
 def _parsed(text: str) -> ast.expr:
@@ -83,22 +86,46 @@ def _parsed(text: str) -> ast.expr:
         raise ValueError(f"not a condition ({reason}); write one like {_EXAMPLE}") from error
 
 
-def _check(node: ast.expr, names: dict[str, None]) -> None:
-    """Raise _Unclear for what is none of the few forms that a condition has; collect the fields in ``names``."""
+def _compiled(node: ast.expr, names: dict[str, None]) -> _Compiled:
+    """True, false or null per row of a table, of one of the few forms that a condition has; its fields go into
+    ``names``. Raises _Unclear for what has another."""
     if isinstance(node, ast.BoolOp):
-        for part in node.values:
-            _check(part, names)
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        _check(node.operand, names)
-    elif isinstance(node, ast.Compare) and all(type(operator) in _COMPARISONS for operator in node.ops):
-        for side in (node.left, *node.comparators):
-            name = _name(side)
-            if name is not None:
-                names[name] = None
-            elif not isinstance(_constant(side), str | int | float):
-                raise _Unclear(side, "field, number or text")
-    else:
+        parts = [_compiled(part, names) for part in node.values]
+        join = "and_kleene" if isinstance(node.op, ast.And) else "or_kleene"
+        return lambda table: reduce(partial(_call, join), [part(table) for part in parts])
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        operand = _compiled(node.operand, names)
+        return lambda table: _call("invert", operand(table))
+    if not (isinstance(node, ast.Compare) and all(type(operator) in _COMPARISONS for operator in node.ops)):
         raise _Unclear(node, "comparison by == != < <= > >=")
+    sides = [_side(side, names) for side in (node.left, *node.comparators)]
+    pairs = [(_COMPARISONS[type(op)], *two) for op, two in zip(node.ops, pairwise(sides), strict=True)]
+    return lambda table: reduce(
+        partial(_call, "and_kleene"), [_call(name, left(table), right(table)) for name, left, right in pairs]
+    )
+
+
+def _call(name: str, *values: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.call_function(name, list(values))
+
+
+def _side(node: ast.expr, names: dict[str, None]) -> _Compiled:
+    import pyarrow
+
+    name, value = _name(node), _constant(node)
+    if name is None and not isinstance(value, str | int | float):
+        raise _Unclear(node, "field, number or text")
+    if name is None:
+        return lambda table: pyarrow.scalar(value)
+    names[name] = None
+
+    def column(table: pyarrow.Table) -> Any:
+        found = table[name]
+        return found.cast(found.type.value_type) if pyarrow.types.is_dictionary(found.type) else found
+
+    return column
 
 
 def _name(node: ast.expr) -> str | None:
@@ -118,29 +145,3 @@ def _constant(node: ast.expr) -> Any:
         return -value if isinstance(node.op, ast.USub) else value
     value = node.value if isinstance(node, ast.Constant) else None
     return float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
-
-
-def _evaluated(node: ast.expr, table: pyarrow.Table) -> Any:
-    """True, false or null per row."""
-    import pyarrow.compute as pc
-
-    if isinstance(node, ast.BoolOp):
-        join = pc.and_kleene if isinstance(node.op, ast.And) else pc.or_kleene
-        return reduce(join, [_evaluated(part, table) for part in node.values])
-    if isinstance(node, ast.UnaryOp):
-        return pc.invert(_evaluated(node.operand, table))
-    assert isinstance(node, ast.Compare)
-    sides = [_value(side, table) for side in (node.left, *node.comparators)]
-    pairs = zip(node.ops, sides, sides[1:], strict=False)
-    compared = [pc.call_function(_COMPARISONS[type(operator)], [left, right]) for operator, left, right in pairs]
-    return reduce(pc.and_kleene, compared)
-
-
-def _value(node: ast.expr, table: pyarrow.Table) -> Any:
-    import pyarrow
-
-    name = _name(node)
-    if name is None:
-        return pyarrow.scalar(_constant(node))
-    column = table[name]
-    return column.cast(column.type.value_type) if pyarrow.types.is_dictionary(column.type) else column

@@ -1,11 +1,13 @@
-"""The configuration of a pre-training run: a YAML file, with ``key=value`` settings on top."""
+"""The configuration of a run: a YAML file, with ``key=value`` settings on top. What every run can be told, and the
+keys of pre-training."""
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +27,7 @@ from clipeval.paths import with_home
 from clipeval.yaml_file import parse_yaml, read_yaml
 from clipeval_train.condition import condition
 
+Model = TypeVar("Model", bound=BaseModel)
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")
 
 
@@ -124,11 +127,61 @@ class ValidateEntry(Frozen):
     """Take the running average of the weights."""
 
 
-warnings.filterwarnings("ignore", 'Field name "validate" in "PretrainConfig" shadows')  # a method that pydantic gave up
+warnings.filterwarnings("ignore", 'Field name "validate" in "Pretraining" shadows')  # a method that pydantic gave up
 
 
-class PretrainConfig(Frozen):
-    """Everything a pre-training run can be told. Sizes and times are counted in samples (image-text pairs)."""
+class RunConfig(Frozen):
+    """What every run can be told, whatever it trains."""
+
+    workers: Count | None = Field(None, ge=0)
+    """Processes that decode images, per rank; None: chosen by the cores of this machine."""
+    micro_batch: Count | None = Field(None, gt=0)
+    """Samples that one process takes through the towers at a time; the gradient is that of the whole batch."""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """On a loss or gradient that is not finite: end, or return to the newest checkpoint and leave that data out."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the towers; auto: bf16 on a GPU, fp32 elsewhere. The loss is in fp32 always."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    activation_checkpointing: bool = False
+    compile: bool = False
+    seed: Count = Field(0, ge=0)
+    save_every: Count | None = Field(None, gt=0)
+    """Save a checkpoint at the first batch end past every multiple of this many samples, or iterations of
+    fine-tuning."""
+    save_minutes: Real = Field(30.0, gt=0)
+    """Save one when this many minutes have passed, too."""
+    keep: Count | None = Field(None, gt=0)
+    """How many checkpoints stay, the newest ones; None: all asked for by samples, and of others the newest 3."""
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    peak_tflops: Real | None = Field(None, gt=0)
+    """What the device could do at best, for the MFU; None: by its name where that is known."""
+    out: Place
+    resume: Literal["auto"] = "auto"
+
+    def on(self, device: str) -> Self:
+        """The same with nothing left to the kind of device that it is trained on."""
+        if self.precision != "auto":
+            return self
+        return self.model_copy(update={"precision": "bf16" if device == "cuda" else "fp32"})
+
+    @property
+    def names(self) -> tuple[str, int, int]:
+        """What the names of checkpoints count, in how many digits, and how many samples are one of it."""
+        return "samples", 12, 1
+
+    def path(self, seen: int) -> Path:
+        """The file of the checkpoint that has seen this many samples."""
+        word, digits, samples = self.names
+        return Path(self.out) / "checkpoints" / f"{word}_{seen // samples:0{digits}d}.pt"
+
+    def seen(self, path: Path) -> int:
+        """The samples that the checkpoint in a file has seen, by its name; 0 where that says nothing."""
+        number = path.stem.rpartition("_")[2]
+        return int(number) * self.names[2] if number.isdecimal() else 0
+
+
+class Pretraining(Frozen):
+    """What only pre-training can be told. The order of keys is that of a ladder's names."""
 
     model: str | dict[str, Any] | None = None
     """An architecture name of open_clip, or an inline open_clip model configuration: all of it, or changes of the
@@ -141,7 +194,6 @@ class PretrainConfig(Frozen):
     """Name of an inline model in the results table."""
     data: tuple[SourceEntry, ...] = Field(min_length=1)
     workers: Count | None = Field(None, ge=0)
-    """Processes that decode images, per rank; None: chosen by the cores of this machine."""
     bad_samples: Real = Field(0.01, ge=0, le=1)
     """The run stops when more than this share of the samples cannot be read."""
     samples: Count = Field(gt=0)
@@ -152,7 +204,6 @@ class PretrainConfig(Frozen):
     """Parts of the data that stand side by side in every batch: ranks whose number divides theirs read only the shards
     of their own lanes, and the stream stays the same for any number of ranks."""
     micro_batch: Count | None = Field(None, gt=0)
-    """Samples that one process takes through the towers at a time; the gradient is that of the whole batch."""
     loss: Literal["clip", "siglip"] = "clip"
     tile: Count | None = Field(None, gt=0)
     """Rows and columns of the similarity matrix held at a time; None: 1024, on a GPU up to 8192 by its memory."""
@@ -174,28 +225,13 @@ class PretrainConfig(Frozen):
     """Largest norm of the whole gradient."""
     ema: Real | None = Field(None, gt=0, lt=1)
     """Decay per step of a running average of the weights, kept beside them."""
-    on_nonfinite: Literal["stop", "rollback"] = "stop"
-    """On a loss or gradient that is not finite: end, or return to the newest checkpoint and leave that data out."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the towers; auto: bf16 on a GPU, fp32 elsewhere. On a GPU fp32 is TF32. The loss is in fp32 always."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    activation_checkpointing: bool = False
-    compile: bool = False
-    seed: Count = Field(0, ge=0)
-    save_every: Count | None = Field(None, gt=0)
-    """Save a checkpoint at the first batch end past every multiple of this many samples."""
-    save_minutes: Real = Field(30.0, gt=0)
-    """Save one when this many minutes have passed, too."""
-    keep: Count | None = Field(None, gt=0)
-    """How many checkpoints stay, the newest ones; None: all asked for by samples, and of others the newest 3."""
     evaluate: EvaluateEntry | None = None
     validate: ValidateEntry | None = None  # type: ignore[assignment]
     """Loss and recall on held-out pairs."""
-    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    peak_tflops: Real | None = Field(None, gt=0)
-    """What the device could do at best, for the MFU; None: by its name where that is known."""
-    out: Place
-    resume: Literal["auto"] = "auto"
+
+
+class PretrainConfig(RunConfig, Pretraining):
+    """Everything a pre-training run can be told. Sizes and times are counted in samples (image-text pairs)."""
 
     @property
     def warmup_samples(self) -> int:
@@ -204,16 +240,9 @@ class PretrainConfig(Frozen):
             return self.warmup
         return min(self.samples // 20, 10_000 * self.batch_size, self.samples - self.cooldown)
 
-    def is_asked_for(self, start: int, stop: int) -> bool:
-        """Whether samples (start, stop] hold a place where a checkpoint is asked for."""
-        every = [self.save_every, *(entry.every for entry in (self.evaluate, self.validate) if entry)]
-        return stop == self.samples or any(passes(start, stop, one) for one in every)
-
-    def on(self, device: str) -> PretrainConfig:
-        """The same with nothing left to the kind of device that it is trained on."""
-        if self.precision != "auto":
-            return self
-        return self.model_copy(update={"precision": "bf16" if device == "cuda" else "fp32"})
+    def is_done(self, saved: dict[str, Any]) -> bool:
+        """Whether a checkpoint is the last one of the run."""
+        return bool(saved["metadata"]["samples_seen"] == self.samples)
 
 
 def passes(start: int, stop: int, every: int | None) -> bool:
@@ -226,24 +255,36 @@ def load_pretrain(path: Path, settings: list[str]) -> PretrainConfig:
 
     Raises UsageError that names the file, the settings and the key.
     """
-    document = read_yaml(path)
-    if not isinstance(document, dict):
-        raise UsageError(f"{path}: expected a mapping with the keys {', '.join(PretrainConfig.model_fields)}.")
-    for setting in settings:
-        apply_setting(document, setting)
-    return parse_pretrain(document, " ".join([str(path), *settings]))
+    return parse_pretrain(*read(path, settings, PretrainConfig))
 
 
 def parse_pretrain(document: dict[str, Any], origin: str) -> PretrainConfig:
     """Validate the keys of a configuration; ``origin`` says in messages where they stand. Raises UsageError."""
     if isinstance(document.get("model"), dict):
         document = document | {"model": numbers(document["model"])}
-    try:
-        config = PretrainConfig.model_validate(document)
-    except ValidationError as error:
-        raise UsageError(explain(error, origin, _model_at)) from error
+    config = validated(document, origin, PretrainConfig, _model_at)
     _check_schedule(config, origin)
     return config
+
+
+def read(path: Path, settings: Sequence[str], model: type[BaseModel]) -> tuple[dict[str, Any], str]:
+    """The keys of a file with ``key=value`` settings on top, and what messages call them. Raises UsageError."""
+    document = read_yaml(path)
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}.")
+    for setting in settings:
+        apply_setting(document, setting)
+    return document, " ".join([str(path), *settings])
+
+
+def validated(
+    document: Any, origin: str, model: type[Model], model_at: Callable[[list[Any]], type[BaseModel]] | None = None
+) -> Model:
+    """The document as a ``model``; ``model_at`` as of ``explain``. Raises UsageError that names the key."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise UsageError(explain(error, origin, model_at or (lambda location: model))) from error
 
 
 def _check_schedule(config: PretrainConfig, origin: str) -> None:

@@ -17,7 +17,6 @@ from clipeval.errors import UsageError
 from clipeval.machine import resolve_device
 
 T = TypeVar("T")
-Number = TypeVar("Number", float, torch.Tensor)
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others; longer than reading a checkpoint or opening a remote data set takes."""
@@ -38,8 +37,8 @@ batch script has some of them too."""
 class World:
     """One process's place: ``rank`` of ``size``, ``local_rank`` on its machine, and its device.
 
-    The methods are collective: every process calls them in the same order. With a size of 1 they cost nothing. Numbers
-    and Python objects travel between CPUs, so they do not wait for a GPU; tensors travel between their own devices.
+    The methods are collective: every process calls them in the same order. With a size of 1 they cost nothing. Python
+    objects travel between CPUs, so they do not wait for a GPU; tensors travel between their own devices.
     """
 
     rank: int
@@ -56,21 +55,17 @@ class World:
         """True in the one process that writes files and talks to the user."""
         return self.rank == 0
 
-    def all_true(self, flag: bool) -> bool:
-        """Whether ``flag`` is true in every process."""
-        return self.sum(float(not flag)) == 0
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over processes."""
+        return self._reduced(tensor, dist.ReduceOp.SUM)
 
-    def sum(self, value: Number) -> Number:
-        """The sum over processes: a float of a float, a new tensor of a tensor."""
-        return self._reduce(value, dist.ReduceOp.SUM)
+    def mean(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The mean over processes."""
+        return self.sum(tensor) / self.size
 
-    def mean(self, value: Number) -> Number:
-        """The mean over processes: a float of a float, a new tensor of a tensor."""
-        return self.sum(value) / self.size
-
-    def max(self, value: Number) -> Number:
-        """The (elementwise) maximum over processes: a float of a float, a new tensor of a tensor."""
-        return self._reduce(value, dist.ReduceOp.MAX)
+    def max(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The maximum over processes, of each element."""
+        return self._reduced(tensor, dist.ReduceOp.MAX)
 
     def broadcast(self, value: T) -> T:
         """Process 0's ``value``, which can be pickled."""
@@ -108,16 +103,12 @@ class World:
         dist.reduce_scatter_tensor(rows, tensor.contiguous(), group=self.group)
         return rows
 
-    def _reduce(self, value: Number, operation: dist.ReduceOp.RedOpType) -> Number:
+    def _reduced(self, tensor: torch.Tensor, operation: dist.ReduceOp.RedOpType) -> torch.Tensor:
         if self.size == 1:
-            return value
-        if isinstance(value, torch.Tensor):
-            reduced = value.detach().clone()
-            dist.all_reduce(reduced, operation, group=self.group)
-            return reduced
-        number = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(number, operation, group=self.group)
-        return number.item()
+            return tensor
+        reduced = tensor.detach().clone()
+        dist.all_reduce(reduced, operation, group=self.group)
+        return reduced
 
 
 @contextmanager

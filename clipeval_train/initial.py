@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from clipeval import models
-from clipeval.errors import DataError, UsageError, first_line, foreign
+from clipeval.errors import UsageError, first_line, foreign
 from clipeval.models import library
 from clipeval.models.checkpoint import Checkpoint
 from clipeval_train import model
@@ -45,11 +45,6 @@ class Initial:
             return {}
         info = self._checkpoint.info
         return ancestor(info, "contrastive", f"began with {info.model}")
-
-    def require_unchanged(self, metadata: dict[str, Any]) -> None:
-        """Raises DataError when a run with this metadata began with other weights."""
-        if self.facts.get("init_sha256") != metadata.get("init_sha256"):
-            raise DataError(f"init: '{self._config.init}' has changed since this run began. Give another `out`.")
 
     def build(self) -> Any:
         """The model in fp32 on the CPU, drawn anew, or with the checkpoint's weights: position embeddings stretched

@@ -9,8 +9,8 @@ from clipeval import models
 from clipeval.errors import UsageError
 from clipeval.models import ModelSpec
 from clipeval.models.base import ModelInfo
-from clipeval.results.provenance import git_commit, packages
-from clipeval.version import __version__
+from clipeval.models.checkpoint import Checkpoint
+from clipeval.results import provenance
 
 
 def one_checkpoint(word: str, key: str) -> ModelSpec:
@@ -19,6 +19,16 @@ def one_checkpoint(word: str, key: str) -> ModelSpec:
     if len(specs) != 1:
         raise UsageError(f"{key}: '{word}' names {len(specs)} checkpoints, '{specs[0].name}' first. Name exactly one.")
     return specs[0]
+
+
+def model_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint of the same model says of it."""
+    described = checkpoint.description
+    return {
+        "arch": checkpoint.info.arch,
+        "model_cfg": described.model_cfg,
+        "preprocess_cfg": described.preprocess_cfg,
+    }
 
 
 def ancestor(info: ModelInfo, stage: str, reason: str) -> dict[str, Any]:
@@ -40,7 +50,5 @@ def lineage(info: ModelInfo, stage: str, reason: str) -> dict[str, Any]:
         "samples_seen": info.samples_seen,
         "samples_seen_from": info.samples_seen_from,
         **ancestor(info, stage, reason),
-        "clipeval_version": __version__,
-        "git_commit": git_commit(),
-        "packages": packages(),
+        **provenance.columns(),
     }

@@ -40,21 +40,14 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
     """
 
     def __init__(
-        self,
-        out: Path,
-        samples: int,
-        start: int,
-        seconds: float = 0.0,
-        batch_size: int = 0,
-        exporters: Sequence[Exporter] = (),
+        self, out: Path, samples: int, start: int, batch_size: int, exporters: Sequence[Exporter] = ()
     ) -> None:
-        """``start`` samples were done before, in ``seconds``; lines behind them are of lost work, and are dropped."""
+        """``start`` samples were done before; lines behind them are of lost work, and are dropped."""
         self._path, self._name, self._samples, self._batch_size = out / "log.jsonl", str(out), samples, batch_size
-        self._seconds_before, self._exporters = seconds, exporters
-        self._seen, self._since, self._loss_sum = start, (start, time.monotonic()), 0.0
+        self._exporters = exporters
         self.loss = float("nan")
         """Mean loss of the last line whose step took a whole batch: a loss is lower among fewer pairs."""
-        self._started = self._shown_at = time.monotonic()
+        self._shown_at = time.monotonic()
         _keep_lines_until(self._path, start)
         self._live = None
         if is_watched():
@@ -69,22 +62,6 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
             self._live.stop()
         for exporter in self._exporters:
             exporter.close()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, those before a restart included."""
-        return self._seconds_before + time.monotonic() - self._started
-
-    def step(self, samples: int, loss: float, lr: float, scale: float) -> None:
-        """One process is done with a batch: writes a line where one is due."""
-        before, self._seen = self._seen, self._seen + samples
-        self._loss_sum += loss * samples
-        if due(before, self._seen, self._samples):
-            fresh, now = self._seen - self._since[0], time.monotonic()
-            rate = fresh / max(now - self._since[1], 1e-9)
-            record = {"samples": self._seen, "loss": self._loss_sum / fresh, "lr": lr, "logit_scale": scale}
-            self.write(record | {"samples_per_second": rate, "seconds": self.seconds})
-            self._since, self._loss_sum = (self._seen, now), 0.0
 
     def write(self, record: dict[str, Any]) -> None:
         """A line: ``samples``, ``loss``, ``samples_per_second`` and what else there is to tell. Raises StoreError."""

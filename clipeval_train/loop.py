@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: what trains a task from its beginning, or from where it was, to its end."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ import torch
 
 from clipeval.console import say
 from clipeval.errors import MeasureError, UsageError
-from clipeval.results.provenance import git_commit, packages
-from clipeval.version import __version__
-from clipeval_train import checkpoint, evaluation
-from clipeval_train.config import PretrainConfig, passes
+from clipeval_train import checkpoint
+from clipeval_train.config import PretrainConfig
+from clipeval_train.contrastive import ContrastiveTask
 from clipeval_train.distributed import World
-from clipeval_train.initial import Initial
-from clipeval_train.input import Batch, Corpus, arranged, open_corpus, prefetch
+from clipeval_train.finetune.config import FinetuneConfig
+from clipeval_train.input import Batch, arranged, prefetch
 from clipeval_train.log import TrainingLog, due, last_costs, open_exporters
 from clipeval_train.meter import Meter
 from clipeval_train.resume import other_settings, starting_point
-from clipeval_train.schedule import learning_rate
 from clipeval_train.signals import StopSignals
+from clipeval_train.task import Task
 from clipeval_train.together import together
 from clipeval_train.trainer import Reading, Trainer
-from clipeval_train.validation import Validation
 
 _MOST_ROLLBACKS = 5
 _KEPT = 3
@@ -36,50 +34,36 @@ _KEPT = 3
 
 
 def pretrain(config: PretrainConfig) -> Path:
+    """``train`` on image-text pairs."""
+    return train(ContrastiveTask(config))
+
+
+def train(task: Task) -> Path:
     """Train to the end and return the last checkpoint's path; an unfinished run goes on from its newest checkpoint.
 
     On the CPU the parts of an interrupted run give the same weights, bit for bit, as one that was never interrupted.
     SIGTERM and SIGINT end it with KeyboardInterrupt, after the step at hand and a checkpoint. Raises UsageError for
     settings that cannot be trained or differ from those of the run in ``out``, DataError for data that is missing or
-    has changed, MeasureError when loss or gradient are no longer finite, StoreError for ``out``.
+    has changed, ModelError, MeasureError when loss or gradient are no longer finite, StoreError for ``out``.
     """
-    out = Path(config.out)
-    initial = Initial(config)
-    architecture = initial.architecture
-    if config.evaluate:
-        evaluation.check(config.evaluate)
-    with together(config, out, config.device) as world:
-        config = config.on(world.device.type)
+    out = Path(task.config.out)
+    with together(task.config, out, task.config.device) as world:
+        config = task.config.on(world.device.type)
         start = starting_point(config)
-        seen = start.seen if start else 0
-        if seen == config.samples:
+        if start and config.is_done(start.saved):
             _say(world, f"{out}: already finished.")
         else:
-            _check_divisible(config, seen, world)
-            trainer = Trainer(config, initial, world)
-            corpus = open_corpus(config, architecture)
-            facts = _facts(config, corpus) | initial.facts
+            _check_divisible(config, start.saved["metadata"]["samples_seen"] if start else 0, world)
+            task.open(config, world, start)
+            trainer = Trainer(task, world)
             if start:
-                start.check_data(corpus.fingerprint, out)
-                initial.require_unchanged(start.saved["metadata"])
-                reasons = "; ".join(filter(None, (facts["from_scratch_filter"], start.remark)))
-                facts |= {"history": start.history, "from_scratch_filter": reasons}
                 trainer.load(start.saved)
-                _say(world, f"{out}: continues at {seen:,} of {config.samples:,} samples.")
-            validation = Validation(config, config.validate, architecture, world) if config.validate else None
-            path = checkpoint.path_of(out, seen)
-            before = max(0, seen - config.batch_size)
-            if validation and config.validate and passes(before, seen, config.validate.every) and path.exists():
-                validation.measure(trainer, path)  # a kill may have come before it
-            if config.evaluate and _is_due(config, before, seen) and path.exists():
-                evaluation.evaluate(config.evaluate, path, out, world)  # a kill may have come before it
-            costs = (start.saved["metadata"] if start else {"bad_samples": corpus.left_out}) | last_costs(out)
-            gmacs = architecture.profile.gmacs
-            meter = Meter(world, gmacs, config.peak_tflops, costs)
-            _Run(config, trainer, corpus, facts, world, meter, validation).to_the_end()
-        path = checkpoint.path_of(out, config.samples)
-        if config.evaluate:
-            evaluation.evaluate(config.evaluate, path, out, world)
+                _say(world, f"{out}: continues at {trainer.clock.seen:,} of {task.samples:,} samples.")
+            costs = (start.saved["metadata"] if start else task.facts) | last_costs(out)
+            _Run(task, trainer, world, Meter(world, task.gmacs, config.peak_tflops, costs)).to_the_end()
+        path = checkpoint.newest(out)
+        assert path is not None
+        task.end(config, path, world)
     return path
 
 
@@ -98,69 +82,63 @@ class _Run:
     """A run from the trainer's clock to its end. All ranks take the same steps and the same decisions.
 
     What a step has come to is read one step later, so that the device has work meanwhile; and at once before a
-    checkpoint, which therefore never holds what comes of a broken step.
+    checkpoint or a measurement, which therefore never holds what comes of a broken step.
     """
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        trainer: Trainer,
-        corpus: Corpus,
-        facts: dict[str, Any],
-        world: World,
-        meter: Meter,
-        validation: Validation | None,
-    ) -> None:
-        self._config, self._trainer, self._corpus, self._facts = config, trainer, corpus, facts
-        self._world, self._meter, self._out = world, meter, Path(config.out)
-        self._validation = validation
+    def __init__(self, task: Task, trainer: Trainer, world: World, meter: Meter) -> None:
+        self._task, self._trainer, self._world, self._meter = task, trainer, world, meter
+        self._config, self._out = task.config, Path(task.config.out)
         self._log: TrainingLog | None = None
 
     def to_the_end(self) -> None:
         """Raises KeyboardInterrupt, when a signal comes, with everything saved."""
-        config, clock, world = self._config, self._trainer.clock, self._world
+        config, clock, world, samples = self._config, self._trainer.clock, self._world, self._task.samples
         begun = clock.seen
         with ExitStack() as stack:
-            stays = functools.partial(_stays, config)
-            keep = (config.keep, lambda samples: False) if config.keep else (_KEPT, stays)
-            self._saver = stack.enter_context(checkpoint.Saver(self._out, *keep))
-            self._log = stack.enter_context(_open_log(config, clock.seen)) if world.is_main else None
+            keep = (config.keep,) if config.keep else (_KEPT, functools.partial(_stays, self._task))
+            self._saver = stack.enter_context(checkpoint.Saver(*keep))
+            self._log = stack.enter_context(self._open_log()) if world.is_main else None
             signals = stack.enter_context(StopSignals())
+            self._catch_up()
             batches = self._batches()
             self._saved_at = time.monotonic()
             last: _Step | None = None
-            while (clock := self._trainer.clock).seen < config.samples:
+            while (clock := self._trainer.clock).seen < samples:
                 batch, images, tokens = next(batches)
                 self._meter.batch(batch.wait_s, batch.bad)
                 stopping, late = self._agreed(signals.received, self._is_late(), len(batch.keys))
                 if stopping:
                     break
                 step = self._step(images, tokens)
-                needed = late or config.is_asked_for(step.start, step.stop)
+                needed = late or self._task.is_due(step.start, step.stop)
                 broken = self._first_broken([last, step] if needed else [last])
                 last = None if needed else step
                 if broken:
                     self._roll_back(*broken)
                     batches, last = self._batches(), None
                 elif needed:
-                    self._save(step)
-            if clock.seen < config.samples and clock.seen > begun and not self._first_broken([last]):
-                self._save(None)
+                    self._pause(step, late)
+            if clock.seen < samples and clock.seen > begun and not self._first_broken([last]):
+                self._pause(None, late=True)
             self._saver.wait()
-            if self._log and clock.seen == config.samples:
+            if self._log and clock.seen == samples:
                 rate = f"{self._meter.rate:,.0f} samples/s"
                 say(f"{self._out}: {clock.seen:,} samples, loss {self._log.loss:.3f}, {rate}.")
         world.barrier()
-        if clock.seen < config.samples:
-            _say(world, f"{self._out}: told to stop; saved at {clock.seen:,} of {config.samples:,} samples.")
+        if clock.seen < samples:
+            _say(world, f"{self._out}: told to stop; saved at {clock.seen:,} of {samples:,} samples.")
             raise KeyboardInterrupt
 
-    def _batches(self) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
+    def _open_log(self) -> TrainingLog:
+        config, seen = self._config, self._trainer.clock.seen
+        exporters = open_exporters(config.loggers, self._out, config.model_dump(mode="json"), seen)
+        return TrainingLog(self._out, self._task.samples, seen, config.batch_size, exporters)
+
+    def _batches(self) -> Iterator[tuple[Batch, torch.Tensor, Any]]:
         """This rank's part of every batch from the clock to the end of the run, with what the step takes."""
-        config, clock, world = self._config, self._trainer.clock, self._world
-        end = config.samples + clock.left_out
-        batches = self._corpus.batches(clock.position, end, config.batch_size, world.rank, world.size)
-        return prefetch(arranged(batches, self._trainer.arrange), world.device)
+        clock, task = self._trainer.clock, self._task
+        batches = task.batches(clock.position, task.samples + clock.left_out)
+        return prefetch(arranged(batches, task.step.arrange), self._world.device)
 
     def _is_late(self) -> bool:
         return time.monotonic() - self._saved_at >= 60 * self._config.save_minutes
@@ -172,10 +150,10 @@ class _Run:
         assert told[2] == -told[3], "ranks hold different numbers of pairs"  # Parts makes them equal
         return told[0] > 0, told[1] > 0
 
-    def _step(self, images: torch.Tensor, tokens: torch.Tensor) -> _Step:
-        config, clock = self._config, self._trainer.clock
-        start, stop = clock.seen, min(clock.seen + config.batch_size, config.samples)
-        past, lr = clock.position + stop - start, learning_rate((start + stop) / 2, config)
+    def _step(self, images: torch.Tensor, tokens: Any) -> _Step:
+        clock = self._trainer.clock
+        start, stop = clock.seen, min(clock.seen + self._config.batch_size, self._task.samples)
+        past, lr = clock.position + stop - start, self._task.learning_rate((start + stop) / 2)
         loss, norm = self._trainer.gradient(images, tokens)
         return _Step(start, stop, past, lr, self._trainer.update(loss, norm, lr, stop))
 
@@ -189,7 +167,7 @@ class _Run:
                 return step, f"loss {loss}, gradient norm {norm}"
             self._trainer.skips(norm)
             self._meter.step(step.stop - step.start, loss)
-            if due(step.start, step.stop, self._config.samples):
+            if due(step.start, step.stop, self._task.samples):
                 place = {"samples": step.stop, "batch": step.stop - step.start}
                 state = {"lr": step.lr, "logit_scale": scale, "grad_norm": norm, **self._trainer.counts()}
                 record = {**place, **self._meter.interval(), **state, **self._meter.totals()}
@@ -197,24 +175,39 @@ class _Run:
                     self._log.write(record)
         return None
 
-    def _save(self, step: _Step | None) -> None:
-        """A checkpoint of now, and what is measured of it at the end of this step; the last evaluation comes later."""
-        config, seen = self._config, self._trainer.clock.seen
+    def _pause(self, step: _Step | None, late: bool) -> None:
+        """What is due at the end of this step: measurements, and a checkpoint of now if it is asked for or ``late``."""
+        task, seen = self._task, self._trainer.clock.seen
+        save = functools.cache(self._save)
+
+        def file() -> Path:
+            path = save()
+            self._saver.wait()
+            self._world.barrier()
+            return path
+
         with self._meter.paused():
-            content = _content(config, self._trainer, self._facts | self._meter.totals())
-            if self._world.is_main:
-                self._saver.save(content)
-            last, path = seen == config.samples, checkpoint.path_of(self._out, seen)
-            validated = step and config.validate and (last or passes(step.start, seen, config.validate.every))
-            evaluated = step and not last and _is_due(config, step.start, seen)
-            if validated or evaluated:
-                self._saver.wait()
-                self._world.barrier()
-            if self._validation and validated:
-                self._validation.measure(self._trainer, path)
-            if config.evaluate and evaluated:
-                evaluation.evaluate(config.evaluate, path, self._out, self._world)
+            if step:
+                task.measure(self._trainer, step.start, seen, file)
+            if late or (step and task.is_asked_for(step.start, seen)):
+                save()
+
+    def _save(self) -> Path:
+        """The file that a checkpoint of now is on its way to."""
+        content = self._trainer.content(self._task.facts | self._meter.totals())
+        path = self._config.path(self._trainer.clock.seen)
+        if self._world.is_main:
+            self._saver.save(path, content)
         self._saved_at = time.monotonic()
+        return path
+
+    def _catch_up(self) -> None:
+        """Measure what a kill may have come before, and what is to be known before the first step."""
+        seen, task = self._trainer.clock.seen, self._task
+        path = self._config.path(seen)
+        with self._meter.paused():
+            before = max(0, seen - self._config.batch_size)
+            task.measure(self._trainer, before, seen, lambda: path if path.exists() else None)
 
     def _roll_back(self, step: _Step, reason: str) -> None:
         """Return to the newest checkpoint and leave out the data from there to the end of this step's batch.
@@ -229,8 +222,8 @@ class _Run:
         trouble = f"{self._out}: {reason} after {step.start:,} samples."
         if config.on_nonfinite == "stop" or path is None or rollbacks > _MOST_ROLLBACKS:
             tried = f" {clock.rollbacks} times the data was left out." if clock.rollbacks else ""
-            command = other_settings(self._out, f"lr={config.lr / 2:g} ")
-            remedy = f"from {path.name}: {command}" if path else "with another `out`."
+            command = other_settings(config, f"lr={config.lr / 2:g} ")
+            remedy = f"from {path.name}: {command}" if path and command else "with another `out`."
             raise MeasureError(f"{trouble}{tried} Lower lr, raise warmup or set grad_clip, and go on {remedy}")
         trainer.load(checkpoint.load(path))
         seen, before = trainer.clock.seen, trainer.clock.left_out
@@ -242,58 +235,24 @@ class _Run:
             say(f"{trouble} Back at {seen:,} samples; {step.past - seen - before:,} are left out.")
 
 
-def _stays(config: PretrainConfig, samples: int) -> bool:
+def _stays(task: Task, path: Path) -> bool:
     """Whether a checkpoint was asked for by samples, and not made because time had passed or a signal came."""
-    return config.is_asked_for(max(0, samples - config.batch_size), samples)
+    seen = task.config.seen(path)
+    return task.is_asked_for(max(0, seen - task.config.batch_size), seen)
 
 
-def _content(config: PretrainConfig, trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint of now. What the rate has not fallen to zero for is marked as no point of a scaling law."""
-    seen, decays = trainer.clock.seen, config.schedule == "cosine" or config.cooldown > 0
-    at_zero = learning_rate(seen, config) == 0
-    mark = "" if at_zero else "learning rate not yet 0" if decays else "constant learning rate"
-    content = trainer.content(final=seen == config.samples and at_zero)
-    marks = "; ".join(filter(None, (facts["from_scratch_filter"], mark)))
-    metadata = {**facts, "samples_seen": seen, "from_scratch_filter": marks, **trainer.counts()}
-    return content | {"metadata": metadata}
-
-
-def _check_divisible(config: PretrainConfig, seen: int, world: World) -> None:
+def _check_divisible(config: PretrainConfig | FinetuneConfig, seen: int, world: World) -> None:
     """Raises UsageError unless every batch, the last one too, has equal parts for all ranks."""
-    for key, value in (("batch_size", config.batch_size), ("samples", config.samples - seen)):
+    sizes = {"batch_size": config.batch_size}
+    if isinstance(config, PretrainConfig):
+        sizes["samples"] = config.samples - seen
+    for key, value in sizes.items():
         if value % world.size:
             left = f", {value:,} of which are left," if key == "samples" and seen else ""
             raise UsageError(
                 f"{key}: {getattr(config, key):,}{left} cannot be divided by {world.size} processes. "
                 f"Give a multiple of {world.size}."
             )
-
-
-def _open_log(config: PretrainConfig, seen: int) -> TrainingLog:
-    out = Path(config.out)
-    exporters = open_exporters(config.loggers, out, config.model_dump(mode="json"), seen)
-    return TrainingLog(out, config.samples, seen, batch_size=config.batch_size, exporters=exporters)
-
-
-def _facts(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
-    source = "+".join(entry.source for entry in config.data)
-    return {
-        "source": source,
-        "source_family": source,
-        "unique_samples": len(corpus),
-        "filtered": corpus.filtered,
-        "seed": config.seed,
-        "config": config.model_dump(mode="json"),
-        "data_fingerprint": corpus.fingerprint,
-        "from_scratch_filter": "",
-        "clipeval_version": __version__,
-        "git_commit": git_commit(),
-        "packages": packages(),
-    }
-
-
-def _is_due(config: PretrainConfig, start: int, stop: int) -> bool:
-    return config.evaluate is not None and passes(start, stop, config.evaluate.every)
 
 
 def _say(world: World, message: str) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 
-def decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: weight decay acts on matrices only, not on biases, gains, the class embedding or the scale."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def decay_groups(parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Groups of those that are trained: weight decay acts on matrices only, not on biases, gains, the class embedding
+    or the scale."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
     return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 

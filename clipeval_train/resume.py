@@ -8,29 +8,19 @@ from typing import Any
 
 from clipeval.errors import DataError, UsageError
 from clipeval_train import checkpoint
-from clipeval_train.config import PretrainConfig
+from clipeval_train.config import PretrainConfig, RunConfig
 
 _FREE = {
     *("out", "resume", "device", "workers", "save_every", "save_minutes", "keep", "evaluate", "validate", "loggers"),
     *("peak_tflops", "bad_samples", "on_nonfinite", "micro_batch", "tile", "activation_checkpointing", "compile"),
+    "eval_every",
 }
 """Settings that may change between the parts of a run: they do not decide what is learnt, but for rounding."""
 _BRANCH = {"samples", "cooldown", "start_from"}
 """Settings in which a branch may differ from its trunk and still be what a run of its own would be."""
 _CHANGED = {
-    *(
-        "lr",
-        "warmup",
-        "schedule",
-        "grad_clip",
-        "precision",
-        "betas",
-        "eps",
-        "weight_decay",
-        "data",
-        "batch_size",
-        "lanes",
-    ),
+    *("lr", "warmup", "schedule", "grad_clip", "precision", "betas", "eps", "weight_decay", "data", "batch_size"),
+    "lanes",
 }
 """Settings that a run may change on its way, with ``start_from``. Its metadata tell it."""
 
@@ -45,22 +35,18 @@ class Start:
     """Whether it was trained on the run's own data."""
 
     @property
-    def seen(self) -> int:
-        """Samples seen so far."""
-        return int(self.saved["metadata"]["samples_seen"])
-
-    @property
     def remark(self) -> str:
         """Why a run that starts here is no point of a scaling law of its data; empty where it is."""
         return "; ".join(f"other data until {part['until']:,} samples" for part in self.history if part["other_data"])
 
-    def check_data(self, fingerprint: str, out: Path) -> None:
-        """Raises DataError when the data is not what the run began with."""
-        if self.own_data and self.saved["metadata"]["data_fingerprint"] != fingerprint:
-            raise DataError(f"{out}: the data has changed since this run began. Give another `out`.")
+    def require_same(self, what: str, key: str, facts: dict[str, Any]) -> None:
+        """Raises DataError when a run with other metadata began: ``what`` they tell by ``key`` has changed since."""
+        metadata = self.saved["metadata"]
+        if (self.own_data or key != "data_fingerprint") and metadata.get(key) != facts.get(key):
+            raise DataError(f"{facts['config']['out']}: {what} has changed since this run began. Give another `out`.")
 
 
-def starting_point(config: PretrainConfig) -> Start | None:
+def starting_point(config: RunConfig) -> Start | None:
     """The newest checkpoint in ``out``, or the one that ``start_from`` names, or None.
 
     Raises UsageError when it is of a run whose settings may not be changed, or the last of one that has ended.
@@ -71,7 +57,7 @@ def starting_point(config: PretrainConfig) -> Start | None:
         if key := _first_difference(config, saved, _FREE):
             raise UsageError(_refusal(config, saved, key))
         return Start(saved, saved["metadata"].get("history", []))
-    if config.start_from is None:
+    if not isinstance(config, PretrainConfig) or config.start_from is None:
         return None
     path = checkpoint.find(Path(config.start_from))
     saved = checkpoint.load(path)
@@ -106,28 +92,31 @@ def is_branch(config: PretrainConfig, saved: dict[str, Any]) -> bool:
     )
 
 
-def other_settings(out: Path, settings: str) -> str:
-    """The words of a command that goes on from the newest checkpoint in ``out`` with other settings."""
-    return f"clipeval-train pretrain CONFIG {settings}start_from={out} out={out}-2"
+def other_settings(config: RunConfig, settings: str = "") -> str:
+    """The words of a command that goes on from the newest checkpoint in ``out`` with other settings; empty where there
+    is none."""
+    out = Path(config.out)
+    command = f"clipeval-train pretrain CONFIG {settings}start_from={out} out={out}-2"
+    return command if isinstance(config, PretrainConfig) else ""
 
 
-def _first_difference(config: PretrainConfig, saved: dict[str, Any], free: set[str]) -> str | None:
-    theirs = saved["metadata"]["config"]
+def _first_difference(config: RunConfig, saved: dict[str, Any], free: set[str]) -> str | None:
+    theirs = saved["metadata"].get("config", {})
     for key, mine in config.model_dump(mode="json").items():
-        default = PretrainConfig.model_fields[key].default  # of a setting that is younger than the checkpoint
+        default = type(config).model_fields[key].default  # of a setting that is younger than the checkpoint
         if key not in free and mine != theirs.get(key, default):
             return key
     return None
 
 
-def _both(config: PretrainConfig, saved: dict[str, Any], key: str) -> str:
-    theirs, mine = saved["metadata"]["config"].get(key), config.model_dump(mode="json")[key]
+def _both(config: RunConfig, saved: dict[str, Any], key: str) -> str:
+    theirs, mine = saved["metadata"].get("config", {}).get(key), config.model_dump(mode="json")[key]
     return f"{key}: {theirs!r:.80}, and this one says {mine!r:.80}"
 
 
-def _refusal(config: PretrainConfig, saved: dict[str, Any], key: str) -> str:
-    out = Path(config.out)
+def _refusal(config: RunConfig, saved: dict[str, Any], key: str) -> str:
+    out, command = Path(config.out), other_settings(config)
     message = f"{out}: holds a run with {_both(config, saved, key)}. Give another `out`, or the settings of that run."
-    if saved["resume"] is not None and key in _CHANGED | _BRANCH:
-        message += f" To go on from what it has with these: {other_settings(out, '')}"
+    if command and saved["resume"] is not None and key in _CHANGED | _BRANCH:
+        message += f" To go on from what it has with these: {command}"
     return message

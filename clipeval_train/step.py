@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,28 +11,17 @@ import open_clip
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
-from clipeval.console import say
 from clipeval.errors import UsageError
 from clipeval.models.library import trimmable_tower
-from clipeval.precision import autocast_dtype, exactness
+from clipeval.precision import exactness
+from clipeval_train import towers
 from clipeval_train.distributed import World
 from clipeval_train.loss import contrastive, default_tile
 
+MAX_LOGIT_SCALE = math.log(100)
 _COMPILED_LENGTHS = 8
 """Compiled towers see text lengths in multiples of this, so that few shapes occur."""
-_COMPILED_VARIANTS = 32
-"""One block's code serves both towers, with and without gradient, at full and last batches; torch stops at 8 kinds."""
-
-_ROWS_OF_BLOCKS = ("resblocks", "blocks")
-"""What a row of transformer blocks is called, in open_clip and in timm."""
-
-_FORWARD_SYNC = next(
-    name
-    for name in ("forward_sync_buffers", "broadcast_buffers")  # torch from 2.15 on, and before
-    if name in inspect.signature(DistributedDataParallel).parameters
-)
 _CHUNKS, _SMALLEST_CHUNK = 8, 64
 """A batch's texts go through the tower in so many parts of similar length, where none gets smaller than this."""
 
@@ -103,20 +90,11 @@ class ContrastiveStep:
         if checkpointing:
             self.module.set_grad_checkpointing(True)
         if compile:
-            _compile_blocks(clip, world.is_main)
+            towers.compile_blocks(clip, world.is_main)
         self._multiple = _COMPILED_LENGTHS if compile else 1
         self._trimmable = trimmable_tower(clip)
-        self._towers = _Towers(clip, self._trimmable, autocast_dtype(precision), world.device, normalise)
-        self._wrapped: nn.Module = self._towers
-        if world.size > 1:
-            of_this_torch: Any = {_FORWARD_SYNC: False}  # buffers are attention masks, equal everywhere
-            self._wrapped = DistributedDataParallel(
-                self._towers,
-                process_group=world.group,
-                gradient_as_bucket_view=True,
-                **of_this_torch,
-                static_graph=micro_batch is None,  # fails together with no_sync
-            )
+        self._towers = _BothTowers(clip, self._trimmable, precision, world.device, normalise)
+        self._wrapped = towers.synchronised(self._towers, world, micro_batch)
 
     def arrange(self, tokens: torch.Tensor) -> Texts:
         """``[n, L]`` on the CPU by length, where the tower reads no further than a text's end: exact.
@@ -152,7 +130,7 @@ class ContrastiveStep:
         """
         parts, places = self._parts(images, tokens)
         size = len(parts[0][0])
-        with _compiler_errors_explained(), exactness(self._exactness):
+        with towers.compiler_errors_explained(), exactness(self._exactness):
             whole = self._wrapped(*parts[0]) if len(parts) == 1 else None
             states, outputs = ([], [whole]) if whole else self._features(parts)
             columns = list(zip(*outputs, strict=True))[:2]
@@ -160,13 +138,13 @@ class ContrastiveStep:
             leaves += [value.detach().requires_grad_() for value in outputs[0][2:]]
             with exactness("ieee"):
                 loss = self._share(leaves, places)
-                _scaled(loss, scaler).backward()
+                towers.scaled(loss, scaler).backward()
             by_part = zip(*(_gradient(leaf).split(size) for leaf in leaves[:2]), strict=True)
             for number, (part, gradients) in enumerate(zip(parts, by_part, strict=True), start=1):
                 last = number == len(parts)
                 if states:
-                    _set_random_state(states[number - 1], self._world.device)
-                with nullcontext() if last else self._unsynchronised():
+                    towers.set_random_state(states[number - 1], self._world.device)
+                with towers.averaging(self._wrapped, last):
                     again = whole or self._wrapped(*part)
                     if last:  # the temperature's is the whole batch's already: it enters once, not once per part
                         gradients = (*gradients, *map(_gradient, leaves[2:]))
@@ -187,6 +165,13 @@ class ContrastiveStep:
             share = self._share([*features, *outputs[0][2:]], places)
         return self._world.mean(share), features[0], features[1][places]
 
+    @torch.no_grad()
+    def updated(self) -> torch.Tensor:
+        """The inverse temperature, ``[]``, brought back into its range after a step of the optimizer: a clamp in the
+        forward pass would stop its gradient at the bound."""
+        self.module.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        return self.module.logit_scale.detach().exp().squeeze()
+
     def _parts(self, images: torch.Tensor, tokens: torch.Tensor | Texts) -> tuple[list[_Part], torch.Tensor]:
         """What the towers take at a time, on the device, and the places of the texts."""
         texts = tokens if isinstance(tokens, Texts) else self.arrange(tokens.cpu())
@@ -194,12 +179,12 @@ class ContrastiveStep:
         size = len(images) if len(texts.parts) == 1 else self._micro_batch
         return list(zip(images.split(size), texts.tokens.split(size), texts.parts, strict=True)), texts.places
 
-    def _features(self, parts: Sequence[_Part]) -> tuple[list[Outputs], list[Outputs]]:
+    def _features(self, parts: Sequence[_Part]) -> tuple[list[towers.RandomState], list[Outputs]]:
         """What the towers make of each part, without a graph, and the generators' states before each."""
         states, outputs = [], []
         with torch.no_grad():
             for part in parts:
-                states.append(_random_state(self._world.device))
+                states.append(towers.random_state(self._world.device))
                 outputs.append(self._towers(*part))
         return states, outputs
 
@@ -208,31 +193,18 @@ class ContrastiveStep:
         one = bias[0] if bias else None
         return contrastive(self._loss, images, texts[places], scale, one, self._world, self._tile)
 
-    def _unsynchronised(self) -> AbstractContextManager[None]:
-        wrapped = self._wrapped
-        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
+class _BothTowers(towers.Towers):
+    """Both towers and the temperature."""
 
-class _Towers(nn.Module):
-    """Both towers and the temperature in one forward pass, so that one wrapper sees every parameter used."""
-
-    def __init__(
-        self, clip: nn.Module, trimmable: Any, precision: torch.dtype | None, device: torch.device, normalise: Any
-    ) -> None:
-        super().__init__()
-        self.clip: Any = clip
-        self._precision, self._trimmable = precision, trimmable
-        self._normalise = None
-        if normalise is not None:
-            self._normalise = (255 * torch.tensor(normalise, device=device)).view(2, 1, 3, 1, 1).unbind()
+    def __init__(self, clip: Any, trimmable: Any, *settings: Any) -> None:
+        super().__init__(clip, *settings)
+        self._encode_text = trimmable.encode if trimmable else clip.encode_text
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor, cuts: Cuts) -> Outputs:
-        encode_text = self._trimmable.encode if self._trimmable else self.clip.encode_text
-        if self._normalise:
-            mean, std = self._normalise
-            images = (images - mean) / std
-        with torch.autocast(images.device.type, self._precision, enabled=self._precision is not None):
-            texts = [encode_text(tokens[begin:end, :length]) for begin, end, length in cuts]
+        images = self.normalised(images)
+        with self.autocast():
+            texts = [self._encode_text(tokens[begin:end, :length]) for begin, end, length in cuts]
             outputs = self.clip.encode_image(images), torch.cat(texts), self.clip.logit_scale.exp()
         return outputs if self.clip.logit_bias is None else (*outputs, self.clip.logit_bias)
 
@@ -253,48 +225,6 @@ def _check(clip: nn.Module, world: World, loss: str, micro_batch: int | None) ->
         )
 
 
-def _compile_blocks(clip: nn.Module, is_main: bool) -> None:
-    """Compile each transformer block in place, and say how many of which tower: one compilation serves all, keys stay,
-    and gradients still leave block by block for the other processes. Raises UsageError for a model without any."""
-    rows = ((name, row) for name, row in clip.named_modules() if isinstance(row, nn.ModuleList | nn.Sequential))
-    found = {name: list(row) for name, row in rows if name.split(".")[-1] in _ROWS_OF_BLOCKS}
-    blocks = [block for row in found.values() for block in row]
-    if not blocks:
-        raise UsageError("compile: this model has no transformer blocks of open_clip or timm. Leave compile out.")
-    if is_main:
-        say(f"compile: {', '.join(f'{len(row)} blocks of {name}' for name, row in found.items())}.")
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _COMPILED_VARIANTS)
-    for block in blocks:
-        block.compile()
-
-
-@contextmanager
-def _compiler_errors_explained() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
-            raise
-        reason = " ".join(str(error).strip().split("\n\n")[0].split())
-        raise UsageError(f"compile: torch.compile does not work here: {reason}. Leave compile out.") from error
-
-
 def _gradient(leaf: torch.Tensor) -> torch.Tensor:
     assert leaf.grad is not None
     return leaf.grad
-
-
-def _random_state(device: torch.device) -> Outputs:
-    """Of both generators: patch dropout draws on the CPU, dropout on the device."""
-    cpu = torch.get_rng_state()
-    return (cpu, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (cpu,)
-
-
-def _set_random_state(state: Outputs, device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[1], device)
-
-
-def _scaled(loss: torch.Tensor, scaler: torch.amp.GradScaler | None) -> torch.Tensor:
-    return loss if scaler is None else scaler.scale(loss)

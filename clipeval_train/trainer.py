@@ -1,4 +1,4 @@
-"""What is trained: a model, its optimizer, their average, and the clock."""
+"""What is trained: a task's weights, their optimizer, their average, and the clock."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ import numpy as np
 import torch
 
 from clipeval.errors import UsageError
-from clipeval.machine import set_threads
 from clipeval_train import optim
-from clipeval_train.config import PretrainConfig
 from clipeval_train.distributed import World
 from clipeval_train.ema import Ema
-from clipeval_train.initial import Initial
-from clipeval_train.step import ContrastiveStep, Texts
-
-MAX_LOGIT_SCALE = math.log(100)
+from clipeval_train.task import Task
+from clipeval_train.towers import random_state, set_random_state
 
 
 @dataclass
@@ -61,41 +57,25 @@ class Reading:
 
 
 class Trainer:
-    """One rank's copy of the model. Gradients are those of all ranks together, so the copies stay equal."""
+    """One rank's copy of the weights. Gradients are those of all ranks together, so the copies stay equal."""
 
-    def __init__(self, config: PretrainConfig, initial: Initial, world: World) -> None:
-        """Starts from ``initial``. Raises UsageError when the model or the precision is impossible here."""
+    def __init__(self, task: Task, world: World) -> None:
+        """Starts from the weights of the open ``task``. Raises UsageError when the precision is impossible here."""
+        config = task.config
         if config.precision == "fp16" and world.device.type != "cuda":
             raise UsageError("precision: fp16 needs a CUDA device, and this machine has none. Give bf16 or fp32.")
         self.clock = Clock()
-        architecture = initial.architecture
-        self.clip = initial.build().to(world.device)
-        self._config, self._architecture, self._world = config, architecture, world
-        if world.device.type == "cpu":
-            set_threads(architecture.profile.gmacs_image)
-        self._step = ContrastiveStep(
-            self.clip,
-            world,
-            loss=config.loss,
-            precision=config.precision,
-            micro_batch=config.micro_batch,
-            tile=config.tile,
-            checkpointing=config.activation_checkpointing,
-            compile=config.compile,
-            normalise=architecture.mean_and_std,
-        )
-        self.arrange = self._step.arrange
-        groups = optim.decay_groups(self.clip, config.weight_decay)
-        self._optimizer = optim.adamw(groups, config.lr, config.betas, config.eps)
+        self._task, self._config, self._world, self._step = task, config, world, task.step
+        self._optimizer = task.optimizer
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-        self._ema = Ema(self.clip, config.ema) if config.ema else None
+        self._ema = Ema(self._step.module, config.ema) if config.ema else None
         self._seed_generators()
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
         return self._optimizer.param_groups
 
-    def gradient(self, images: torch.Tensor, tokens: torch.Tensor | Texts) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradient(self, images: torch.Tensor, tokens: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and gradient norm of the whole batch, ``[]`` each; ``images`` (values to 255) and ``tokens`` are this
         rank's part."""
         loss = self._step.backward(images, tokens, self._scaler)
@@ -122,45 +102,42 @@ class Trainer:
         """
         optim.set_rate(self._optimizer, lr)
         optim.step(self._optimizer, self._scaler, norm + 0 * loss)
-        with torch.no_grad():  # after the step: a clamp in the forward pass would stop the gradient at the bound
-            self.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        scale = self._step.updated()
         if self._ema:
-            self._ema.update(self.clip)
+            self._ema.update(self._step.module)
         self.clock.seen = seen
-        return Reading(loss, norm, self.clip.logit_scale.detach().exp().squeeze())
+        return Reading(loss, norm, scale)
 
     @contextmanager
-    def measured(self, use_ema: bool) -> Iterator[ContrastiveStep]:
-        """The step as it is measured: in inference mode, and with the running average of the weights if told so."""
-        modes = {module: module.training for module in self.clip.modules()}
+    def measured(self, use_ema: bool = True) -> Iterator[Any]:
+        """As of ``Trained``."""
+        module = self._step.module
+        modes = {part: part.training for part in module.modules()}
         average = self._ema.state_dict() if self._ema and use_ema else None
-        trained = {name: tensor.clone() for name, tensor in self.clip.state_dict().items()} if average else None
+        trained = {name: tensor.clone() for name, tensor in module.state_dict().items()} if average else None
         if average:
-            self.clip.load_state_dict(average)
-        self.clip.eval()
+            module.load_state_dict(average)
+        module.eval()
         try:
             yield self._step
         finally:
             if trained:
-                self.clip.load_state_dict(trained)
-            for module, mode in modes.items():
-                module.training = mode
+                module.load_state_dict(trained)
+            for part, mode in modes.items():
+                part.training = mode
 
-    def content(self, final: bool) -> dict[str, Any]:
-        """What a checkpoint holds besides its metadata; nothing is trained on from a ``final`` one. Collective."""
+    def content(self, told: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint of now, with what is ``told`` of the run in its metadata. Collective."""
+        content = self._task.content(self.clock.seen, self._ema.state_dict() if self._ema else None)
         state = {
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "clock": asdict(self.clock),
-            "rng": self._world.gather_objects(self._generators()),
+            "rng": self._world.gather_objects(random_state(self._world.device)),
         }
-        return {
-            "arch": self._architecture.name,
-            "model_cfg": self._architecture.config,
-            **({"preprocess_cfg": settings} if (settings := self._architecture.preprocess_cfg) else {}),
-            "state_dict": self.clip.state_dict(),
-            "ema": self._ema.state_dict() if self._ema else None,
-            "resume": None if final else state,
+        return content | {
+            "metadata": {**told, **self.counts(), **content["metadata"]},
+            "resume": None if content["resume"] is None else content["resume"] | state,
         }
 
     def load(self, saved: dict[str, Any]) -> None:
@@ -169,7 +146,7 @@ class Trainer:
         With another number of ranks than it was saved by, generators (which only dropout draws from) start anew.
         """
         resume = saved["resume"]
-        self.clip.load_state_dict(saved["state_dict"])
+        average = self._task.load(saved)
         own = [{key: value for key, value in group.items() if key != "params"} for group in self._groups]
         self._optimizer.load_state_dict(resume["optimizer"])
         for group, settings in zip(self._groups, own, strict=True):
@@ -179,18 +156,12 @@ class Trainer:
             self._scaler.load_state_dict(resume["scaler"])
         self.clock = Clock(**resume["clock"])
         if self._ema:
-            self._ema.load_state_dict(saved["ema"])
+            assert average is not None
+            self._ema.load_state_dict(average)
         if len(resume["rng"]) == self._world.size:
-            cpu, gpu = resume["rng"][self._world.rank]
-            torch.set_rng_state(cpu)
-            if gpu is not None and self._world.device.type == "cuda":
-                torch.cuda.set_rng_state(gpu, self._world.device)
+            set_random_state(resume["rng"][self._world.rank], self._world.device)
         else:
             self._seed_generators()
-
-    def _generators(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        on_gpu = self._world.device.type == "cuda"
-        return torch.get_rng_state(), torch.cuda.get_rng_state(self._world.device) if on_gpu else None
 
     def _seed_generators(self) -> None:
         """Other numbers on every rank: equal dropout masks would make their samples less different."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import torch
 from clipeval import models
 from clipeval.console import say
 from clipeval.errors import ClipevalError, DataError
+from clipeval.evaluation.rows import of_metric
 from clipeval.identity import DatasetIdentity, Measure, cell_id
 from clipeval.models.opened import Opened
 from clipeval.results import provenance, table
 from clipeval.results.ledger import Ledger, exclusive
 from clipeval.tasks.base import Metric
 from clipeval.tasks.zeroshot_retrieval import evaluate as retrieval
-from clipeval.version import __version__
 from clipeval_train import checkpoint
 from clipeval_train.config import PretrainConfig, SourceEntry, ValidateEntry
 from clipeval_train.distributed import World
@@ -27,7 +28,7 @@ from clipeval_train.evaluation import VALIDATION
 from clipeval_train.input import Corpus, arranged, open_corpus, prefetch
 from clipeval_train.lineage import one_checkpoint
 from clipeval_train.model import Architecture
-from clipeval_train.trainer import Trainer
+from clipeval_train.task import Trained
 
 _VERSION = "1"
 _SMALLEST_BATCH = 2
@@ -57,8 +58,8 @@ class Validation:
             )
         return corpus, pairs
 
-    def measure(self, trainer: Trainer, path: Path) -> None:
-        """Measure the trainer, whose checkpoint is the file at ``path``, into the table of OUT/results. Collective.
+    def measure(self, trained: Trained, path: Path) -> None:
+        """Measure the weights, whose checkpoint is the file at ``path``, into the table of OUT/results. Collective.
 
         What the table has already is not measured again. A table that cannot be written is reported.
         """
@@ -68,7 +69,7 @@ class Validation:
             cell = _Cell(path, name, corpus, pairs, self._entry.batch_size, self._loss, self._precision)
             if self._world.broadcast(self._world.is_main and cell.stands(self._out)):
                 continue
-            metrics = self._metrics(trainer, corpus, pairs)
+            metrics = self._metrics(trained, corpus, pairs)
             if self._world.is_main:
                 try:
                     cell.write(self._out, metrics, str(self._world.device))
@@ -77,12 +78,12 @@ class Validation:
                 except ClipevalError as error:
                     say(f"{path}: {name}: not validated: {error}")
 
-    def _metrics(self, trainer: Trainer, corpus: Corpus, pairs: int) -> list[Metric]:
+    def _metrics(self, trained: Trained, corpus: Corpus, pairs: int) -> list[Metric]:
         world, size = self._world, self._entry.batch_size
         losses: list[torch.Tensor] = []
         features: list[list[torch.Tensor]] = [[], []]
         batches = corpus.batches(0, pairs, size, world.rank, world.size)
-        with trainer.measured(self._entry.use_ema) as step:
+        with trained.measured(self._entry.use_ema) as step:
             for _, images, tokens in prefetch(arranged(batches, step.arrange), world.device):
                 loss, *both = step.loss(images, tokens)
                 losses.append(loss)
@@ -105,20 +106,21 @@ class _Cell:
             VALIDATION, _VERSION, None, 0, f"{loss} loss of batches of {batch_size}", pairs, precision
         )
 
+    @cached_property
     def _opened(self) -> Opened:
         return models.open_checkpoint(one_checkpoint(self._path.as_posix(), "out"), offline=True)
 
-    def _id(self, opened: Opened) -> str:
-        return cell_id(opened.identity, DatasetIdentity(self._fingerprint), self._measure)
+    @property
+    def _id(self) -> str:
+        return cell_id(self._opened.identity, DatasetIdentity(self._fingerprint), self._measure)
 
     def stands(self, out: Path) -> bool:
         """Whether the ledger has it."""
-        wanted = self._id(self._opened())
-        return any(record.cell == wanted for record in Ledger(out / "results").standing.values())
+        return any(record.cell == self._id for record in Ledger(out / "results").standing.values())
 
     def write(self, out: Path, metrics: list[Metric], device: str) -> None:
         """Its rows, into the ledger and the tables of OUT/results. Raises StoreError, UsageError."""
-        opened, results = self._opened(), out / "results"
+        opened, results = self._opened, out / "results"
         shared: dict[str, Any] = {
             "model": opened.info.model,
             "checkpoint_sha256": opened.info.checkpoint_sha256,
@@ -133,18 +135,12 @@ class _Cell:
             "protocol": self._measure.protocol,
             "precision": self._measure.precision,
             "device": device,
-            "clipeval_version": __version__,
-            "git_commit": provenance.git_commit(),
-            "packages": provenance.packages(),
+            **provenance.columns(),
         }
-        names = ("value", "ci_low", "ci_high", "n", "higher_is_better", "status")
-        rows = [
-            shared | {"metric": metric.name, "error": ""} | {name: getattr(metric, name) for name in names}
-            for metric in metrics
-        ]
+        rows = [shared | of_metric(metric) for metric in metrics]
         with exclusive(results, "`out`"):
             table.refuse_foreign(results)
             ledger = Ledger(results)
             ledger.add_checkpoint(asdict(opened.info))
-            ledger.add_cell(self._id(opened), rows)
+            ledger.add_cell(self._id, rows)
             table.write(results, table.current_rows(ledger), ledger.digest)

@@ -13,12 +13,11 @@ from clipeval.plain import printable, public
 from clipeval.results import provenance
 from clipeval.results.ledger import Row
 from clipeval.results.schema import REMARKS, Status
-from clipeval.version import __version__
 
 if TYPE_CHECKING:
     from clipeval.datasets.base import Dataset
     from clipeval.evaluation.cell import Cell
-    from clipeval.tasks.base import TaskResult
+    from clipeval.tasks.base import Metric, TaskResult
 
 _LONGEST_REASON = 10_000
 
@@ -34,20 +33,22 @@ def metric_rows(
     """One row per metric of a measured cell; ``remarks`` are sentences for its notes."""
     shared = _shared(cell, info, dataset) | timing | _notes(result.notes, remarks)
     limited = isinstance(dataset, Subset)
-    return [
-        shared
-        | {
-            "metric": metric.name,
-            "value": metric.value,
-            "ci_low": metric.ci_low,
-            "ci_high": metric.ci_high,
-            "n": metric.n,
-            "higher_is_better": metric.higher_is_better,
-            "status": "limited" if limited and metric.status == "ok" else metric.status,
-            "error": public(metric.error),
-        }
-        for metric in result.metrics
-    ]
+    rows = [shared | of_metric(metric) for metric in result.metrics]
+    return [row | {"status": "limited"} if limited and row["status"] == "ok" else row for row in rows]
+
+
+def of_metric(metric: Metric) -> Row:
+    """The columns that a metric fills."""
+    return {
+        "metric": metric.name,
+        "value": metric.value,
+        "ci_low": metric.ci_low,
+        "ci_high": metric.ci_high,
+        "n": metric.n,
+        "higher_is_better": metric.higher_is_better,
+        "status": metric.status,
+        "error": public(metric.error),
+    }
 
 
 def failed_row(
@@ -84,9 +85,7 @@ def _shared(cell: Cell, info: ModelInfo, dataset: Dataset | None) -> Row:
         "task_version": cell.task.version,
         "precision": cell.precision,
         "device": None,
-        "clipeval_version": __version__,
-        "git_commit": provenance.git_commit(),
-        "packages": provenance.packages(),
+        **provenance.columns(),
         "prompts": prompts.name if prompts else None,
         "prompts_digest": cell.data.prompts if prompts and cell.data else None,
         "protocol": cell.protocol,

@@ -8,6 +8,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from clipeval.version import __version__
+
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -46,6 +48,11 @@ def sources() -> dict[str, str]:
     files = (path for package in _OURS for path in sorted((root / package).rglob("*")) if path.suffix in _DECIDING)
     digests = {path.relative_to(root): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
     return {name.as_posix(): found for name, found in digests.items() if "published" not in name.parts}
+
+
+def columns() -> dict[str, str]:
+    """What made a value, as tables and checkpoints have it."""
+    return {"clipeval_version": __version__, "git_commit": git_commit(), "packages": packages()}
 
 
 @cache

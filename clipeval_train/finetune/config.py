@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from clipeval.errors import UsageError, suggest
-from clipeval.explained import explain
-from clipeval.yaml_file import read_yaml
-from clipeval_train.config import Count, Frozen, Place, Real, apply_setting
+from clipeval_train.config import Count, Frozen, Model, Place, Real, RunConfig, apply_setting, read, validated
 from clipeval_train.finetune.presets import PRESETS
 
-Config = TypeVar("Config", bound=BaseModel)
+_LENGTHS = {"iterations", "epochs"}
 
 
 class Recipe(Frozen):
@@ -59,8 +57,8 @@ class Recipe(Frozen):
         return round(self.cooldown * iterations if self.cooldown < 1 else self.cooldown)
 
 
-class FinetuneConfig(Recipe):
-    """Everything a fine-tuning run can be told."""
+class FinetuneConfig(RunConfig, Recipe):
+    """Everything a fine-tuning run can be told. Lengths are counted in iterations."""
 
     model: str
     """A MODEL spec that names one checkpoint."""
@@ -69,17 +67,17 @@ class FinetuneConfig(Recipe):
     preset: str | None = None
     hold_out: Real = Field(0.0, ge=0, le=0.5)
     """Share of each class kept out of training where a data set has no validation split, to choose alpha on."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: Count = Field(0, ge=0)
-    workers: Count | None = Field(None, ge=0)
-    """Processes that decode images, per rank; None: one per core."""
     eval_every: Count | None = Field(None, gt=0)
     """Iterations between evaluations; None: only before the first and after the last."""
-    save_every: Count | None = Field(None, gt=0)
-    """Iterations between checkpoints; None: only the last."""
-    out: Place
-    resume: Literal["auto"] = "auto"
+
+    @property
+    def names(self) -> tuple[str, int, int]:
+        """Checkpoints are called by iterations."""
+        return "iteration", 8, self.batch_size
+
+    def is_done(self, saved: dict[str, Any]) -> bool:
+        """Whether a checkpoint is the last one of the run."""
+        return saved["resume"] is None
 
 
 class PatchConfig(Frozen):
@@ -103,14 +101,13 @@ class PatchConfig(Frozen):
 
 def load_finetune(path: Path, settings: list[str]) -> FinetuneConfig:
     """Read and validate a configuration on top of its preset. Raises UsageError that names the file and the key."""
-    document, origin = _read(path, settings, FinetuneConfig)
-    return _validated(_on_preset(document, origin, FinetuneConfig), origin, FinetuneConfig)
+    return _recipe(*read(path, settings, FinetuneConfig), FinetuneConfig)
 
 
 def load_patch(path: Path, settings: list[str]) -> PatchConfig:
     """Read and validate a configuration. Raises UsageError that names the file and the key."""
-    document, origin = _read(path, settings, PatchConfig)
-    config = _validated(document, origin, PatchConfig)
+    document, origin = read(path, settings, PatchConfig)
+    config = validated(document, origin, PatchConfig)
     if outside := [alpha for alpha in config.alphas if not 0 <= alpha <= 1]:
         raise UsageError(f"{origin}: alphas: {outside[0]} is not between 0 and 1.")
     return config
@@ -122,41 +119,24 @@ def parse_recipe(text: str, origin: str) -> Recipe:
     document: dict[str, Any] = {"preset": preset}
     for setting in settings:
         apply_setting(document, setting)
-    document = _on_preset(document, origin, Recipe)
-    del document["preset"]
-    return _validated(document, origin, Recipe)
+    return _recipe(document, origin, Recipe)
 
 
-def _read(path: Path, settings: list[str], model: type[BaseModel]) -> tuple[dict[str, Any], str]:
-    document = read_yaml(path)
-    if not isinstance(document, dict):
-        raise UsageError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}.")
-    for setting in settings:
-        apply_setting(document, setting)
-    return document, " ".join([str(path), *settings])
-
-
-def _on_preset(document: dict[str, Any], origin: str, model: type[BaseModel]) -> dict[str, Any]:
+def _recipe(document: dict[str, Any], origin: str, model: type[Model]) -> Model:
     """The document with its preset's keys where it has none. A length of its own, in either unit, replaces both."""
     name = document.get("preset")
-    if name is None:
-        return document
-    if name not in PRESETS:
+    if name is not None and name not in PRESETS:
         raise UsageError(
             f"{origin}: preset: '{name}' is not one.{suggest(str(name), PRESETS)} Presets: {', '.join(PRESETS)}."
         )
-    lengths = {"iterations", "epochs"}
-    replaced = lengths if lengths & document.keys() else set()
-    return {k: v for k, v in PRESETS[name].items() if k in model.model_fields and k not in replaced} | document
-
-
-def _validated(document: dict[str, Any], origin: str, model: type[Config]) -> Config:
-    try:
-        config = model.model_validate(document)
-    except ValidationError as error:
-        raise UsageError(explain(error, origin, lambda location: model)) from error
-    if isinstance(config, Recipe):
-        _check_recipe(config, origin)
+    replaced = _LENGTHS if _LENGTHS & document.keys() else set()
+    preset = PRESETS.get(str(name), {})
+    keys = {key: preset[key] for key in preset.keys() & model.model_fields.keys() - replaced} | document
+    if "preset" not in model.model_fields:
+        del keys["preset"]
+    config = validated(keys, origin, model)
+    assert isinstance(config, Recipe)
+    _check_recipe(config, origin)
     return config
 
 

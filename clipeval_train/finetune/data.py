@@ -15,23 +15,21 @@ from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.draws import hold_out
 from clipeval.datasets.subset import Subset
-from clipeval.errors import ClipevalError, DataError
+from clipeval.errors import DataError
 from clipeval.models.base import Preprocessing
 from clipeval_train.finetune.config import Recipe
-from clipeval_train.signals import left_to_parent
+from clipeval_train.input import Batch, loader
+from clipeval_train.input.bad import Tally
+from clipeval_train.input.source import Source
 
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """One data set: what is trained on, what is scored, and what choices may be made on.
-
-    ``selection`` is the validation split, or what was held out of the training split, or None.
-    """
+    """One data set: what is trained on, and what is scored."""
 
     name: str
     train: Dataset
     test: Dataset
-    selection: Dataset | None = None
 
     def __post_init__(self) -> None:
         for dataset in (self.train, self.test):
@@ -70,10 +68,7 @@ def _open_set(name: str, entry: DatasetEntry, share: float) -> LabelledSet:
             f"benchmarks.yaml: datasets: {{{name}: {{spec: ..., train_split: train}}}}"
         )
     train, test = (datasets.open_dataset(name, entry, split) for split in (entry.train_split, entry.split))
-    if entry.val_split:
-        return LabelledSet(name, train, test, datasets.open_dataset(name, entry, entry.val_split))
-    kept, held = without_held_out(train, share)
-    return LabelledSet(name, kept, test, held)
+    return LabelledSet(name, train if entry.val_split else without_held_out(train, share)[0], test)
 
 
 def without_held_out(train: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
@@ -84,48 +79,50 @@ def without_held_out(train: Dataset, share: float) -> tuple[Dataset, Dataset | N
     return Subset(train, np.flatnonzero(~held)), Subset(train, np.flatnonzero(held))
 
 
-class Batches:
-    """Training batches by iteration: a map-style set for torch's DataLoader. Iteration t is on data set t mod T.
+class LabelledStream:
+    """Training images by their positions in a stream: ``loader.Samples``. Iteration t, which has the positions from
+    t * ``batch_size`` on, is on data set t mod T.
 
     Each data set comes in passes of its own, shuffled anew and without repetition in a pass. What a batch holds,
-    crops included, depends on the seed and the iteration alone, so a resumed run sees what an uninterrupted one sees;
-    of ``world`` processes each takes its slice of the batch.
+    crops included, depends on the seed and the iteration alone, so a resumed run sees what an uninterrupted one sees,
+    and so do several processes together.
     """
 
+    context_length = 2
+
     def __init__(
-        self,
-        train: Sequence[tuple[Dataset, np.ndarray]],
-        preprocessing: Preprocessing,
-        recipe: Recipe,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
+        self, train: Sequence[tuple[Dataset, np.ndarray]], preprocessing: Preprocessing, recipe: Recipe, seed: int
     ) -> None:
         """``train`` has, per data set, the images and ``[n]`` the classifier's column for each."""
-        self._train = list(train)
+        self._train, self._seed, self._batch_size = list(train), seed, recipe.batch_size
         self._augment = augmentation(preprocessing, recipe)
-        self._seed = seed
-        self._batch_size = recipe.batch_size
-        self._share = slice(rank * recipe.batch_size // world, (rank + 1) * recipe.batch_size // world)
+        self.image_shape = (3, *preprocessing.size)
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
-    def __getitem__(self, iteration: int) -> tuple[int, torch.Tensor, torch.Tensor] | ClipevalError:
-        """(data set, images ``[b, 3, H, W]`` uint8, columns ``[b]``); an error is returned, so that it crosses process
-        borders unchanged."""
-        task = iteration % len(self._train)
-        rows = self.rows(iteration)
-        dataset, columns = self._train[task]
-        try:
-            images = [self._image(dataset, row, iteration, place) for place, row in enumerate(rows, self._share.start)]
-        except ClipevalError as error:
-            return error
-        return task, torch.stack(images), torch.from_numpy(columns[rows])
+    def batches(self, start: int, stop: int, rank: int, world_size: int, workers: int) -> Iterator[Batch]:
+        """As of ``Corpus``: of each iteration the part that is this rank's, made by ``workers`` processes. ``tokens``
+        are ``[n, 2]``: the iteration, and the image's column. Raises DataError for an image that cannot be read."""
+        parts = loader.Parts(start, stop, self._batch_size, rank, world_size)
+        return loader.decoded(self, parts, workers, 0.0, torch.cuda.is_available())
 
-    def rows(self, iteration: int) -> np.ndarray:
-        """``[b]``: the rows of the iteration's data set in this process's slice of the batch."""
-        turn, task = divmod(iteration, len(self._train))
-        positions = np.arange(turn * self._batch_size, (turn + 1) * self._batch_size)[self._share]
-        number, place = np.divmod(positions, len(self._train[task][0]))
+    def samples(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, Tally]:
+        """Images, tokens and rows of positions of one iteration."""
+        iteration, first = divmod(start, self._batch_size)
+        dataset, columns = self._train[iteration % len(self._train)]
+        rows = self.rows(start, stop)
+        images = torch.stack([self._image(dataset, row, iteration, place) for place, row in enumerate(rows, first)])
+        tokens = np.stack([np.full(len(rows), iteration), columns[rows]], axis=1)
+        return images, torch.from_numpy(tokens), rows, Tally()
+
+    def remote_units(self, parts: loader.Parts) -> Iterator[tuple[Source, Iterator[tuple[int, int]]]]:
+        """None: data sets are on this machine when they have been opened."""
+        return iter(())
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """``[stop - start]``: the rows of the iteration's data set at these positions."""
+        turn, task = divmod(start // self._batch_size, len(self._train))
+        first = turn * self._batch_size + start % self._batch_size
+        number, place = np.divmod(np.arange(first, first + stop - start), len(self._train[task][0]))
         return np.concatenate([self._order(task, int(n))[place[number == n]] for n in np.unique(number)])
 
     def _order(self, task: int, number: int) -> np.ndarray:
@@ -155,26 +152,3 @@ def augmentation(preprocessing: Preprocessing, recipe: Recipe) -> transforms.Com
         fill = [round(255 * value) for value in preprocessing.mean]
         steps.append(transforms.RandAugment(*recipe.randaugment, fill=fill))
     return transforms.Compose([*steps, transforms.PILToTensor()])
-
-
-def load(
-    batches: Batches, start: int, stop: int, workers: int, device: torch.device
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """The batches of iterations ``start`` to ``stop``, made by ``workers`` processes. Raises the first error met."""
-    loader: Any = torch.utils.data.DataLoader(
-        cast(Any, batches),
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=min(workers, stop - start),
-        collate_fn=_unchanged,
-        worker_init_fn=left_to_parent,
-        pin_memory=device.type == "cuda",
-    )
-    for item in loader:
-        if isinstance(item, ClipevalError):
-            raise item
-        yield item
-
-
-def _unchanged(item: Any) -> Any:
-    return item

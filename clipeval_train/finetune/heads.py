@@ -55,17 +55,10 @@ class Head(torch.nn.Module):
         blocks = accuracy.linear_scores(normalise(embeddings), weight, bias if bias.any() else None)
         return accuracy.score(blocks, self.classes, labels_of(dataset), dataset.ids)
 
-    def content(self) -> dict[str, Any]:
-        """Tensors and plain values for a checkpoint."""
-        weight, bias = self.weight.detach().cpu(), self.bias.detach().cpu()
-        trained = self.weight.requires_grad
-        return {
-            "weight": weight,
-            "bias": bias,
-            "scale": self.scale,
-            "classes": self.classes.tolist(),
-            "trained": trained,
-        }
+    def content(self, weight: torch.Tensor, bias: torch.Tensor) -> dict[str, Any]:
+        """The head with this weight and bias, as plain values for a checkpoint."""
+        values = {"weight": weight, "bias": bias, "scale": self.scale, "classes": self.classes.tolist()}
+        return values | {"trained": self.weight.requires_grad}
 
     @classmethod
     def restored(cls, content: dict[str, Any]) -> Head:

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.ops import stochastic_depth
 
 from clipeval.errors import UsageError
+from clipeval_train import optim
 
 _BLOCK = re.compile(r"^(?:transformer\.resblocks|trunk\.blocks)\.(\d+)(?:\.|$)")
 _STEM = re.compile(
@@ -33,17 +34,14 @@ def parameter_groups(
     depth = _depth(tower) if layer_decay < 1 else 0
     named = [(_layer(name, depth), parameter) for name, parameter in tower.named_parameters()]
     named += [(depth + 1, parameter) for head in heads for parameter in head.parameters()]
-    groups: dict[tuple[int, bool], list[torch.Tensor]] = {}
+    layers: dict[int, list[nn.Parameter]] = {}
     for layer, parameter in named:
-        if parameter.requires_grad:
-            groups.setdefault((layer, parameter.ndim >= 2), []).append(parameter)
+        layers.setdefault(layer, []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": weight_decay if is_matrix else 0.0,
-            "lr_scale": layer_decay ** (depth + 1 - layer),
-        }
-        for (layer, is_matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
+        group | {"lr_scale": layer_decay ** (depth + 1 - layer)}
+        for layer in sorted(layers)
+        for group in reversed(optim.decay_groups(layers[layer], weight_decay))
+        if group["params"]
     ]
 
 

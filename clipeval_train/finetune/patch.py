@@ -29,7 +29,7 @@ from clipeval_train import checkpoint
 from clipeval_train.finetune import heads
 from clipeval_train.finetune.config import PatchConfig
 from clipeval_train.finetune.data import labels_of, without_held_out
-from clipeval_train.lineage import lineage, one_checkpoint
+from clipeval_train.lineage import lineage, model_of, one_checkpoint
 
 TARGET, CONTROL = "target", "control"
 _TOWER = "visual."
@@ -108,12 +108,7 @@ def patch(config: PatchConfig) -> Patched:
         "config": config.model_dump(mode="json"),
     }
     state_dict = {name: tensor.cpu() for name, tensor in interpolated(start, end, alpha).items()}
-    described = {
-        "arch": encoder.info.arch,
-        "model_cfg": first.description.model_cfg,
-        "preprocess_cfg": first.description.preprocess_cfg,
-    }
-    checkpoint.write(out, path, described | {"state_dict": state_dict, "metadata": facts, "resume": None})
+    checkpoint.save(path, model_of(first) | {"state_dict": state_dict, "metadata": facts, "resume": None})
     _write_curve(out, points, alpha, config)
     return Patched(alpha, points, path)
 

@@ -40,9 +40,9 @@ def run(inputs: Inputs) -> TaskResult:
     The notes hold the whole recipe and the accuracy before the first step. With shots, training sees the drawn images
     of the k-shot linear probe.
     """
+    from clipeval_train.finetune.classification import finetune_copy
     from clipeval_train.finetune.config import parse_recipe
     from clipeval_train.finetune.data import LabelledSet
-    from clipeval_train.finetune.loop import finetune_copy
 
     name, train = inputs.dataset.name, inputs.split("train")
     if train is None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from clipeval import digest
 from clipeval.console import say
@@ -21,10 +20,9 @@ from clipeval.remote.copies import fetch, is_remote, local_path
 from clipeval.remote.origin import public
 from clipeval_train.config import SourceEntry
 from clipeval_train.input import files
-from clipeval_train.input.bad import BadSample, Tally
-from clipeval_train.input.selection import Selection
+from clipeval_train.input.bad import BadSample
 from clipeval_train.input.shard_index import index_path
-from clipeval_train.input.shards import UNREADABLE, SampleReader, bad_shards, check_bad, indexed
+from clipeval_train.input.shards import Shards, indexed
 
 _REQUESTS_AT_ONCE = 32
 _STATS_LIMIT = 1 << 24
@@ -32,88 +30,51 @@ _INDEXES = 64
 """Indexes of shards that a process keeps in memory."""
 
 
-class CountedShardSource:
+class CountedShardSource(Shards):
     """The samples of tar files, one unit per file of as many samples as ``NNNNN_stats.json`` says were written.
 
     A sample that turns out not to be there, or of no use, is a bad one.
     """
 
-    dropped = 0
-
     def __init__(self, entry: SourceEntry) -> None:
         """Read the counts, and no shard. Raises UsageError, DataError."""
-        self.name, self._chosen = entry.source, Selection.of(entry)
         if entry.where:
-            raise UsageError(f"data: {self.name}: where: how many samples are left is known by `counts: index` only.")
-        named = files.expand(self.name, entry.shards)
+            raise UsageError(
+                f"data: {entry.source}: where: how many samples are left is known by `counts: index` only."
+            )
+        super().__init__(entry)
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-            found = list(pool.map(_successes, named))
-        bad = {path: count for path, count in zip(named, found, strict=True) if isinstance(count, str)}
-        check_bad(entry, bad, len(named))
-        self.tally = Tally()
-        if bad:
-            say(f"{self.name}: {bad_shards(bad, len(named))}")
-        for path in bad:
-            self.tally.read += 1
-            self.tally.reject(UNREADABLE, public(path))
-        used = [
-            (path, *count) for path, count in zip(named, found, strict=True) if not isinstance(count, str) and count[0]
-        ]
+            found = list(zip(self._named, pool.map(_successes, self._named), strict=True))
+        missing = {path: count for path, count in found if isinstance(count, str)}
+        if told := self._refuse(missing):
+            say(f"{self.name}: {told}")
+        used = [(path, *count) for path, count in found if not isinstance(count, str) and count[0]]
         if not used:
             raise DataError(f"data: {self.name}: the _stats.json of '{public(entry.shards)}' count no sample.")
-        self._paths = [path for path, _, _ in used]
-        self.units = np.array([count for _, count, _ in used])
+        self._use([path for path, _, _ in used], [count for _, count, _ in used], missing)
         self.tally.read += int(self.units.sum())
-        self.is_remote = any(map(is_remote, self._paths))
-        self._ends = np.cumsum(self.units)
-        self._reader = SampleReader(entry, self._chosen)
-        self._rows: OrderedDict[int, np.ndarray] = OrderedDict()
         names = [Path(path).name for path in self._paths]
         self.fingerprint = digest.of_value([names, [count for _, *count in used], *self._chosen.identity])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_rows": OrderedDict()}
-
-    def read(self, index: int, draw: float = 0.0) -> tuple[torch.Tensor, list[str]]:
-        """As ``ShardSource.read``."""
+    def _row(self, index: int) -> tuple[str, np.void]:
         unit, place = self._place(index)
-        rows = self._rows_of(unit)
+        rows = self._rows(unit)
         if place >= len(rows):
             raise BadSample("not in its shard, though its _stats.json counts it")
-        return self._reader.read(self._paths[unit], rows[place], draw)
+        return self._paths[unit], rows[place]
 
-    def where(self, index: int) -> str:
-        """How messages call a sample: its shard, and its name where it has one."""
-        unit, place = self._place(index)
-        with contextlib.suppress(DataError):
-            rows = self._rows_of(unit)
-            if place < len(rows):
-                return self._reader.where(self._paths[unit], rows[place], index)
-        return f"{public(self._paths[unit])}: sample {place}"
+    @cached_property
+    def _rows(self) -> Callable[[int], np.ndarray]:
+        return lru_cache(_INDEXES)(self._indexed)  # the shards of a block are used in turn
 
-    def fetch(self, unit: int) -> None:
-        """Have a shard on this machine. Raises DataError and StoreError."""
-        files.local(self._paths[unit])
-
-    def _place(self, index: int) -> tuple[int, int]:
-        unit = int(np.searchsorted(self._ends, index, side="right"))
-        return unit, int(index - (self._ends[unit] - self.units[unit]))
-
-    def _rows_of(self, unit: int) -> np.ndarray:
-        """The index of a shard, made by the first process that needs it. The shards of a block are used in turn."""
-        if unit in self._rows:
-            self._rows.move_to_end(unit)
-            return self._rows[unit]
+    def _indexed(self, unit: int) -> np.ndarray:
+        """The index of a shard, made by the first process that needs it."""
         path = self._paths[unit]
         try:
             known = [path, *digest.stamp(files.local(path)), *self._chosen.identity]
         except OSError as error:
             raise DataError(f"{public(path)}: cannot read the shard: {error.strerror or error}.") from error
-        index = index_path(known)
-        self._rows[unit] = indexed(path, index, self._chosen, renew=False).rows
-        if len(self._rows) > _INDEXES:
-            self._rows.popitem(last=False)
-        return self._rows[unit]
+        return indexed(path, index_path(known), self._chosen, renew=False).rows
 
 
 def _forget_older(shard: str, stats: Path) -> None:

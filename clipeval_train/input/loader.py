@@ -116,7 +116,7 @@ class _Pieces:
         jobs = DataLoader(
             _Decoding(samples),
             batch_size=None,
-            sampler=_Jobs(parts),
+            sampler=parts.jobs(),
             collate_fn=_as_is,
             num_workers=workers,
             prefetch_factor=max(2, -(-_BATCHES_AHEAD * jobs_per_batch // workers)) if workers else None,
@@ -143,16 +143,6 @@ class _Pieces:
     def close(self) -> None:
         """End the workers."""
         self._iterator = None
-
-
-class _Jobs:
-    """The sampler of the DataLoader: what the workers are told to prepare, in order."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return self._parts.jobs()
 
 
 class _Decoding(Dataset):

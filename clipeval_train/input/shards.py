@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,88 +30,62 @@ from clipeval_train.input.shard_index import Indexed, build_index, index_of_noth
 
 _NAMED = 8
 """So many bad shards are named in a message."""
-UNREADABLE = "missing or unreadable shard"
+_UNREADABLE = "missing or unreadable shard"
 _FETCHES_AT_ONCE = 8
 _FEW = 8
 """So many shards are indexed without starting processes for it."""
 
 
-class ShardSource:
-    """The samples of tar files, one unit per file. The table of their places stays on disk, shared by all processes."""
+class Shards:
+    """Tar files as a source, one unit per file."""
+
+    dropped = 0
 
     def __init__(self, entry: SourceEntry) -> None:
-        """Index what is not indexed yet, from the headers. Raises UsageError or DataError naming what is wrong."""
-        self.name = entry.source
-        named = files.expand(self.name, entry.shards)
-        paths, identities, bad = [], [], {}
-        for path, identity in zip(named, files.identities(self.name, named), strict=True):
-            if isinstance(identity, str):
-                bad[path] = identity
-            else:
-                paths.append(path)
-                identities.append(identity)
-        check_bad(entry, bad, len(named))
-        chosen = Selection.of(entry)
-        indexes = [index_path([identity, *chosen.identity] if chosen.identity else identity) for identity in identities]
-        self._table = index_path([index.stem for index in indexes]).with_suffix(".npy")
-        counts, self.tally, damaged, self.dropped, rows = _summary(chosen, paths, indexes, self._table)
-        for path in bad:
+        """Raises UsageError or DataError for what the entry names."""
+        self.name, self._entry, self._chosen, self.tally = entry.source, entry, Selection.of(entry), Tally()
+        self._named = files.expand(self.name, entry.shards)
+        self._places = [place_of(key) for key in self._chosen.captions]
+        self._weights = [*(entry.caption or {}).values()]
+        self._files = files.Reader()
+
+    def _refuse(self, bad: Mapping[str, str]) -> str:
+        """Which shards are bad, and why, as a message has it; empty where none is. Raises DataError for more than the
+        entry allows."""
+        if not bad:
+            return ""
+        count, names = len(self._named), few((f"{public(path)} ({why})" for path, why in bad.items()), most=_NAMED)
+        listed = f"{len(bad):,} of {count:,} shards {'is' if len(bad) == 1 else 'are'} missing or damaged: {names}."
+        if len(bad) > self._entry.bad_shards:
+            allow = f", or allow so many with `bad_shards: {len(bad)}` in this source" if len(bad) < count else ""
+            raise DataError(f"data: {self.name}: {listed} Check the path and download them again{allow}.")
+        return listed
+
+    def _use(self, paths: Sequence[str], counts: Sequence[int], missing: Iterable[str]) -> None:
+        """Take these shards of so many usable samples each, and count those that cannot be read."""
+        for path in missing:
             self.tally.read += 1
-            self.tally.reject(UNREADABLE, public(path))
-        if bad := bad | damaged:
-            check_bad(entry, bad, len(named))
-            say(f"{self.name}: {bad_shards(bad, len(named))} What is whole in them is used.")
-        if not sum(counts):
-            why = f" where {entry.where}" if self.dropped else ""
-            raise DataError(
-                f"data: {self.name}: no usable sample in the {len(named):,} shards of '{entry.shards}'{why} "
-                f"({self.tally}). A sample is KEY.jpg, .jpeg, .png or .webp with KEY.txt or KEY.json."
-            )
-        used = np.flatnonzero(counts)
-        self._paths = [paths[place] for place in used]
-        self.is_remote = any(map(files.is_remote, self._paths))
-        self.units = np.array(counts)[used]
+            self.tally.reject(_UNREADABLE, public(path))
+        self._paths, self.units = list(paths), np.array(counts)
         self._ends = np.cumsum(self.units)
-        names = [Path(path).name for path in self._paths]
-        content = [names, self.units.tolist(), rows]
-        self.fingerprint = digest.of_value([*content, chosen.captions] if chosen.captions else content)
-        self._reader = SampleReader(entry, chosen)
+        self.is_remote = any(map(is_remote, self._paths))
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "_rows"}
 
-    @cached_property
-    def _rows(self) -> np.ndarray:
-        return np.load(self._table, mmap_mode="r")
+    def _row(self, index: int) -> tuple[str, np.void]:
+        """The shard of a sample, and its row in the shard's index. Raises BadSample, or DataError for the shard."""
+        raise NotImplementedError
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The unit of a sample, and its number there."""
+        unit = int(np.searchsorted(self._ends, index, side="right"))
+        return unit, int(index - (self._ends[unit] - self.units[unit]))
 
     def read(self, index: int, draw: float = 0.0) -> tuple[torch.Tensor, list[str]]:
         """Image ``[3, height, width]`` uint8 and captions of a sample; of those that ``caption`` names the ones that
         ``draw`` in [0, 1) chooses. Raises BadSample, or DataError for the shard."""
-        return self._reader.read(self._shard(index), self._rows[index], draw)
-
-    def where(self, index: int) -> str:
-        """How messages call a sample: its shard, and its name as the header before its image has it."""
-        return self._reader.where(self._shard(index), self._rows[index], index)
-
-    def fetch(self, unit: int) -> None:
-        """Have a shard on this machine. Raises DataError and StoreError."""
-        files.local(self._paths[unit])
-
-    def _shard(self, index: int) -> str:
-        return self._paths[int(np.searchsorted(self._ends, index, side="right"))]
-
-
-class SampleReader:
-    """Reads samples by their row in a shard's index."""
-
-    def __init__(self, entry: SourceEntry, chosen: Selection) -> None:
-        self._places = [place_of(key) for key in chosen.captions]
-        self._weights = [*(entry.caption or {}).values()]
-        self._files = files.Reader()
-
-    def read(self, shard: str, row: np.void, draw: float) -> tuple[torch.Tensor, list[str]]:
-        """Image ``[3, height, width]`` uint8 and captions of a sample; of those that ``caption`` names the ones that
-        ``draw`` in [0, 1) chooses. Raises BadSample, or DataError for the shard."""
+        shard, row = self._row(index)
         if self._places:
             texts = row["texts"].tolist()
             number = choose(self._weights, [size > 0 for _, size in texts], draw)
@@ -121,27 +95,55 @@ class SampleReader:
         captions = decode_captions(self._files.read(shard, text, size), field)
         return decode_image(self._files.read(shard, int(row["image"]), int(row["image_size"]))), captions
 
-    def where(self, shard: str, row: np.void, index: int) -> str:
-        """How messages call a sample: its shard, and its name as the header before its image has it."""
+    def where(self, index: int) -> str:
+        """How messages call a sample: its shard, and its name, where it has one, as the header before its image has
+        it."""
         name = f"sample {index}"
-        with contextlib.suppress(BadSample):
+        with contextlib.suppress(BadSample, DataError):
+            shard, row = self._row(index)
             header = self._files.read(shard, int(row["image"]) - BLOCKSIZE, 100)
             name = header.split(bytes(1))[0].decode(errors="replace")
-        return f"{shard}: {name}"
+        return f"{public(self._paths[self._place(index)[0]])}: {name}"
+
+    def fetch(self, unit: int) -> None:
+        """Have a shard on this machine. Raises DataError and StoreError."""
+        files.local(self._paths[unit])
 
 
-def check_bad(entry: SourceEntry, bad: Mapping[str, str], count: int) -> None:
-    """Raises DataError when more of the ``count`` shards are bad than ``entry`` allows."""
-    if len(bad) > entry.bad_shards:
-        allow = f", or allow so many with `bad_shards: {len(bad)}` in this source" if len(bad) < count else ""
-        listed = bad_shards(bad, count)
-        raise DataError(f"data: {entry.source}: {listed} Check the path and download them again{allow}.")
+class ShardSource(Shards):
+    """The samples of tar files whose places are known. The table of them stays on disk, shared by all processes."""
 
+    def __init__(self, entry: SourceEntry) -> None:
+        """Index what is not indexed yet, from the headers. Raises UsageError or DataError naming what is wrong."""
+        super().__init__(entry)
+        known = list(zip(self._named, files.identities(self.name, self._named), strict=True))
+        missing = {path: identity for path, identity in known if isinstance(identity, str)}
+        self._refuse(missing)
+        paths = [path for path, identity in known if not isinstance(identity, str)]
+        chosen = self._chosen.identity
+        indexes = [index_path([one, *chosen] if chosen else one) for _, one in known if not isinstance(one, str)]
+        self._table = index_path([index.stem for index in indexes]).with_suffix(".npy")
+        counts, self.tally, damaged, self.dropped, rows = _summary(self._chosen, paths, indexes, self._table)
+        if told := self._refuse(missing | damaged):
+            say(f"{self.name}: {told} What is whole in them is used.")
+        used = np.flatnonzero(counts)
+        self._use([paths[place] for place in used], np.array(counts)[used].tolist(), missing)
+        if not sum(counts):
+            why = f" where {entry.where}" if self.dropped else ""
+            raise DataError(
+                f"data: {self.name}: no usable sample in the {len(self._named):,} shards of '{entry.shards}'{why} "
+                f"({self.tally}). A sample is KEY.jpg, .jpeg, .png or .webp with KEY.txt or KEY.json."
+            )
+        content = [[Path(path).name for path in self._paths], self.units.tolist(), rows]
+        captions = self._chosen.captions
+        self.fingerprint = digest.of_value([*content, captions] if captions else content)
 
-def bad_shards(bad: Mapping[str, str], count: int) -> str:
-    """Which of ``count`` shards are bad, and why, as a message has it."""
-    names = few((f"{public(path)} ({reason})" for path, reason in bad.items()), most=_NAMED)
-    return f"{len(bad):,} of {count:,} shards {'is' if len(bad) == 1 else 'are'} missing or damaged: {names}."
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return np.load(self._table, mmap_mode="r")
+
+    def _row(self, index: int) -> tuple[str, np.void]:
+        return self._paths[self._place(index)[0]], self._rows[index]
 
 
 def _summary(

@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from clipeval.errors import UsageError, suggest
-from clipeval.explained import explain
-from clipeval.yaml_file import read_yaml
-from clipeval_train.config import Frozen, Place, PretrainConfig, Real, apply_setting, numbers
+from clipeval_train.config import Frozen, Place, PretrainConfig, Real, numbers, read, validated
 from clipeval_train.ladder import slurm, trunks
 from clipeval_train.ladder.runs import Run, make
 
@@ -65,16 +63,8 @@ def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
     Raises UsageError that names the file and the key for an unknown key or name, an empty grid, two equal runs and
     whatever a run's configuration may not say.
     """
-    document = read_yaml(path)
-    if not isinstance(document, dict):
-        raise UsageError(f"{path}: expected a mapping with the keys {', '.join(LadderConfig.model_fields)}.")
-    for setting in settings:
-        apply_setting(document, setting)
-    origin = " ".join([str(path), *settings])
-    try:
-        config = LadderConfig.model_validate(numbers(document))
-    except ValidationError as error:
-        raise UsageError(explain(error, origin, lambda _: LadderConfig)) from error
+    document, origin = read(path, settings, LadderConfig)
+    config = validated(numbers(document), origin, LadderConfig)
     _check_keys(config, origin)
     _check_models(config, origin)
     with _from(origin):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from clipeval import tables
 from clipeval.console import out, show
 from clipeval.errors import counted
 from clipeval_train.ladder.grid import Ladder
@@ -145,8 +146,6 @@ def clock(costs: Sequence[Cost], jobs: int) -> float:
 
 def print_plan(found: Plan) -> None:
     """The plan as a table on stdout. Columns that say nothing of this ladder are left out."""
-    from clipeval import tables
-
     table = tables.table()
     rows = [_row(cost) for cost in found.costs]
     titles = [title for title in dict.fromkeys(itertools.chain(*rows)) if any(row.get(title) for row in rows)]
@@ -163,7 +162,7 @@ def print_plan(found: Plan) -> None:
             "run": counted(len(costs), "run"),
             "state": title,
             _OWN if _OWN in titles else "samples": f"{sums['samples']:,}",
-            "GMACs": _short(sums["gmacs_total"] or 0),
+            "GMACs": tables.human(sums["gmacs_total"] or 0),
             "memory *": f"{sums['memory_gb']:.1f} GB",
             "hours": _hours(sums["hours"] or 0),
             "price": _price(sums["price"]),
@@ -187,11 +186,11 @@ def _row(cost: Cost) -> dict[str, str]:
         "run": cost.run,
         "state": cost.state,
         **{key: _word(value) for key, value in cost.settings.items()},
-        "params": _short(cost.params),
+        "params": tables.human(cost.params),
         "GMACs/sample": f"{cost.gmacs:.4g}",
         "samples": f"{cost.samples:,}",
         _OWN: f"{cost.own_samples:,}",
-        "GMACs": _short(cost.gmacs_total),
+        "GMACs": tables.human(cost.gmacs_total),
         "processes": f"{cost.processes}" if cost.processes > 1 else "",
         "samples/s *": f"{cost.samples_per_second:,.0f}",
         "memory *": f"{cost.memory_gb:.1f} GB",
@@ -208,13 +207,6 @@ def _word(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _short(value: float) -> str:
-    for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if value >= 10**power:
-            return f"{value / 10**power:.4g}{letter}"
-    return f"{value:.4g}"
 
 
 def _price(value: float | None) -> str:

@@ -83,7 +83,7 @@ def state(run: Run) -> str:
     newest = checkpoint.newest(Path(run.config.out))
     if newest is None:
         return NEW
-    is_last = newest.name == checkpoint.path_of(Path(), run.config.samples).name
+    is_last = newest.name == run.config.path(run.config.samples).name
     return FINISHED if is_last and _is_configured(run) else STARTED
 
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
-from clipeval_train import checkpoint
 from clipeval_train.ladder.runs import Run, hidden, make
 
 KEYS = ("samples", "cooldown")
@@ -78,7 +76,7 @@ def _part(family: str, example: Run, point: int, before: Run | None) -> Run:
 
 def _onto(run: Run, trunk: Run) -> Run:
     """``run`` from the trunk's last checkpoint, by its name: one of a trunk that is not done yet will not do."""
-    start = checkpoint.path_of(Path(trunk.config.out), trunk.config.samples).as_posix()
+    start = trunk.config.path(trunk.config.samples).as_posix()
     document = run.document | {"start_from": start}
     config = run.config.model_copy(update={"start_from": start})
     return replace(run, document=document, config=config, after=trunk.name, seen_before=trunk.config.samples)

@@ -33,6 +33,10 @@ def content(samples, **more):
     return {"state_dict": {"w": torch.full((3,), float(samples))}, "metadata": {"samples_seen": samples}, **more}
 
 
+def place(out, samples):
+    return tiny_config(out).path(samples)
+
+
 def names(out):
     return sorted(path.name for path in (out / "checkpoints").iterdir())
 
@@ -104,7 +108,7 @@ def test_costs_reach_the_table(trained, tmp_path):
 
 
 def test_an_export_of_an_average_that_is_not_there(tmp_path):
-    checkpoint.save(tmp_path, content(5, model_cfg=MODEL))
+    checkpoint.save(place(tmp_path, 5), content(5, model_cfg=MODEL))
     with pytest.raises(UsageError, match="holds no running average"):
         checkpoint.export(checkpoint.newest(tmp_path), tmp_path / "x", ema=True)
     with pytest.raises(UsageError, match="no checkpoint of clipeval-train is there"):
@@ -112,9 +116,9 @@ def test_an_export_of_an_average_that_is_not_there(tmp_path):
 
 
 def test_only_the_newest_stay(tmp_path):
-    with Saver(tmp_path, keep=2) as saver:
+    with Saver(keep=2) as saver:
         for samples in (10, 20, 30, 1000):
-            saver.save(content(samples))
+            saver.save(place(tmp_path, samples), content(samples))
     assert names(tmp_path) == ["samples_000000000030.pt", "samples_000000001000.pt"]
     assert checkpoint.newest(tmp_path).name == "samples_000000001000.pt"
 
@@ -123,8 +127,8 @@ def test_training_goes_on_while_the_thread_writes_what_was_there(tmp_path, monke
     go, save = threading.Event(), torch.save
     monkeypatch.setattr(torch, "save", lambda *args: go.wait(20) and save(*args))
     values = content(7)
-    with Saver(tmp_path) as saver:
-        saver.save(values)
+    with Saver() as saver:
+        saver.save(place(tmp_path, 7), values)
         values["state_dict"]["w"] += 1  # the next step
         assert checkpoint.newest(tmp_path) is None
         go.set()
@@ -136,34 +140,34 @@ def test_an_error_of_the_thread_surfaces_in_the_next_save_or_at_the_end(tmp_path
         raise RuntimeError("PytorchStreamWriter failed writing file: no space left")
 
     monkeypatch.setattr(torch, "save", full)
-    with Saver(tmp_path) as saver:
-        saver.save(content(1))
+    with Saver() as saver:
+        saver.save(place(tmp_path, 1), content(1))
         with pytest.raises(StoreError, match="no space left"):
-            saver.save(content(2))
-    with pytest.raises(StoreError, match="no space left"), Saver(tmp_path) as saver:
-        saver.save(content(1))
+            saver.save(place(tmp_path, 2), content(2))
+    with pytest.raises(StoreError, match="no space left"), Saver() as saver:
+        saver.save(place(tmp_path, 1), content(1))
     assert names(tmp_path) == []
 
 
 def test_a_full_disk_keeps_the_older_checkpoint(tmp_path):
     resource = pytest.importorskip("resource")
-    checkpoint.save(tmp_path, content(1))
+    checkpoint.save(place(tmp_path, 1), content(1))
     big = content(2) | {"state_dict": {"w": torch.zeros(500_000)}}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
         with pytest.raises(StoreError, match="cannot write"):
-            checkpoint.save(tmp_path, big)
+            checkpoint.save(place(tmp_path, 2), big)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert checkpoint.newest(tmp_path).name == names(tmp_path)[0] == "samples_000000000001.pt"
 
 
 def test_what_a_killed_process_left_half_done_is_cleared_away(tmp_path):
-    checkpoint.save(tmp_path, content(32))
+    checkpoint.save(place(tmp_path, 32), content(32))
     (tmp_path / ".log.jsonl.999.tmp").write_text("")
     (tmp_path / "checkpoints/.samples_000000000064.pt.999.tmp").write_bytes(b"half")
-    shutil.copy(checkpoint.newest(tmp_path), checkpoint.path_of(tmp_path, 64))  # killed before the pointer moved
+    shutil.copy(checkpoint.newest(tmp_path), place(tmp_path, 64))  # killed before the pointer moved
     with checkpoint.claimed(tmp_path):
         assert names(tmp_path) == ["samples_000000000032.pt", "samples_000000000064.pt"]
     assert not list(tmp_path.glob(".log*"))
@@ -179,7 +183,7 @@ def test_a_command_that_is_refused_deletes_no_checkpoint_and_neither_does_one_th
         pretrain(config.model_copy(update={"lr": 0.5}))
     assert names(tmp_path) == before
     with checkpoint.claimed(tmp_path):
-        checkpoint.save(tmp_path, content(192), keep=2)
+        checkpoint.save(place(tmp_path, 192), content(192), keep=2)
     assert names(tmp_path) == [name for name in before if name != "samples_000000000064.pt"]
 
 
@@ -261,7 +265,7 @@ def test_saving_in_the_background_takes_little_of_a_step(tmp_path, monkeypatch):
     """A disk of 0.3 s per file: three saves without waiting in between take as long as the writes before the last."""
     save = torch.save
     monkeypatch.setattr(torch, "save", lambda *args: (time.sleep(0.3), save(*args)))
-    with Saver(tmp_path) as saver:
+    with Saver() as saver:
         began = time.monotonic()
-        saver.save(content(1))
+        saver.save(place(tmp_path, 1), content(1))
         assert time.monotonic() - began < 0.2

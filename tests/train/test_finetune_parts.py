@@ -16,7 +16,7 @@ from clipeval.datasets.subset import Subset
 from clipeval.errors import DataError, UsageError
 from clipeval.models.base import Preprocessing
 from clipeval_train.finetune.config import parse_recipe
-from clipeval_train.finetune.data import Batches, LabelledSet, load, without_held_out
+from clipeval_train.finetune.data import LabelledSet, LabelledStream, without_held_out
 from clipeval_train.finetune.layers import add_drop_path, parameter_groups
 
 PREPROCESSING = Preprocessing((16, 16), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "bicubic", "shortest")
@@ -96,53 +96,62 @@ def some(digits, n):
     return Subset(digits, np.arange(n))
 
 
-def batches(digits, sizes=(50, 23, 11), batch_size=8, rank=0, world=1, seed=3, extra=""):
-    recipe = parse_recipe(f"ilharco2022 batch_size={batch_size} {extra}", "test")
-    train = [(some(digits, n), digits.labels[:n]) for n in sizes]
-    return Batches(train, PREPROCESSING, recipe, seed, rank, world)
+SIZE = 8
+
+
+def stream(digits, sizes=(50, 23, 11), seed=3, extra=""):
+    """Data sets whose labels tell them apart."""
+    recipe = parse_recipe(f"ilharco2022 batch_size={SIZE} {extra}", "test")
+    train = [(some(digits, n), 100 * task + digits.labels[:n]) for task, n in enumerate(sizes)]
+    return LabelledStream(train, PREPROCESSING, recipe, seed)
+
+
+def batches(made, start, stop, rank=0, world=1, workers=0):
+    """Those of iterations ``start`` to ``stop``."""
+    return list(made.batches(start * SIZE, stop * SIZE, rank, world, workers))
 
 
 def test_data_sets_take_turns_and_each_comes_in_whole_passes(digits):
-    sizes, made = (50, 23, 11), batches(digits)
-    assert [made[t][0] for t in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    sizes, made = (50, 23, 11), stream(digits)
+    told = [batch.tokens for batch in batches(made, 0, 7)]
+    assert [set(tokens[:, 0].tolist()) for tokens in told] == [{t} for t in range(7)]
+    assert [set((tokens[:, 1] // 100).tolist()) for tokens in told] == [{0}, {1}, {2}, {0}, {1}, {2}, {0}]
     for task, size in enumerate(sizes):
-        rows = np.concatenate([made.rows(t) for t in range(task, 300, 3)])
+        rows = np.concatenate([made.rows(t * SIZE, (t + 1) * SIZE) for t in range(task, 300, 3)])
         passes = [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)]
         assert all(sorted(p) == list(range(size)) for p in passes), "without repetition within a pass"
         assert len({tuple(p) for p in passes}) == len(passes), "shuffled anew for each"
 
 
 def test_processes_share_a_batch(digits):
-    whole = batches(digits)
+    whole = batches(stream(digits), 0, 5)
     for world in (2, 4):
-        parts = [batches(digits, rank=rank, world=world) for rank in range(world)]
-        for t in range(5):
-            task, images, columns = whole[t]
-            assert all(part[t][0] == task for part in parts)
-            assert torch.equal(torch.cat([part[t][1] for part in parts]), images)
-            assert torch.equal(torch.cat([part[t][2] for part in parts]), columns)
+        parts = [batches(stream(digits), 0, 5, rank, world) for rank in range(world)]
+        for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
+            assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
+            assert torch.equal(torch.cat([share.tokens for share in shares]), batch.tokens)
 
 
 def test_augmentation_depends_on_seed_and_iteration_alone(digits):
     settings = "flip=0.5 randaugment=[2,9] crop=[0.5,1]"
-    first, second, other = (batches(digits, extra=settings, seed=seed) for seed in (3, 3, 4))
+    first, second, other = (stream(digits, extra=settings, seed=seed) for seed in (3, 3, 4))
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    images = first[5][1]
+    [batch] = batches(first, 5, 6)
+    images = batch.images
     assert torch.equal(torch.get_rng_state(), state), "the global generator is left as it was"
     torch.manual_seed(1)
-    assert torch.equal(second[5][1], images)
-    assert not torch.equal(other[5][1], images)
+    assert torch.equal(batches(second, 4, 6)[1].images, images)
+    assert not torch.equal(batches(other, 5, 6)[0].images, images)
     assert images.dtype == torch.uint8
     assert images.shape == (8, 3, 16, 16)
 
 
 def test_worker_processes_change_nothing(digits):
-    alone, helped = (load(batches(digits), 2, 6, workers, torch.device("cpu")) for workers in (0, 2))
-    for (task, images, columns), (task2, images2, columns2) in itertools.zip_longest(alone, helped):
-        assert task == task2
-        assert torch.equal(images, images2)
-        assert torch.equal(columns, columns2)
+    alone, helped = (batches(stream(digits), 2, 6, workers=workers) for workers in (0, 2))
+    for one, other in itertools.zip_longest(alone, helped):
+        assert torch.equal(one.tokens, other.tokens)
+        assert torch.equal(one.images, other.images)
 
 
 def test_a_broken_image_ends_the_run_with_its_name(digits):
@@ -150,14 +159,10 @@ def test_a_broken_image_ends_the_run_with_its_name(digits):
         def image(self, index):
             raise DataError(f"digits: sample {self.ids[index]}: cannot decode the image")
 
-    made = Batches(
-        [(Broken(digits, np.arange(9)), digits.labels[:9])],
-        PREPROCESSING,
-        parse_recipe("ilharco2022 batch_size=8", "test"),
-        0,
-    )
+    train = [(Broken(digits, np.arange(9)), digits.labels[:9])]
+    made = LabelledStream(train, PREPROCESSING, parse_recipe(f"ilharco2022 batch_size={SIZE}", "test"), 0)
     with pytest.raises(DataError, match="cannot decode"):
-        list(load(made, 0, 1, 1, torch.device("cpu")))
+        batches(made, 0, 1, workers=1)
 
 
 def test_held_out_samples_are_a_share_of_each_class(digits):

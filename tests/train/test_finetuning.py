@@ -20,9 +20,9 @@ import clipeval
 from clipeval import config, models
 from clipeval.errors import DataError, UsageError
 from clipeval_train import checkpoint
-from clipeval_train.finetune import loop
-from clipeval_train.finetune.loop import finetune
-from clipeval_train.finetune.tuner import Finetuner
+from clipeval_train.finetune import classification
+from clipeval_train.finetune.classification import finetune
+from clipeval_train.trainer import Trainer
 
 DIGITS = ["builtin:digits"]
 
@@ -130,21 +130,34 @@ def rich(base, colours):
     return configure
 
 
+def before_iteration(patch, wanted, act):
+    """``act()`` before the gradient of an iteration."""
+    done = Trainer.gradient
+
+    def gradient(self, images, columns):
+        if columns.iteration == wanted:
+            act()
+        return done(self, images, columns)
+
+    patch.setattr(Trainer, "gradient", gradient)
+
+
+class Kill(BaseException):
+    """Stands for the end of the process."""
+
+
+def killed():
+    raise Kill
+
+
 def test_a_run_cut_off_anywhere_gives_the_same_weights(rich, tmp_path, monkeypatch):
     whole = checkpoint.load(finetune(rich(tmp_path / "whole")))
-    step = Finetuner.step
     for stop in (3, 6, 11):
-
-        def dying(self, *arguments, stop=stop):
-            if self.iteration == stop:
-                raise RuntimeError("killed")
-            return step(self, *arguments)
-
-        monkeypatch.setattr(Finetuner, "step", dying)
         out = tmp_path / f"cut-{stop}"
-        with pytest.raises(RuntimeError, match="killed"):
-            finetune(rich(out))
-        monkeypatch.setattr(Finetuner, "step", step)
+        with monkeypatch.context() as patch:
+            before_iteration(patch, stop, killed)
+            with pytest.raises(Kill):
+                finetune(rich(out))
         assert sorted(path.name for path in out.glob("checkpoints/*")) == [
             f"iteration_{saved:08d}.pt" for saved in (4, 8) if saved <= stop
         ]
@@ -164,18 +177,11 @@ def same(one, other) -> bool:
 
 
 def test_a_signal_ends_the_run_with_a_checkpoint(rich, tmp_path, monkeypatch):
-    step = Finetuner.step
-
-    def signalled(self, *arguments):
-        if self.iteration == 6:
-            os.kill(os.getpid(), 15)
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Finetuner, "step", signalled)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(rich(tmp_path / "ft"))
+    with monkeypatch.context() as patch:
+        before_iteration(patch, 6, lambda: os.kill(os.getpid(), 15))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(rich(tmp_path / "ft"))
     assert checkpoint.newest(tmp_path / "ft").name == "iteration_00000007.pt"
-    monkeypatch.setattr(Finetuner, "step", step)
     whole, resumed = (checkpoint.load(finetune(rich(tmp_path / name))) for name in ("whole", "ft"))
     assert same(whole["state_dict"], resumed["state_dict"])
 
@@ -183,11 +189,80 @@ def test_a_signal_ends_the_run_with_a_checkpoint(rich, tmp_path, monkeypatch):
 def test_a_finished_run_is_left_alone(rich, tmp_path, monkeypatch):
     path = finetune(rich(tmp_path / "ft"))
     before = path.read_bytes()
-    monkeypatch.setattr(loop.models, "load", lambda *a, **k: pytest.fail("nothing needs to be loaded"))
+    monkeypatch.setattr(classification.models, "load", lambda *a, **k: pytest.fail("nothing needs to be loaded"))
     assert finetune(rich(tmp_path / "ft", save_every=3)) == path
     assert path.read_bytes() == before
     with pytest.raises(UsageError, match=r"holds a run with lr: 0.001, and this one says 0.1. Give another `out`"):
         finetune(rich(tmp_path / "ft", lr=0.1))
+
+
+def test_a_run_of_an_earlier_version_goes_on(rich, tmp_path):
+    """Its checkpoints knew of no clock, no generators and fewer settings."""
+    whole = checkpoint.load(finetune(rich(tmp_path / "ft")))
+    path = tmp_path / "ft/checkpoints/iteration_00000008.pt"
+    saved = torch.load(path)
+    for mapping, keys in (
+        (saved["resume"], ("clock", "rng")),
+        (saved["metadata"], ("left_out", "rollbacks", "bad_samples", "gpu_hours")),
+        (saved["metadata"]["config"], ("keep", "save_minutes", "micro_batch", "compile", "loggers")),
+    ):
+        for key in keys:
+            del mapping[key]
+    torch.save(saved, path)
+    (tmp_path / "ft/latest").write_text("checkpoints/iteration_00000008.pt\n")
+    resumed = checkpoint.load(finetune(rich(tmp_path / "ft")))
+    assert same(whole["state_dict"], resumed["state_dict"])
+    assert same(whole["heads"], resumed["heads"])
+    assert whole["metadata"]["evaluations"] == resumed["metadata"]["evaluations"]
+
+
+def test_what_time_saved_makes_room_and_what_was_asked_for_stays(base, tmp_path):
+    finetune(small_config(base, DIGITS, tmp_path / "ft", save_minutes=1e-9, save_every=4))
+    names = sorted(int(path.stem[-8:]) for path in (tmp_path / "ft/checkpoints").iterdir())
+    assert names == [4, 8, 9, 10, 11, 12], "three that time saved, at 9, 10 and 11"
+
+
+def test_a_broken_batch_is_left_out_and_told(base, tmp_path, monkeypatch):
+    """NaN in iteration 6: back to the checkpoint of 4, and the stream goes on at 7."""
+    seen, done = [], Trainer.gradient
+
+    def gradient(self, images, columns):
+        loss, norm = done(self, images, columns)
+        seen.append(columns.iteration)
+        return loss + (float("nan") if columns.iteration == 6 else 0.0), norm
+
+    monkeypatch.setattr(Trainer, "gradient", gradient)
+    path = finetune(small_config(base, DIGITS, tmp_path / "ft", save_every=4, on_nonfinite="rollback"))
+    assert seen == [0, 1, 2, 3, 4, 5, 6, 7, *range(7, 15)]
+    metadata = checkpoint.load(path)["metadata"]
+    assert (metadata["iteration"], metadata["rollbacks"], metadata["left_out"]) == (12, 1, 3 * 16)
+
+
+def test_micro_batches_and_recomputed_activations_learn_the_same(base, tmp_path):
+    settings = {"train_head": True, "grad_clip": 1.0, "label_smoothing": 0.1}
+    changes = {"micro_batch": 5, "activation_checkpointing": True}
+    whole, parts = (
+        checkpoint.load(finetune(small_config(base, DIGITS, tmp_path / name, iterations=4, **settings | more)))
+        for name, more in (("whole", {}), ("parts", changes))
+    )
+    for name, tensor in whole["state_dict"].items():
+        if not name.endswith("in_proj_bias"):
+            torch.testing.assert_close(parts["state_dict"][name], tensor, rtol=0, atol=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_blocks_learn_the_same(base, tmp_path, monkeypatch, capsys):
+    in_place = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block: in_place(block, backend="eager"))
+    whole, compiled = (
+        checkpoint.load(finetune(small_config(base, DIGITS, tmp_path / str(c), iterations=3, compile=c)))["state_dict"]
+        for c in (False, True)
+    )
+    assert "compile: 2 blocks of transformer.resblocks." in capsys.readouterr().err
+    assert whole.keys() == compiled.keys()
+    for name, tensor in whole.items():
+        if not name.endswith("in_proj_bias"):
+            torch.testing.assert_close(compiled[name], tensor, rtol=0, atol=2e-5)
 
 
 def test_average_of_the_weights_in_closed_form(base, tmp_path):
@@ -234,12 +309,10 @@ def test_two_processes_train_as_one_does(base, tmp_path):
 
 
 def test_changed_inputs_are_refused_on_resume(rich, tmp_path, base, monkeypatch):
-    monkeypatch.setattr(
-        Finetuner, "step", lambda self, *a, step=Finetuner.step: step(self, *a) if self.iteration < 5 else 1 / 0
-    )
-    with pytest.raises(ZeroDivisionError):
-        finetune(rich(tmp_path / "ft"))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        before_iteration(patch, 5, killed)
+        with pytest.raises(Kill):
+            finetune(rich(tmp_path / "ft"))
     image_folder(tmp_path / "colours", per_class={"train": 10, "test": 5})
     with pytest.raises(DataError, match="the data has changed since this run began"):
         finetune(rich(tmp_path / "ft"))
@@ -251,7 +324,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(base, tmp_path):
     torch.save(content, tmp_path / "broken.pt")
     with pytest.raises(clipeval.errors.MeasureError, match="holds NaN or infinity"):
         finetune(small_config(tmp_path / "broken.pt", DIGITS, tmp_path / "ft"))
-    with pytest.raises(clipeval.errors.MeasureError, match=r"the loss is (nan|inf).*Lower lr, or raise warmup"):
+    with pytest.raises(clipeval.errors.MeasureError, match=r"loss (nan|inf), gradient norm .* Lower lr, raise warmup"):
         finetune(small_config(base, DIGITS, tmp_path / "hot", lr=1e30, iterations=30))
 
 

@@ -16,10 +16,10 @@ from worlds import one
 import clipeval
 from clipeval.errors import DataError, UsageError
 from clipeval_train import checkpoint
+from clipeval_train.contrastive import ContrastiveTask
 from clipeval_train.initial import Initial
 from clipeval_train.loop import pretrain
 from clipeval_train.model import resolve
-from clipeval_train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,9 @@ def batch(side=16, context=12, n=24):
 
 
 def first_loss(config, side=16, context=12):
-    trainer = Trainer(config, Initial(config), one())
-    return trainer.gradient(*batch(side, context))[0].item()
+    task = ContrastiveTask(config)
+    task.open(config, one(), None)
+    return task.step.backward(*batch(side, context)).item()
 
 
 def test_the_first_loss_is_that_of_the_exported_checkpoint(trained, tmp_path):

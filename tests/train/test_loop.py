@@ -18,13 +18,13 @@ from tiny_run import MODEL, tiny_config
 import clipeval
 from clipeval.errors import DataError, MeasureError, UsageError
 from clipeval.models import profile
-from clipeval_train import checkpoint, loop
+from clipeval_train import checkpoint, contrastive
 from clipeval_train.config import load_pretrain
 from clipeval_train.distributed import World
-from clipeval_train.initial import Initial
 from clipeval_train.loop import pretrain
 from clipeval_train.schedule import learning_rate
-from clipeval_train.trainer import MAX_LOGIT_SCALE, Trainer
+from clipeval_train.step import MAX_LOGIT_SCALE
+from clipeval_train.trainer import Trainer
 
 
 def read(path):
@@ -232,14 +232,14 @@ def test_changed_data_does_not_continue_a_run(tmp_path, monkeypatch):
         killed_after(patch, 3)
         with pytest.raises(Kill):
             pretrain(config)
-    opened = loop.open_corpus
+    opened = contrastive.open_corpus
 
     def changed(*args):
         corpus = opened(*args)
         corpus.fingerprint = "x"
         return corpus
 
-    monkeypatch.setattr(loop, "open_corpus", changed)
+    monkeypatch.setattr(contrastive, "open_corpus", changed)
     with pytest.raises(DataError, match="the data has changed since this run began"):
         pretrain(config)
 
@@ -260,7 +260,7 @@ def test_a_branch_equals_a_run_that_was_planned_so(tmp_path):
         assert saved["metadata"]["samples_seen"] == samples
         assert saved["metadata"]["from_scratch_filter"] == ""
         assert saved["metadata"]["history"] == []
-        assert pretrain(branch) == checkpoint.path_of(tmp_path / f"branch-{samples}", samples)
+        assert pretrain(branch) == branch.path(samples)
     longer = constant(tmp_path / "longer", samples=500, start_from=str(tmp_path / "trunk"))
     metadata = read(pretrain(longer))["metadata"]
     assert (metadata["samples_seen"], metadata["from_scratch_filter"]) == (500, "constant learning rate")
@@ -306,7 +306,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
 def test_a_rollback_leaves_the_data_out_and_keeps_the_count(tmp_path, monkeypatch, capsys):
     """NaN in the batch [160, 192): back to 128, and the stream goes on at 192."""
-    seen, opened = [], loop.open_corpus
+    seen, opened = [], contrastive.open_corpus
 
     def watched(*args):
         corpus = opened(*args)
@@ -320,7 +320,7 @@ def test_a_rollback_leaves_the_data_out_and_keeps_the_count(tmp_path, monkeypatc
         corpus.batches = record
         return corpus
 
-    monkeypatch.setattr(loop, "open_corpus", watched)
+    monkeypatch.setattr(contrastive, "open_corpus", watched)
     before_each_step(monkeypatch, nan_at(5))
     path = pretrain(tiny_config(tmp_path, save_every=64, on_nonfinite="rollback"))
     assert seen[4:8] == [(128, 160), (160, 192), (192, 224), (224, 256)]
@@ -398,34 +398,37 @@ def test_rollbacks_end(tmp_path, monkeypatch):
         pretrain(tiny_config(tmp_path, save_every=64, on_nonfinite="rollback"))
 
 
-def alone():
-    return World(0, 1, 0, torch.device("cpu"))
+def alone(config):
+    """A trainer in a process of its own, and its model."""
+    task, world = contrastive.ContrastiveTask(config), World(0, 1, 0, torch.device("cpu"))
+    task.open(config, world, None)
+    return Trainer(task, world), task.step.module
 
 
 def test_the_logit_scale_stays_in_its_range_and_leaves_the_bound_again(tmp_path):
     config = tiny_config(tmp_path)
-    trainer = Trainer(config, Initial(config), alone())
+    trainer, clip = alone(config)
     images, tokens = torch.randn(8, 3, 16, 16), torch.randint(1, 999, (8, 12))
     bounds = set()
     for direction in (-1.0, 1.0):  # the optimizer's gradient is forced, as if the data pulled that way
         for _ in range(60):
             loss, norm = trainer.gradient(images, tokens)
-            trainer.clip.logit_scale.grad.fill_(direction)
+            clip.logit_scale.grad.fill_(direction)
             trainer.update(loss, norm, 1.0, 0)
-            assert 0 <= trainer.clip.logit_scale.item() <= MAX_LOGIT_SCALE + 1e-6
-            bounds.add(round(trainer.clip.logit_scale.item(), 4))
+            assert 0 <= clip.logit_scale.item() <= MAX_LOGIT_SCALE + 1e-6
+            bounds.add(round(clip.logit_scale.item(), 4))
     assert {0.0, round(MAX_LOGIT_SCALE, 4)} <= bounds
 
 
 def test_a_step_that_fp16_skips_is_counted_and_its_samples_are_seen(tmp_path):
     config = tiny_config(tmp_path)
-    trainer = Trainer(config, Initial(config), alone())
+    trainer, clip = alone(config)
     trainer._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    before = trainer.clip.text_projection.detach().clone()
+    before = clip.text_projection.detach().clone()
     for overflow, skipped in ((True, 1), (False, 1)):
         loss, norm = trainer.gradient(torch.randn(8, 3, 16, 16), torch.randint(1, 999, (8, 12)))
         if overflow:
-            trainer.clip.text_projection.grad[0, 0] = math.inf
+            clip.text_projection.grad[0, 0] = math.inf
             trainer._scaler._per_optimizer_states.clear()  # it has looked at the gradient already
             trainer._scaler.unscale_(trainer._optimizer)
             norm = torch.tensor(math.inf)
@@ -433,7 +436,7 @@ def test_a_step_that_fp16_skips_is_counted_and_its_samples_are_seen(tmp_path):
         trainer.update(loss, norm, 0.1, 8)
         assert trainer.skips(norm.item()) == overflow
         assert trainer.counts()["skipped_steps"] == skipped
-        assert torch.equal(trainer.clip.text_projection.detach(), before) == overflow
+        assert torch.equal(clip.text_projection.detach(), before) == overflow
     assert trainer.clock.seen == 8
 
 
@@ -553,7 +556,7 @@ def test_the_loss_that_is_told_is_of_whole_batches(tmp_path, capsys):
 
 def test_saving_and_evaluating_are_no_part_of_the_rates(tmp_path, monkeypatch):
     """An evaluation of half a second: the same samples per second as without, and all of it in the run's seconds."""
-    monkeypatch.setattr(loop.evaluation, "evaluate", lambda *args: time.sleep(0.5))
+    monkeypatch.setattr(contrastive.evaluation, "evaluate", lambda *args: time.sleep(0.5))
     pretrain(tiny_config(tmp_path, evaluate=EVALUATE | {"every": 64}))
     told = lines(tmp_path)
     assert told[-1]["seconds"] - told[0]["seconds"] > 6 * 0.5
@@ -593,7 +596,7 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up_for(tmp_path, monkeypatc
         raise Kill
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.evaluation, "evaluate", killed)
+        patch.setattr(contrastive.evaluation, "evaluate", killed)
         with pytest.raises(Kill):
             pretrain(config)
     pretrain(config)

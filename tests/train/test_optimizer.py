@@ -58,7 +58,7 @@ def test_the_average_of_weights_that_move_in_a_line():
 
 def test_only_matrices_decay_and_every_parameter_is_in_one_group(tmp_path):
     model = build(resolve(tiny_config(tmp_path).model, "tiny"), seed=0)
-    groups = decay_groups(model, 0.2)
+    groups = decay_groups(model.parameters(), 0.2)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
     others = {names[id(p)] for group in groups if not group["weight_decay"] for p in group["params"]}
@@ -71,7 +71,7 @@ def test_only_matrices_decay_and_every_parameter_is_in_one_group(tmp_path):
 def layer_with_gradient(scale=1.0):
     layer = torch.nn.Linear(2, 1)
     layer.weight.grad, layer.bias.grad = torch.tensor([[3.0, 4.0]]) * scale, torch.tensor([12.0]) * scale
-    return layer, adamw(decay_groups(layer, 0.5), 0.1, (0.9, 0.98), 1e-6)
+    return layer, adamw(decay_groups(layer.parameters(), 0.5), 0.1, (0.9, 0.98), 1e-6)
 
 
 def no_scaler():

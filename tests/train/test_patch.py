@@ -17,8 +17,8 @@ import clipeval
 from clipeval.errors import ModelError
 from clipeval_train import checkpoint
 from clipeval_train.cli import main
+from clipeval_train.finetune.classification import finetune
 from clipeval_train.finetune.config import PatchConfig
-from clipeval_train.finetune.loop import finetune
 from clipeval_train.finetune.patch import CONTROL, TARGET, Point, choose, interpolated, patch
 
 
@@ -128,11 +128,12 @@ def test_alpha_is_chosen_on_held_out_samples_where_there_are_some(runs, tmp_path
 
 def test_held_out_samples_were_not_trained_on(runs):
     from clipeval.config import packaged
-    from clipeval_train.finetune.data import open_sets
+    from clipeval_train.finetune.data import open_sets, without_held_out
 
     [trained], [everything] = (open_sets(["digits"], packaged(), share) for share in (0.1, 0.0))
-    assert not set(trained.train.ids) & set(trained.selection.ids)
-    assert {*trained.train.ids, *trained.selection.ids} == set(everything.train.ids)
+    _, held = without_held_out(everything.train, 0.1)
+    assert not set(trained.train.ids) & set(held.ids)
+    assert {*trained.train.ids, *held.ids} == set(everything.train.ids)
     fingerprint = checkpoint.load(checkpoint.newest(runs / "held"))["metadata"]["data"]["digits"]
     assert fingerprint.endswith(f":{len(trained.train)}")
 

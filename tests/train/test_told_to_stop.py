@@ -130,10 +130,10 @@ def test_one_process_and_its_workers_in_a_group_save_and_end_with_130(tmp_path, 
     assert_saved_and_gone(tmp_path, said, family, "samples_")
 
 
-def test_fine_tuning_saves_and_ends_with_130(tmp_path):
-    base = base_checkpoint(tmp_path / "base.pt")
+@pytest.fixture
+def finetune_file(tmp_path):
     config = {
-        "model": str(base),
+        "model": str(base_checkpoint(tmp_path / "base.pt")),
         "data": [f"folder:{image_folder(tmp_path / 'colours')}"],
         "iterations": 50_000,
         "batch_size": 8,
@@ -142,7 +142,29 @@ def test_fine_tuning_saves_and_ends_with_130(tmp_path):
         "out": str(tmp_path / "run"),
     }
     (tmp_path / "ft.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "clipeval_train", "finetune", str(tmp_path / "ft.yaml")]
+    return str(tmp_path / "ft.yaml")
+
+
+def test_fine_tuning_saves_and_ends_with_130(tmp_path, finetune_file):
+    command = [sys.executable, "-m", "clipeval_train", "finetune", finetune_file]
     code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, term_to_group)
     assert code == 130, said[-3000:]
     assert_saved_and_gone(tmp_path, said, family, "iteration_")
+
+
+def test_fine_tuning_on_two_ranks_saves_and_ends(tmp_path, finetune_file):
+    command = [*TORCHRUN, "clipeval_train", "finetune", finetune_file]
+    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, term_to_launcher)
+    assert code != 0, "torchrun's own"
+    assert said.count("told to stop; saved at") == 1
+    assert len(family) >= 6, "two ranks and two workers of each"
+    assert_saved_and_gone(tmp_path, said, family, "iteration_")
+
+
+def test_a_rank_of_fine_tuning_that_is_killed_ends_the_other_one_with_its_reason(tmp_path, finetune_file):
+    command = [*TORCHRUN, "clipeval_train", "finetune", finetune_file]
+    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, kill_a_rank)
+    assert code != 0
+    assert "bug" not in said, said[-3000:]
+    assert "another process of this run has ended, and says why" in said
+    all_gone(family)

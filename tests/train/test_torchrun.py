@@ -19,7 +19,7 @@ from worlds import in_processes, one
 
 import clipeval
 from clipeval.errors import UsageError
-from clipeval_train import loop
+from clipeval_train import contrastive, loop
 
 
 class Kill(BaseException):
@@ -29,7 +29,7 @@ class Kill(BaseException):
 def run(world, config, steps=None):
     """Train in this world, at most so many steps: the samples of each batch that were this rank's."""
     batches = []
-    opened = loop.open_corpus
+    opened = contrastive.open_corpus
 
     def watched(*arguments):
         corpus = opened(*arguments)
@@ -50,7 +50,7 @@ def run(world, config, steps=None):
         yield world
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "open_corpus", watched)
+        patch.setattr(contrastive, "open_corpus", watched)
         patch.setattr("clipeval_train.together.open_world", this_world)
         with suppress(Kill):
             loop.pretrain(config)

@@ -15,7 +15,7 @@ from worlds import in_processes
 import clipeval
 from clipeval.errors import DataError, UsageError
 from clipeval.tasks.zeroshot_retrieval import evaluate as retrieval
-from clipeval_train import checkpoint, model
+from clipeval_train import model
 from clipeval_train.config import PretrainConfig
 from clipeval_train.input import open_corpus, to_input
 from clipeval_train.loop import pretrain
@@ -81,7 +81,7 @@ def test_values_are_those_of_open_clip_at_every_checkpoint(validated):
     assert found["higher_is_better"].tolist() == [False] * 3
     assert found["n"].tolist() == [96] * 3
     for row in found.itertuples():
-        loss, recall = reference(checkpoint.path_of(out, int(row.samples_seen)), config)
+        loss, recall = reference(config.path(int(row.samples_seen)), config)
         assert row.value == pytest.approx(loss, abs=1e-5)
         theirs = rows(out).query("samples_seen == @row.samples_seen and metric != 'contrastive_loss'")
         assert dict(zip(theirs["metric"], theirs["value"], strict=True)) == recall
