@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from clipeval.console import say, show
+from clipeval.errors import UsageError
 from clipeval.exits import guarded
 from clipeval.options import PathArgument, PathOption
+
+Config = TypeVar("Config")
 
 app = typer.Typer(
     help="Train CLIP models whose checkpoints clipeval evaluates.",
@@ -40,21 +43,32 @@ def pretrain(
     from clipeval_train.config import load_pretrain
     from clipeval_train.loop import pretrain as run
 
-    _trained(lambda: run(load_pretrain(config, settings or [])))
+    _trained(lambda: load_pretrain(config, settings or []), run)
 
 
-def _trained(run: Callable[[], Path]) -> None:
-    """Train, and print the checkpoint's path: once, by the first of the processes that a launcher has started."""
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))
-    is_main = next(filter(None, ranks), "0") == "0"
+def _trained(load: Callable[[], Config], run: Callable[[Config], Path]) -> None:
+    """Train, and print the checkpoint's path: once, by the first of the processes that a launcher has started. What is
+    wrong with the configuration says the first one of each machine."""
     try:
-        checkpoint = run()
+        config = load()
+    except UsageError as error:
+        if _is_first("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK"):
+            raise
+        raise typer.Exit(error.exit_code) from error
+    is_main = _is_first("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    try:
+        checkpoint = run(config)
     except KeyboardInterrupt:
         if is_main:
             say("Interrupted. The same command continues from the newest checkpoint.")
         raise
     if is_main:
         show(checkpoint)
+
+
+def _is_first(*names: str) -> bool:
+    """Whether this process is number 0, as the launcher tells that has started it."""
+    return next(filter(None, map(os.environ.get, names)), "0") == "0"
 
 
 @app.command()
@@ -70,7 +84,7 @@ def finetune(
     from clipeval_train.finetune.classification import finetune as run
     from clipeval_train.finetune.config import load_finetune
 
-    _trained(lambda: run(load_finetune(config, settings or [])))
+    _trained(lambda: load_finetune(config, settings or []), run)
 
 
 @app.command()

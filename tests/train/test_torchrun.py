@@ -133,6 +133,16 @@ def test_torchrun_trains_from_shards_and_clipeval_reads_the_checkpoint(tmp_path)
     assert set(table["source"]) == {"squares"}
 
 
+def test_what_is_wrong_with_a_configuration_is_said_once(tmp_path):
+    (tmp_path / "run.yaml").write_text("sample: 3\n")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", "clipeval_train", "pretrain", str(tmp_path / "run.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("unknown key. Did you mean 'samples'?") == 1
+    assert "exitcode  : 2" in done.stderr
+
+
 def encoded_here(world, arguments):
     """Evaluate 355 images with a cache of this rank's own: how many it encoded."""
     from clipeval.models.encoder import OpenClipEncoder
