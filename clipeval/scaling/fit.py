@@ -13,6 +13,7 @@ from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import SIGMOID
 from clipeval.scaling.output.result import FitResult, versions
 from clipeval.scaling.points import FAMILY, Question, Selection, select
+from clipeval.scaling.questions.allocation import growth
 from clipeval.scaling.questions.forecast import find_measured, parse, predict
 from clipeval.scaling.questions.optimal import joint_law, no_advice, optimal, require_joint
 from clipeval.scaling.questions.ranking import ranking
@@ -110,7 +111,7 @@ def fit(
         found = own + found
     if any(forecast.later.laws for forecast in found):
         notes.append(_TWO_INTERVALS)
-    more = {} if budget is None else {"allocations": optimal(fits, budget, x)}
+    more = {} if budget is None else {"allocations": optimal(fits, budget, x), "growth": growth(fits)}
     if robustness:
         lines, pairs = effective_robustness(rows, baseline=against, shifts=robustness, metric=metric or "acc1", by=by)
         more |= {"robustness": pairs, "robustness_lines": lines}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+import clipeval
 from clipeval.errors import MeasureError
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.questions.allocation import Allocation, Exponent, allocation
@@ -124,3 +126,21 @@ def test_settled():
 def test_values_that_cannot_be():
     with pytest.raises(MeasureError, match="error: "):
         allocation(np.ones(3), np.ones(3), np.array([0.5, 0.0, 0.4]))
+
+
+def test_a_fit_with_a_budget_has_the_exponents():
+    """Those of ``allocation`` on the points of its joint law, for each source that has one."""
+    rng = np.random.default_rng(0)
+    size, samples = (part.ravel() for part in np.meshgrid(np.geomspace(1, 64, 7), np.geomspace(1e6, 6.4e7, 7)))
+    error = 0.05 + 0.3 * size**-0.3 + 40 * samples**-0.35
+    rows = pd.DataFrame({"gmacs": size, "samples_seen": samples, "value": 1 - error * np.exp(rng.normal(0, 0.005, 49))})
+    rows = rows.assign(model=[f"m{i}" for i in range(49)], source="a", arch=[f"{s:g}" for s in size])
+    rows = rows.assign(dataset="birds", task="zeroshot_classification", metric="acc1")
+    few = rows.iloc[:3].assign(source="b")
+    found = clipeval.fit(pd.concat([rows, few]), budget=1e8, bootstrap=100)
+    growth = found.more["growth"]
+    assert set(growth["source"]) == {"a"}
+    expected = allocation(size, samples, 1 - rows["value"].to_numpy())
+    assert growth["a"].tolist() == pytest.approx([one.a for one in expected.exponents], nan_ok=True)
+    assert set(growth["conclusion"]) == {expected.sentence}
+    assert growth["a"].iloc[2] == pytest.approx(0.35 / 0.65, abs=0.05)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -28,7 +28,9 @@ _NAMES = 3
 def print_fit(result: FitResult) -> None:
     """The tables of a fit, then its notes. Exponents have six significant digits; errors and accuracies percents."""
     console = out()
-    questions = (_laws, _ranking, _comparisons, _matched, _forecasts, _allocations, _robustness_lines, _robustness)
+    questions: tuple[Callable[[FitResult], Table | None], ...] = (
+        *(_laws, _ranking, _comparisons, _matched, _forecasts, _allocations, _growth, _robustness_lines, _robustness),
+    )
     for table in (question(result) for question in questions):
         if table is not None:
             width = console.measure(table, options=console.options.update(width=_UNLIMITED)).maximum
@@ -206,6 +208,24 @@ def _allocations(result: FitResult) -> Table | None:
             f"{error[0]} [{error[1]}, {error[2]}]",
             flat if optimum else f"{100 * row['excess']:+.2f} %", _beyond(row),
         )  # fmt: skip
+    return table
+
+
+def _growth(result: FitResult) -> Table | None:
+    """How the best size grows with compute, by each approach that says something."""
+    rows = _rows(result.more["growth"]) if "growth" in result.more else []
+    if not rows:
+        return None
+    table = _table(
+        "How the best GMACs per sample grow with compute C, as C^a, by three approaches (Hoffmann et al. 2022)",
+        *("data set", "metric", "source", "approach", "a (95 %)", "n", "conclusion"),
+    )
+    for row in rows:
+        low, high = _six(row["low"], 2), _six(row["high"], 2)
+        value = _six(row["a"], 2) if math.isnan(row["low"]) else f"{_six(row['a'], 2)} [{low}, {high}]"
+        table.add_row(
+            *_cell(row), row["source"], row["approach"], value, f"{row['n']}", row["reason"] or row["conclusion"]
+        )
     return table
 
 

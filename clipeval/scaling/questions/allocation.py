@@ -10,16 +10,22 @@ the third believes that law. So all three are given, and whether they agree.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import stdtrit
 
 from clipeval.errors import MeasureError
+from clipeval.results.columns import numbers
+from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.problem import Problem
 from clipeval.scaling.uncertainty.clusters import combination
 from clipeval.scaling.uncertainty.methods import uncertainty
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BIN = float(np.log(2.0))
 """Models whose compute differs by less than a factor of 2 share a bin where no budgets are given."""
@@ -99,6 +105,24 @@ def allocation(
         _parabolas(log_size, log_compute, log_error, members),
         _joint_law(Problem(LAWS["joint_nd"], np.stack([size, samples], axis=1), error, draws=draws, seed=seed), groups),
     ))  # fmt: skip
+
+
+def growth(fits: Sequence[Fit]) -> pd.DataFrame:
+    """One row per joint law of GMACs per sample and samples seen, and approach: ``a``, its interval, what it rests on,
+    and the conclusion from all three. Compute is the column ``budget`` where the table has it."""
+    import pandas as pd
+
+    rows = []
+    for fit in fits:
+        if fit.estimate is None:
+            continue
+        points = fit.points
+        budget = numbers(points.table, "budget") if "budget" in points.table else None
+        found = allocation(points.x[:, 0], points.x[:, 1], points.error, budget=budget)
+        task, dataset, metric, shots = points.cell
+        named = {"task": task, "dataset": dataset, "metric": metric, "shots": shots, "source": points.source}
+        rows += [named | asdict(one) | {"conclusion": found.sentence} for one in found.exponents]
+    return pd.DataFrame(rows)
 
 
 def _best_models(
