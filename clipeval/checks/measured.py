@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval.paths import expand
+from clipeval.results import samples
 from clipeval.results.columns import records
-from clipeval.results.ledger import Ledger, Row
+from clipeval.results.ledger import Ledger, Row, suites_asked
 from clipeval.results.outcomes import Shelf
 from clipeval.results.reading import read_results, typed
 from clipeval.results.schema import SAMPLES
@@ -47,18 +48,14 @@ class Results:
             self._of_model.setdefault(row["model"], []).append(row)
 
     @cached_property
-    def _ledger(self) -> Ledger | None:
-        """Read where outcomes are asked for."""
-        return Ledger(self._folder) if self._folder else None
-
-    @cached_property
     def _shelf(self) -> Shelf | None:
-        return Shelf(self._ledger) if self._ledger else None
+        """Read where outcomes are asked for."""
+        return Shelf(Ledger(self._folder)) if self._folder and samples.are_in(self._folder) else None
 
     @cached_property
     def suites(self) -> list[SuiteRequest]:
         """Those that were asked for."""
-        return [SuiteRequest.from_json(suite) for suite in self._ledger.suites] if self._ledger else []
+        return [SuiteRequest.from_json(suite) for suite in suites_asked(self._folder)] if self._folder else []
 
     def models(self) -> list[str]:
         """The checkpoints with a value, in the order of the table; where there is none, those that failed."""

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ _NO_FACTS = {name: getattr(ModelInfo(""), name) for name in FACTS}
 
 _MEASUREMENT = ("model", "dataset", "split", "task", "shots", "seed", "protocol", "precision", "limit")
 _START = b'{"kind": "'
+_SUITE = _START + b'suite"'
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,16 @@ def digest_of(out: Path) -> str | None:
     """SHA-256 of the ledger of a results folder; None where there is none. Raises StoreError."""
     data = _content(out / "ledger.jsonl")
     return hashlib.sha256(data).hexdigest() if data else None
+
+
+def suites_asked(out: Path) -> list[dict[str, Any]]:
+    """``Ledger.suites`` of a results folder, without reading its cells. Raises StoreError."""
+    found = []
+    for line in _content(out / "ledger.jsonl").split(b"\n"):
+        if line.lstrip().startswith(_SUITE):
+            with suppress(ValueError):
+                found.append(decode(line.strip())["suite"])
+    return found
 
 
 def _content(path: Path) -> bytes:
