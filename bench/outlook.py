@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,16 +37,11 @@ def main(*options: str) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m bench outlook", description=__doc__)
     parser.add_argument(
-        "--curves", nargs="*", default=[], metavar="CSV",
-        help="learning curves as Alabdulmohsin et al. 2022 publish them (columns Domain, Task, Model, Seen Examples, "
-        "Loss, Training); the models of Cherti et al. 2023 come with clipeval",
-    )  # fmt: skip
-    parser.add_argument(
         "--planted", type=int, default=0, metavar="N", help="also N tables per planted law, scatter, size and distance"
     )
     asked = parser.parse_args(options)
     results: dict[str, list[tuple[Case, Outlook]]] = {}
-    for case in (*curves(asked.curves), *zoo()):
+    for case in (*curves(), *zoo()):
         try:
             results.setdefault(case.group, []).append(
                 (case, outlook(case.x, case.error, case.at, spacing=case.spacing))
@@ -63,18 +58,16 @@ def main(*options: str) -> None:
         planted(asked.planted)
 
 
-def curves(files: Sequence[str]) -> Iterator[Case]:
-    """Of each learning curve the last point, from those marked for training."""
-    import pandas as pd
+def curves() -> Iterator[Case]:
+    """Of each learning curve of Alabdulmohsin et al. 2022 the last point, from those that the paper fitted to."""
+    from clipeval.results.studies import study
 
-    for file in files:
-        for (domain, *_), curve in pd.read_csv(file).groupby(["Domain", "Task", "Model"]):
-            curve = curve.drop_duplicates("Seen Examples").sort_values("Seen Examples")
-            known, last = curve[curve["Training"] == 1], curve.iloc[-1]
-            if len(known) < FEWEST or last["Training"] == 1:
-                continue
-            x, error = known["Seen Examples"].to_numpy(float), known["Loss"].to_numpy(float)
-            yield Case(f"{domain} curves", x, error, float(last["Seen Examples"]), float(last["Loss"]), CURVE)
+    for _, curve in study("alabdulmohsin2022").groupby(["dataset", "shots", "model"]):
+        curve = curve.drop_duplicates("samples_seen").sort_values("samples_seen")
+        x, error = curve["samples_seen"].to_numpy(float), 1 - curve["value"].to_numpy(float)
+        known = (curve["notes"] == "fitted in the paper").to_numpy(bool)
+        if known.sum() >= FEWEST and not known[-1]:
+            yield Case("IC curves", x[known], error[known], x[-1], error[-1], CURVE)
 
 
 def zoo() -> Iterator[Case]:

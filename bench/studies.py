@@ -11,8 +11,6 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-LARGE = 1e9
-"""Parameters from which the runs of Gadre et al. are forecast and not fitted."""
 HELD = 5
 """Mixtures of Ye et al. that are left out at a time."""
 STEP = 30000
@@ -22,29 +20,14 @@ def main(*options: str) -> None:
     """Print the figures of each study whose table is in the folder; none of them comes with clipeval."""
     parser = argparse.ArgumentParser(prog="python -m bench studies", description=__doc__)
     parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="with gadre2024_c4val.csv, isoflops_openathena.csv and "
-        "mixtures_ye2024_70m.csv; in the first two `value` is 1 - loss / 10",
+        "folder", type=Path, metavar="FOLDER", help="with isoflops_openathena.csv, where `value` is "
+        "1 - loss / 10, and mixtures_ye2024_70m.csv",
     )  # fmt: skip
     folder = parser.parse_args(options).folder
     for name, study in STUDIES.items():
         rows = _read(folder / name)
         if rows is not None:
             study(rows)
-
-
-def shared_exponent(rows: pd.DataFrame) -> None:
-    """Forecasts of the largest run from those below 1e9 parameters."""
-    from clipeval.scaling.laws import LAWS
-    from clipeval.scaling.problem import Problem
-
-    print("\nGadre et al. 2024, 7B run: forecast over measured loss, minus 1, in %")
-    for source, runs in rows.groupby("source"):
-        x, loss = runs[["params", "samples_seen"]].to_numpy(float), _loss(runs)
-        small, last = x[:, 0] < LARGE, x[:, 0].argmax()
-        for name in ("joint_shared", "joint_nd"):
-            found = Problem(LAWS[name], x[small], loss[small]).estimate
-            off = 100 * (LAWS[name].error(x[last : last + 1], found.params)[0] / loss[last] - 1)
-            print(f"    {source:12} {name:13} {off:+5.1f}   AICc {found.aicc:.1f}")
 
 
 def best_size(rows: pd.DataFrame) -> None:
@@ -85,7 +68,6 @@ def mixtures(rows: pd.DataFrame) -> None:
 
 
 STUDIES = {
-    "gadre2024_c4val.csv": shared_exponent,
     "isoflops_openathena.csv": best_size,
     "mixtures_ye2024_70m.csv": mixtures,
 }

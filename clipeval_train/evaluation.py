@@ -60,20 +60,26 @@ def evaluate(entry: EvaluateEntry, checkpoint: Path, out: Path, world: World) ->
 
 
 def _encode_together(request: Request, world: World) -> None:
-    """What a rank cannot encode is left to rank 0, which has what it lacks, or meets the same error and reports it."""
+    """What another rank cannot encode, and why is said, is left to rank 0; that meets its own errors again."""
     parts: list[list[Unit]] = []
     if world.is_main:
         with suppress(ClipevalError):
             parts = list(_parts(request, world.size))
-    worker = Worker()
-    is_ready = not isinstance(worker.start(request.options, "."), ClipevalError)
+    worker, error = Worker(), ""
+    if isinstance(begun := worker.start(request.options, "."), ClipevalError):
+        error = str(begun)
     for units in world.broadcast(parts):
-        mine = units[world.rank]
-        piece = worker.work(mine, keep=True)[1] if is_ready and mine.start < mine.stop else None
-        pieces = world.gather_objects(piece)
+        mine, reason, piece = units[world.rank], error, None
+        if not error and mine.start < mine.stop:
+            answer, piece = worker.work(mine, keep=True)
+            reason = str(answer) if isinstance(answer, ClipevalError) else ""
+        found = world.gather_objects((reason, piece))
         if world.is_main:
-            worker.receive([piece for piece in pieces if piece])
-    if is_ready:
+            for rank, (reason, _) in enumerate(found):
+                if rank and reason:
+                    say(f"{mine.cells[0].dataset}: process {rank} leaves its images to process 0: {reason}")
+            worker.receive([piece for _, piece in found if piece])
+    if not error:
         worker.close()
 
 

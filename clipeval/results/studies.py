@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from clipeval.results.published import folder, published
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """``cite`` is the work, ``licence`` that of the repository in ``origin``; ``ask`` are the words of a command."""
+    """``cite`` is the work, ``licence`` that of each repository in ``origin``; ``ask`` are the words of a command."""
 
     name: str
     title: str
@@ -33,7 +32,7 @@ STUDIES = {
             "CLIP on LAION and OpenAI's WIT: zero-shot, linear probes, fine-tuning",
             "Cherti et al. 2023, arXiv:2212.07143",
             "LAION-AI/scaling-laws-openclip, LAION-AI/CLIP_benchmark",
-            "MIT",
+            "none stated; MIT",
             "clipeval fit cherti2023 --preset cherti2023",
         ),
         Study(
@@ -80,7 +79,6 @@ STUDIES = {
 }
 
 
-@cache
 def study(name: str) -> pd.DataFrame:
     """The rows of a study, with all columns of the schema. Raises KeyError for an unknown name."""
     import pandas as pd

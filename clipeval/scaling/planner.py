@@ -195,7 +195,7 @@ def _answer(
     if kind == "difference":
         return "the difference of the exponents", None, 1.0
     if kind == "forecast":
-        target = parse(goal, table).x((SIZE, SEEN))[0]
+        target = parse(goal, table, option="--for forecast:").x((SIZE, SEEN))[0]
         each = " (root mean square over the sources)" if len(problems) > 1 else ""
         return f"ln E of {goal}{each}", target, len(problems) ** -0.5
     (alpha_a, beta_a), (alpha_b, beta_b) = (_power(problem) for problem in problems)

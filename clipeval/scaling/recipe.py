@@ -200,6 +200,10 @@ def _alike(points: Checkpoints, problem: Problem) -> str:
         )
     if problem.frontier != "none" or problem.freedom < 1:
         return ""
+    if points.table["model"].nunique() == 1:
+        return (
+            "all points are of one model: they err together, and intervals that take them as independent are too narrow"
+        )
     named = {name: points.table[name].tolist() for name in CLUSTERS if _groups(points, name)}
     worth = worth_clustering(problem, named)
     if not worth:

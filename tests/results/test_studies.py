@@ -23,7 +23,7 @@ def test_every_study_is_cited_and_can_be_named():
         assert set(rows["study"]) == {name}
         assert about.origin.split(",")[0] in " ".join(rows["reference"].unique())
         assert rows["status"].eq("ok").all()
-        assert about.licence in ("MIT", "Apache-2.0")
+        assert set(about.licence.split("; ")) <= {"MIT", "Apache-2.0", "none stated"}
     with pytest.raises(UsageError, match=r"gadre: no such file or folder, .*Did you mean 'gadre2024'"):
         read_tables(["gadre"])
 
@@ -46,6 +46,8 @@ def test_what_a_study_proposes_can_be_asked(tmp_path):
         done = CliRunner().invoke(app, [*words[1:], "--bootstrap", "100"], catch_exceptions=False)
         assert done.exit_code == 0, about.ask
         assert about.origin.split(",")[0] in done.output.replace("\n", "")
+        one_run = "all points are of one model" in done.output.replace("\n", " ")
+        assert one_run == (about.name == "alabdulmohsin2022")
 
 
 def test_laws_forecast_learning_curves_as_published():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gadre2024 import RUNS
 from scipy.optimize import brentq
 from tables import fit
 
@@ -191,13 +190,3 @@ def test_a_shared_exponent_is_the_authors_form():
     authors = e_inf + (a * m**eta + b * m**-eta) * c**-eta
     params = np.array([e_inf, a * 6**-eta, b * 6**-eta, -2 * eta])
     np.testing.assert_allclose(LAWS["joint_shared"].error(np.stack([N, D], axis=1), params), authors, rtol=1e-12)
-
-
-def test_a_shared_exponent_forecasts_a_7b_run():
-    """From runs of up to 412M parameters on RedPajama: off by 0.3 %, where two exponents are off by 7.3 %."""
-    small = RUNS[:, 0] < 1e9
-    off = {}
-    for name in ("joint_shared", "joint_nd"):
-        found = fit(LAWS[name], RUNS[small, :2], RUNS[small, 2])
-        off[name] = LAWS[name].error(RUNS[-1:, :2], found.params)[0] / RUNS[-1, 2] - 1
-    assert off == pytest.approx({"joint_shared": -0.003, "joint_nd": -0.073}, abs=5e-4)

@@ -137,7 +137,7 @@ def test_the_plan_of_a_ladder_trains_them(tmp_path):
         ({"aim": "forecasts:m:1M"}, r"--for forecasts:m:1M: expected .*Did you mean 'forecast'"),
         ({"aim": "forecast"}, "--for forecast: expected forecast:ARCHITECTURE:SAMPLES"),
         ({"aim": "difference:m"}, "--for difference:m: expected"),
-        ({"aim": "forecast:xl:1M"}, "'xl' is not an architecture of open_clip or of the table"),
+        ({"aim": "forecast:xl:1M"}, "--for forecast:xl: not an architecture of open_clip or of the table"),
         ({"aim": "difference", "sources": ["a"]}, r"is of two sources, and there are 1: a\. Name two with --source"),
         ({"aim": "difference", "sources": ["c"]}, "--source c: there are a, b"),
         ({"aim": "difference", "cooldown": 1.5}, "--cooldown 1.5: expected the share of a run"),

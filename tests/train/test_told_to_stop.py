@@ -68,26 +68,24 @@ def term_to_all_below(pid, family):
         os.kill(process, signal.SIGTERM)
 
 
-@pytest.fixture
-def pretrain_file(tmp_path):
-    caption_shards(tmp_path / "pairs", images=130)
-    config = {
-        "model": MODEL,
-        "data": [{"source": "squares", "shards": f"{tmp_path}/pairs/test/{{0..1}}.tar"}],
-        "workers": 2,
-        "samples": 1_000_000,
-        "batch_size": 16,
-        "lr": 1e-3,
-        "out": str(tmp_path / "run"),
-    }
+def command_of(kind, tmp_path):
+    """The words of a run that lasts, which writes to ``tmp_path/run``."""
+    config = {"batch_size": 16, "lr": 1e-4, "workers": 2, "out": str(tmp_path / "run")}
+    if kind == "pretrain":
+        caption_shards(tmp_path / "pairs", images=130)
+        data = [{"source": "squares", "shards": f"{tmp_path}/pairs/test/{{0..1}}.tar"}]
+        config |= {"model": MODEL, "data": data, "samples": 1_000_000}
+    else:
+        data = [f"folder:{image_folder(tmp_path / 'colours')}"]
+        config |= {"model": str(base_checkpoint(tmp_path / "base.pt")), "data": data, "iterations": 50_000}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    return str(tmp_path / "run.yaml")
+    return ["clipeval_train", kind, str(tmp_path / "run.yaml")]
 
 
-def assert_saved_and_gone(tmp_path, said, family, stem):
+def assert_saved_and_gone(tmp_path, said, family, kind):
     assert "bug" not in said, said[-3000:]
     latest = tmp_path / "run" / (tmp_path / "run/latest").read_text().strip()
-    assert latest.name.startswith(stem)
+    assert latest.name.startswith({"pretrain": "samples_", "finetune": "iteration_"}[kind])
     assert torch.load(latest, weights_only=True)["resume"] is not None
     all_gone(family)
 
@@ -97,15 +95,18 @@ def all_gone(family):
     until(lambda: not any(map(is_running, family)), 30, lambda: list(filter(is_running, family)))
 
 
-@pytest.mark.parametrize("target", [term_to_launcher, term_to_all_below])
-def test_two_ranks_with_workers_save_and_end(tmp_path, pretrain_file, target):
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [("pretrain", term_to_launcher), ("pretrain", term_to_all_below), ("finetune", term_to_launcher)],
+)
+def test_two_ranks_with_workers_save_and_end(tmp_path, kind, target):
     """torchrun signals the group of each rank; Slurm all processes of a step."""
-    command = [*TORCHRUN, "clipeval_train", "pretrain", pretrain_file]
+    command = [*TORCHRUN, *command_of(kind, tmp_path)]
     code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, target)
     assert code != 0, "torchrun's own"
     assert said.count("told to stop; saved at") == 1
     assert len(family) >= 6, "two ranks and two workers of each"
-    assert_saved_and_gone(tmp_path, said, family, "samples_")
+    assert_saved_and_gone(tmp_path, said, family, kind)
 
 
 def kill_a_rank(pid, family):
@@ -113,8 +114,9 @@ def kill_a_rank(pid, family):
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
 
 
-def test_a_rank_that_is_killed_ends_the_other_one_with_its_reason(tmp_path, pretrain_file):
-    command = [*TORCHRUN, "clipeval_train", "pretrain", pretrain_file]
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_a_rank_that_is_killed_ends_the_other_one_with_its_reason(tmp_path, kind):
+    command = [*TORCHRUN, *command_of(kind, tmp_path)]
     code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, kill_a_rank)
     assert code != 0
     assert "bug" not in said, said[-3000:]
@@ -122,49 +124,10 @@ def test_a_rank_that_is_killed_ends_the_other_one_with_its_reason(tmp_path, pret
     all_gone(family)
 
 
-def test_one_process_and_its_workers_in_a_group_save_and_end_with_130(tmp_path, pretrain_file):
-    command = [sys.executable, "-m", "clipeval_train", "pretrain", pretrain_file, "samples=50_000"]
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_one_process_and_its_workers_in_a_group_save_and_end_with_130(tmp_path, kind):
+    command = [sys.executable, "-m", *command_of(kind, tmp_path)]
     code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, term_to_group)
     assert code == 130, said[-3000:]
     assert len(family) >= 2
-    assert_saved_and_gone(tmp_path, said, family, "samples_")
-
-
-@pytest.fixture
-def finetune_file(tmp_path):
-    config = {
-        "model": str(base_checkpoint(tmp_path / "base.pt")),
-        "data": [f"folder:{image_folder(tmp_path / 'colours')}"],
-        "iterations": 50_000,
-        "batch_size": 8,
-        "lr": 1e-4,
-        "workers": 2,
-        "out": str(tmp_path / "run"),
-    }
-    (tmp_path / "ft.yaml").write_text(yaml.safe_dump(config))
-    return str(tmp_path / "ft.yaml")
-
-
-def test_fine_tuning_saves_and_ends_with_130(tmp_path, finetune_file):
-    command = [sys.executable, "-m", "clipeval_train", "finetune", finetune_file]
-    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, term_to_group)
-    assert code == 130, said[-3000:]
-    assert_saved_and_gone(tmp_path, said, family, "iteration_")
-
-
-def test_fine_tuning_on_two_ranks_saves_and_ends(tmp_path, finetune_file):
-    command = [*TORCHRUN, "clipeval_train", "finetune", finetune_file]
-    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, term_to_launcher)
-    assert code != 0, "torchrun's own"
-    assert said.count("told to stop; saved at") == 1
-    assert len(family) >= 6, "two ranks and two workers of each"
-    assert_saved_and_gone(tmp_path, said, family, "iteration_")
-
-
-def test_a_rank_of_fine_tuning_that_is_killed_ends_the_other_one_with_its_reason(tmp_path, finetune_file):
-    command = [*TORCHRUN, "clipeval_train", "finetune", finetune_file]
-    code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, kill_a_rank)
-    assert code != 0
-    assert "bug" not in said, said[-3000:]
-    assert "another process of this run has ended, and says why" in said
-    all_gone(family)
+    assert_saved_and_gone(tmp_path, said, family, kind)

@@ -18,7 +18,7 @@ from tiny_run import MODEL, tiny_config
 from worlds import in_processes, one
 
 import clipeval
-from clipeval.errors import UsageError
+from clipeval.errors import DataError, UsageError
 from clipeval_train import contrastive, loop
 
 
@@ -143,27 +143,39 @@ def test_what_is_wrong_with_a_configuration_is_said_once(tmp_path):
     assert "exitcode  : 2" in done.stderr
 
 
+def raises(*arguments):
+    raise DataError("this disk is broken.")
+
+
 def encoded_here(world, arguments):
-    """Evaluate 355 images with a cache of this rank's own: how many it encoded."""
+    """Evaluate 355 images with a cache of this rank's own: how many it encoded, and what it said of others."""
     from clipeval.models.encoder import OpenClipEncoder
     from clipeval_train.config import EvaluateEntry
     from clipeval_train.evaluation import evaluate
 
-    checkpoint, folder = arguments
-    counts = []
+    checkpoint, folder, failing = arguments
+    counts, said = [], []
     original = OpenClipEncoder.encode_images
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPEVAL_CACHE", str(folder / f"cache-{world.rank}"))
         patch.setattr(
             OpenClipEncoder, "encode_images", lambda self, images: counts.append(len(images)) or original(self, images)
         )
+        patch.setattr("clipeval_train.evaluation.say", said.append)
+        if world.rank == failing:
+            patch.setattr("clipeval.evaluation.workbench.images.embed", raises)
         evaluate(EvaluateEntry(every=1, datasets=("digits",)), checkpoint, folder / "out", world)
-    return sum(counts)
+    return sum(counts), [line for line in said if "leaves its images" in line]
 
 
-def test_ranks_without_a_common_cache_share_the_images_of_a_data_set(tmp_path):
+@pytest.mark.parametrize(("failing", "encoded"), [(None, [128, 128, 99]), (2, [128 + 99, 128, 0])])
+def test_ranks_without_a_common_cache_share_the_images_of_a_data_set(tmp_path, failing, encoded):
+    """What one of them cannot do is done by the first, with a line."""
     checkpoint = loop.pretrain(tiny_config(tmp_path / "run", samples=64, warmup=0))
-    assert in_processes(3, tmp_path / "processes", encoded_here, (checkpoint, tmp_path)) == [128, 128, 99]
+    found = in_processes(3, tmp_path / "processes", encoded_here, (checkpoint, tmp_path, failing))
+    assert [count for count, _ in found] == encoded
+    told = ["digits: process 2 leaves its images to process 0: this disk is broken."]
+    assert [lines for _, lines in found] == [told if failing else [], [], []]
     [row] = clipeval.read_results(tmp_path / "out/results").query("metric == 'acc1'").to_dict("records")
     alone = clipeval.run(str(checkpoint), "digits", out=tmp_path / "alone", workers=0)
     assert [row["value"]] == alone.query("metric == 'acc1'")["value"].tolist()

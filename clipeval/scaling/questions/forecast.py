@@ -124,23 +124,23 @@ class Forecast:
         }
 
 
-def parse(text: str, table: pd.DataFrame, labels: Mapping[str, float] = {}) -> Target:
+def parse(text: str, table: pd.DataFrame, labels: Mapping[str, float] = {}, option: str = "--forecast ") -> Target:
     """``ViT-G-14:34B`` as a Target. Sizes of an architecture are those of ``table`` where it has it, so that the
     forecast counts compute as the fit does, else open_clip's. ``labels`` are numbers of samples seen that mean
-    something else than they say. Raises UsageError."""
+    something else than they say; ``option`` stands before ``text`` in messages. Raises UsageError."""
     arch, separator, samples = text.rpartition(":")
     if not separator:
-        raise UsageError(f"--forecast {text}: expected ARCHITECTURE:SAMPLES_SEEN, for example ViT-L-14:12.8B.")
-    seen = labels[samples] if samples in labels else _samples(samples, text)
-    return Target(text, _open_clip_name(arch), _sizes(arch, table) | {"samples_seen": seen})
+        raise UsageError(f"{option}{text}: expected ARCHITECTURE:SAMPLES_SEEN, for example ViT-L-14:12.8B.")
+    seen = labels[samples] if samples in labels else _samples(samples, f"{option}{text}")
+    return Target(text, _open_clip_name(arch), _sizes(arch, table, option) | {"samples_seen": seen})
 
 
-def _samples(word: str, text: str) -> float:
+def _samples(word: str, said: str) -> float:
     found = _SAMPLES.fullmatch(word)
     value = float(found[1].replace("_", "")) * _SUFFIXES[found[2]] if found else 0.0
     if not value > 0:
         raise UsageError(
-            f"--forecast {text}: '{word}' is not a number of samples seen. "
+            f"{said}: '{word}' is not a number of samples seen. "
             "Write a positive number, with k, M, B or T for thousands, millions, billions or trillions: 12.8B."
         )
     return value
@@ -150,7 +150,7 @@ def _open_clip_name(arch: str) -> str:
     return _OTHER_NAMES.get(arch, arch)
 
 
-def _sizes(arch: str, table: pd.DataFrame) -> dict[str, float]:
+def _sizes(arch: str, table: pd.DataFrame, option: str) -> dict[str, float]:
     architecture = zoo.architectures().get(_open_clip_name(arch))
     known = {name: getattr(architecture, name) for name in _SIZES} if architecture else {}
     here = table[archs(table) == arch.removesuffix("-quickgelu")]
@@ -159,9 +159,7 @@ def _sizes(arch: str, table: pd.DataFrame) -> dict[str, float]:
     }
     if not known:
         names = [*zoo.architectures(), *archs(table)]
-        raise UsageError(
-            f"--forecast: '{arch}' is not an architecture of open_clip or of the table.{suggest(arch, names)}"
-        )
+        raise UsageError(f"{option}{arch}: not an architecture of open_clip or of the table.{suggest(arch, names)}")
     return known
 
 
