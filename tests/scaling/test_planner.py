@@ -171,3 +171,11 @@ def test_the_command(tmp_path):
     assert sum(run["count"] for run in as_json["runs"]) == len(load_ladder(out).runs)
     with pytest.raises(UsageError, match="give both -o and --ladder"):
         CliRunner().invoke(app, [*words, "-o", str(out)], catch_exceptions=False)
+
+
+def test_a_task_of_somebody_elses_table():
+    """A study of language models, whose task is none of clipeval's, and whose metric is a loss."""
+    words = ["design", "gadre2024", "-t", "language_modeling", "--by", "source", "--source", "rpj"]
+    done = CliRunner().invoke(app, [*words, "--budget", "1e12", "--for", "forecast:open_lm_7b:1T"])
+    assert done.exit_code == 0
+    assert "to know ln E of open_lm_7b:1T" in done.output
