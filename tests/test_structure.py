@@ -18,7 +18,7 @@ from imports import ROOT, circles, imports, modules, unknown
 import clipeval
 
 FLOORS = (
-    ("version", "errors", "paths", "plain", "regular", "vocabulary"),
+    ("version", "errors", "paths", "plain", "regular", "vocabulary", "names"),
     ("yaml_file",),
     ("explained",),
     ("console", "streams", "digest", "config", "precision", "options", "extensions"),
