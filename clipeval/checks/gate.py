@@ -26,6 +26,7 @@ from clipeval.checks.suites import Mean, Tested, asked_for
 from clipeval.checks.trend import Trends
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS, Finding
 from clipeval.errors import UsageError, suggest
+from clipeval.machine import uncollected
 from clipeval.stats.paired import compare
 from clipeval.stats.scored import NotPairedError, OtherSamplesError, Scored
 
@@ -36,6 +37,7 @@ _MOST_NOTES = 6
 """Lines that say what would decide a drop."""
 
 
+@uncollected()
 def check(
     current: str | Path | pd.DataFrame,
     against: str | Path | pd.DataFrame,

@@ -41,8 +41,8 @@ class Results:
             self._folder = path if path.is_dir() else path.parent
         else:
             self.name, self.frame = "table", typed(source)
-        distinct = records(self.frame.drop_duplicates())
-        self.rows = [row | {"protocol": row["protocol"] or "default"} for row in distinct]
+        distinct = self.frame.drop_duplicates()
+        self.rows = records(distinct.assign(protocol=distinct["protocol"].fillna("default")))
         self._of_model: dict[str, list[Row]] = {}
         for row in self.rows:
             self._of_model.setdefault(row["model"], []).append(row)

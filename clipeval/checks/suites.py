@@ -69,6 +69,8 @@ def _paired(tests: Sequence[Tested]) -> list[Paired]:
 
 def asked_for(pairs: Sequence[Pair], suites: Sequence[SuiteRequest]) -> dict[int, Mean]:
     """The suite averages that both tables have as a row, by the number of their pair."""
+    if not suites:
+        return {}
     numbers = {(pair.model, key_of(pair.row)): number for number, pair in enumerate(pairs)}
     requests = {(suite.name, suite.metric): suite for suite in suites}
     found = {}

@@ -15,6 +15,7 @@ from clipeval import config as configuration
 from clipeval import vocabulary
 from clipeval.errors import UsageError
 from clipeval.files import require_own, write_atomically, write_text
+from clipeval.machine import uncollected
 from clipeval.paths import expand
 from clipeval.plain import plain
 from clipeval.reporting import comparison as pairs
@@ -34,6 +35,7 @@ _MARK, _HEAD = b"<title>clipeval report", 4096
 FILES = ("index.html", "results.csv", "report.md", "model-index.yaml")
 
 
+@uncollected()
 def report(
     results: Sequence[str | Path] | str | Path, out: str | Path, config: configuration.Config | str | Path | None = None
 ) -> Path:
