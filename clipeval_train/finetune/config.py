@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from clipeval_train.config import Count, Frozen, Model, Place, Real, RunConfig, 
 from clipeval_train.finetune.presets import PRESETS
 
 _LENGTHS = {"iterations", "epochs"}
+_RANDAUGMENT = re.compile(r"rand(-(m|n|mmax)\d+|-(mstd|p)\d+(\.\d+)?|-inc[01]|-t(weights|3aw?))*")
+"""The words of ``timm.data.auto_augment.rand_augment_transform``."""
 
 
 class Recipe(Frozen):
@@ -45,8 +48,9 @@ class Recipe(Frozen):
     crop: tuple[Real, Real] = (0.9, 1.0)
     """Smallest and largest area of the random crop, as shares of the image's."""
     flip: Real = Field(0.0, ge=0, le=1)
-    randaugment: tuple[Count, Count] | None = None
-    """Operations per image and their magnitude from 0 to 30, as in torchvision."""
+    randaugment: str | None = None
+    """In timm's words: ``rand-m9-n3`` is three operations of magnitude 9 in 10, ``-inc1`` stronger with it throughout,
+    ``-mstd0.5`` of a magnitude that varies (101: uniformly up to it)."""
 
     def warmup_of(self, iterations: int) -> int:
         """Iterations of warm-up in a run of this length."""
@@ -147,9 +151,11 @@ def _check_recipe(recipe: Recipe, origin: str) -> None:
         raise UsageError(f"{origin}: train_head: a random classifier that is not trained stays at chance.")
     if not 0 < recipe.crop[0] <= recipe.crop[1] <= 1:
         raise UsageError(f"{origin}: crop: {list(recipe.crop)}: expected two shares of the area, such as [0.9, 1.0].")
-    if recipe.randaugment and not (recipe.randaugment[0] > 0 and 0 <= recipe.randaugment[1] <= 30):
+    if recipe.randaugment and not _RANDAUGMENT.fullmatch(recipe.randaugment):
         raise UsageError(
-            f"{origin}: randaugment: {list(recipe.randaugment)}: expected [operations, magnitude from 0 to 30]."
+            f"{origin}: randaugment: '{recipe.randaugment}': expected timm's words, rand with any of "
+            "-mMAGNITUDE, -nOPERATIONS, -mstdSPREAD, -mmaxLIMIT, -pPROBABILITY, -inc1, -tweights, -t3a and -t3aw, such "
+            "as rand-m8-inc1-mstd101."
         )
     if recipe.iterations:
         check_length(recipe, recipe.iterations, origin)

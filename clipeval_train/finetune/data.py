@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.transforms import str_to_pil_interp
 from torchvision import transforms
 
 from clipeval import datasets
@@ -134,14 +138,29 @@ class LabelledStream:
 
     def _image(self, dataset: Dataset, row: int, iteration: int, place: int) -> torch.Tensor:
         image = dataset.image(int(row)).convert("RGB")
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            seeds = np.random.SeedSequence([self._seed, iteration, place])
-            torch.default_generator.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        seeds = np.random.SeedSequence([self._seed, iteration, place])
+        with _drawing_from(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1))):
             return cast(torch.Tensor, self._augment(image))
 
 
+@contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """The global generators at ``seed``, of which torchvision and timm draw, and afterwards as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
 def augmentation(preprocessing: Preprocessing, recipe: Recipe) -> transforms.Compose:
-    """PIL image -> ``[3, H, W]`` uint8: random crop, then flip and RandAugment (arXiv 1909.13719) where asked for."""
+    """PIL image -> ``[3, H, W]`` uint8: random crop, then flip and RandAugment (arXiv 1909.13719) where asked for, with
+    the settings of ``timm.data.create_transform``."""
     interpolation = transforms.InterpolationMode(preprocessing.interpolation)
     steps: list[Any] = [
         transforms.RandomResizedCrop(preprocessing.size, scale=recipe.crop, interpolation=interpolation)
@@ -149,6 +168,10 @@ def augmentation(preprocessing: Preprocessing, recipe: Recipe) -> transforms.Com
     if recipe.flip:
         steps.append(transforms.RandomHorizontalFlip(recipe.flip))
     if recipe.randaugment:
-        fill = [round(255 * value) for value in preprocessing.mean]
-        steps.append(transforms.RandAugment(*recipe.randaugment, fill=fill))
+        settings = {
+            "translate_const": int(0.45 * min(preprocessing.size)),
+            "img_mean": tuple(round(255 * value) for value in preprocessing.mean),
+            "interpolation": str_to_pil_interp(preprocessing.interpolation),
+        }
+        steps.append(rand_augment_transform(recipe.randaugment, settings))
     return transforms.Compose([*steps, transforms.PILToTensor()])

@@ -52,7 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema": 0.9998,
         "crop": (0.08, 1.0),
         "flip": 0.5,
-        "randaugment": (2, 24),
+        "randaugment": "rand-m8-inc1-mstd101",
     },
 }
 """``ilharco2022``: Patching open-vocabulary models by interpolating weights (arXiv 2208.05592), one or more data sets.
@@ -63,8 +63,8 @@ section 4.4 and B.2.2). A tenth of each training split is kept back for ``clipev
 ``wise-ft``: Robust fine-tuning of zero-shot models (Wortsman et al. 2022, arXiv 2109.01903).
 
 ``imagenet``: the recipe of timm's ``vit_base_patch32_clip_224.laion2b_ft_in1k``: 50 epochs of cosine and 10 at the
-lowest rate, layer decay 0.65, drop path 0.1, RandAugment of magnitude 8 in 10 (24 in torchvision's 30), gradient clip
-3, EMA 0.9998, no mixup. For ViT-L-14 the same source has lr 6e-5, layer_decay 0.8, ema 0.9997. Not published with the
+lowest rate, layer decay 0.65, drop path 0.1, RandAugment ``rand-m8-inc1-mstd101``, gradient clip 3, EMA 0.9998, no
+mixup. For ViT-L-14 the same source has lr 6e-5, layer_decay 0.8, ema 0.9997, rand-m9-n3. Not published with the
 weights, and chosen here: warm-up, weight decay, label smoothing, crop. timm puts a fresh linear layer on the tower's
 unprojected output; here the head is on the normalised embedding and starts from the class names.
 """

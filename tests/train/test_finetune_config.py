@@ -78,7 +78,8 @@ def test_a_length_of_the_file_replaces_the_presets_in_either_unit(file):
         ({"preset": "joint8", "iterations": 200}, "200 iterations of warm-up and 0 of cooldown leave nothing of 200"),
         ({"preset": "joint8", "head": "random"}, "stays at chance"),
         ({"preset": "joint8", "crop": [0.5, 1.5]}, "crop: .* expected two shares"),
-        ({"preset": "joint8", "randaugment": [2, 31]}, "magnitude from 0 to 30"),
+        ({"preset": "joint8", "randaugment": "rand-x9"}, "randaugment: 'rand-x9': expected timm's words"),
+        ({"preset": "joint8", "randaugment": [2, 24]}, r"randaugment: expected text \(found \[2, 24\]\)"),
         ({"preset": "joint8", "lr": -1}, r"lr: input should be greater than 0 \(found -1"),
     ],
 )

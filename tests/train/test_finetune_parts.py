@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 from finetune_runs import NANO
+from timm.data import create_transform
+from timm.data.auto_augment import RandAugment
 
 from clipeval.config import DatasetEntry
 from clipeval.datasets import open_dataset
@@ -16,7 +19,7 @@ from clipeval.datasets.subset import Subset
 from clipeval.errors import DataError, UsageError
 from clipeval.models.base import Preprocessing
 from clipeval_train.finetune.config import parse_recipe
-from clipeval_train.finetune.data import LabelledSet, LabelledStream, without_held_out
+from clipeval_train.finetune.data import LabelledSet, LabelledStream, augmentation, without_held_out
 from clipeval_train.finetune.layers import add_drop_path, parameter_groups
 
 PREPROCESSING = Preprocessing((16, 16), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "bicubic", "shortest")
@@ -133,18 +136,37 @@ def test_processes_share_a_batch(digits):
 
 
 def test_augmentation_depends_on_seed_and_iteration_alone(digits):
-    settings = "flip=0.5 randaugment=[2,9] crop=[0.5,1]"
+    settings = "flip=0.5 randaugment=rand-m9-mstd0.5 crop=[0.5,1]"
     first, second, other = (stream(digits, extra=settings, seed=seed) for seed in (3, 3, 4))
     torch.manual_seed(0)
-    state = torch.get_rng_state()
+    state, others = torch.get_rng_state(), (random.getstate(), np.random.get_state()[1].tolist())
     [batch] = batches(first, 5, 6)
     images = batch.images
-    assert torch.equal(torch.get_rng_state(), state), "the global generator is left as it was"
+    assert torch.equal(torch.get_rng_state(), state), "the global generators are left as they were"
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == others
     torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
     assert torch.equal(batches(second, 4, 6)[1].images, images)
     assert not torch.equal(batches(other, 5, 6)[0].images, images)
     assert images.dtype == torch.uint8
     assert images.shape == (8, 3, 16, 16)
+
+
+def test_randaugment_is_that_of_timms_own_training_transforms():
+    def found(made):
+        [augment] = [step for step in made.transforms if isinstance(step, RandAugment)]
+        return augment.num_layers, [vars(op) for op in augment.ops]
+
+    theirs = create_transform(
+        PREPROCESSING.size,
+        is_training=True,
+        auto_augment="rand-m8-inc1-mstd101",
+        interpolation=PREPROCESSING.interpolation,
+        mean=PREPROCESSING.mean,
+        std=PREPROCESSING.std,
+    )
+    assert found(augmentation(PREPROCESSING, parse_recipe("imagenet", "test"))) == found(theirs)
 
 
 def test_worker_processes_change_nothing(digits):

@@ -124,7 +124,7 @@ def rich(base, colours):
 
     def configure(out, **changes):
         settings = {"train_head": True, "ema": 0.9, "drop_path": 0.3, "layer_decay": 0.8, "label_smoothing": 0.1}
-        settings |= {"flip": 0.5, "randaugment": (2, 9), "grad_clip": 1.0, "hold_out": 0.2, "eval_every": 5}
+        settings |= {"flip": 0.5, "randaugment": "rand-m9-mstd0.5", "grad_clip": 1.0, "hold_out": 0.2, "eval_every": 5}
         return small_config(base, [*DIGITS, colours], out, **settings | {"save_every": 4} | changes)
 
     return configure
