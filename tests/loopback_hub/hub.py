@@ -8,15 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from urllib.parse import unquote
 
 from loopback_hub import endpoint
 from loopback_hub.answers import Answer, Request, send
 from loopback_hub.faults import Change, Fault
 from loopback_hub.repositories import Repository
+from loopback_hub.warm import Program
 
 ROOT = Path(__file__).parents[2]
 _OURS = ("HF_", "HUGGINGFACE", "TRANSFORMERS_", "CLIPEVAL", "HTTP_", "HTTPS_", "ALL_PROXY", "NO_PROXY")
@@ -108,32 +110,32 @@ class Hub:
 
     def run(self, *words: object, timeout: float = 180, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run ``clipeval WORDS``."""
-        return self._program(["-m", "clipeval", *map(str, words)], timeout, environment)
+        with (self.folder / "stdout").open("w+b") as out, (self.folder / "stderr").open("w+b") as err:
+            program = self._started(words, environment, out, err)
+            try:
+                code = program.wait(timeout)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                raise
+            said = []
+            for file in (out, err):
+                file.seek(0)
+                said.append(file.read().decode())
+        return subprocess.CompletedProcess(program.args, code, *said)
 
-    def start(self, *words: object, stderr: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: object, stderr: Path | None = None, **environment: str) -> Program:
         """``clipeval WORDS`` as a process to wait for or to kill; ``stderr`` is a file that it writes to."""
-        with (stderr or Path(os.devnull)).open("wb") as file:
-            return subprocess.Popen(
-                [sys.executable, "-m", "clipeval", *map(str, words)],
-                env=self.environment | environment,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=file,
-            )
+        with (stderr or Path(os.devnull)).open("wb") as err, Path(os.devnull).open("wb") as out:
+            return self._started(words, environment, out, err)
+
+    def _started(self, words: Sequence[object], environment: dict[str, str], out: BinaryIO, err: BinaryIO) -> Program:
+        words = ["clipeval", *map(str, words)]
+        return Program(words, self.environment | environment, self.folder, out.fileno(), err.fileno())
 
     def python(self, code: str, *words: object, timeout: float = 180, **environment: str) -> str:
         """What a program prints; it must end well."""
-        done = self._program(["-c", code, *map(str, words)], timeout, environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def _program(
-        self, words: list[str], timeout: float, environment: dict[str, str]
-    ) -> subprocess.CompletedProcess[str]:
-        """The clients read their environment once, at import: every program is a process of its own."""
-        return subprocess.run(
-            [sys.executable, *words],
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)],
             env=self.environment | environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -141,6 +143,8 @@ class Hub:
             text=True,
             timeout=timeout,
         )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def answer(self, request: Request) -> Answer:
         """What an origin says to a request, spoilt by the faults that match it."""
