@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipeval.errors import StoreError, UsageError, suggest
+from clipeval import choices
+from clipeval.errors import StoreError
 from clipeval.paths import cache_dir
 
 KINDS = {
@@ -58,8 +59,7 @@ def clear(kinds: Sequence[str] = ()) -> list[Kept]:
     """Remove some kinds, or all; what was removed. A run that is at work computes or fetches again what it misses.
     Raises UsageError for a word that is no kind, StoreError for what cannot be removed."""
     for word in kinds:
-        if word not in KINDS:
-            raise UsageError(f"'{word}' is no kind of what is cached.{suggest(word, KINDS)} Kinds: {', '.join(KINDS)}.")
+        choices.require("cache clear", word, choices.CacheKind)
     removed = []
     for kept in map(_kept, dict.fromkeys(kinds) or KINDS):
         for folder in kept.folders:

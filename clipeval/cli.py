@@ -9,22 +9,32 @@ from typing import Annotated
 
 import typer
 
+from clipeval import choices, completion, usage
 from clipeval import options as words
 from clipeval.checks.command import check
+from clipeval.choices import CacheAction, CacheKind, Executor, Listing, Precision, Rerun, YesNo, listed
 from clipeval.console import say, show, show_json
-from clipeval.errors import StoreError, UsageError, suggest
+from clipeval.errors import StoreError, UsageError
 from clipeval.exits import guarded
 from clipeval.options import ConfigFile, JsonFlag, PathArgument, PathOption
 from clipeval.scaling.command import design, fit
+from clipeval.usage import HOW, OUTPUT, WHAT, WHERE, Command, examples
 from clipeval.version import __version__
 
-app = typer.Typer(
-    name="clipeval",
-    help="Evaluate CLIP checkpoints into one tidy table and derive their scaling laws.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+_VARIABLES = {
+    "CLIPEVAL_CACHE": "folder of what is computed or downloaded once",
+    "CLIPEVAL_PIXELS": "most that pixels take of it; 200GB",
+    "CLIPEVAL_STORE": "bucket of embeddings in its place: s3://bucket/folder",
+    "CLIPEVAL_DATA": "folder of what CLIP_benchmark's builders have made",
+    "CLIPEVAL_TIMEOUT": "seconds after which a silent server is given up; 60",
+    "HF_TOKEN, HF_HOME": "as everywhere: token and cache folder of the hub",
+}
+app = usage.program(
+    "clipeval",
+    "Evaluate CLIP checkpoints into one tidy table and derive their scaling laws.",
+    Variables=_VARIABLES,
 )
+_MEASURE, _ANSWER, _LOOK = "Measure", "Answer", "Look around"
 
 
 def _version(value: bool) -> None:
@@ -36,23 +46,42 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=_MEASURE,
+    epilog=examples(
+        "clipeval run -m ViT-B-32,laion2b_s34b_b79k -d imagenet1k --plan",
+        "clipeval run -m ViT-B-32,laion2b_s34b_b79k -d digits -t classification -t probe",
+        "clipeval run runs/*/checkpoints/*.pt -d vtab+ -d retrieval -o results/mine",
+    ),
+)
 def run(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="The same as -m MODEL: where the shell has made several words of a glob.",
+            autocompletion=completion.models,
+        ),
+    ] = None,
     config: ConfigFile = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
             "-m",
             "--model",
+            metavar="MODEL",
             help="ARCH,PRETRAINED (a tag, a file or hf://ORG/REPO/FILE), hf-hub:ORG/NAME, local-dir:PATH, "
             "transformers:ORG/NAME or a folder of it, python:PACKAGE.MODULE:FUNCTION, a path or glob of clipeval-train "
             "checkpoints, or a model or zoo named in the configuration.",
+            autocompletion=completion.models,
+            rich_help_panel=WHAT,
         ),
     ] = None,
     dataset: Annotated[
@@ -60,79 +89,153 @@ def run(
         typer.Option(
             "-d",
             "--dataset",
+            metavar="DATASET",
             help="A data set or suite of the configuration, NAME@LANGUAGE, wds:PATH_OR_URL, "
-            "hf:NAME_OR_PATH[@revision], folder:PATH, clip_benchmark:NAME, builtin:NAME, or KIND:REFERENCE of "
+            "hf:NAME_OR_PATH\\[@revision], folder:PATH, clip_benchmark:NAME, builtin:NAME, or KIND:REFERENCE of "
             "another package.",
+            autocompletion=completion.datasets,
+            rich_help_panel=WHAT,
         ),
     ] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(
-            "-t", "--task", help="A task (clipeval list tasks). Default: the zero-shot tasks a data set allows."
+            "-t",
+            "--task",
+            metavar="TASK",
+            help="A task (clipeval list tasks). Default: the zero-shot tasks a data set allows.",
+            autocompletion=completion.tasks,
+            rich_help_panel=WHAT,
         ),
     ] = None,
-    out: Annotated[Path, PathOption("-o", "--out", help="Folder of the results table.")] = Path("results"),
-    limit: Annotated[int | None, typer.Option(help="Score only this many samples, spread over the data set.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of bootstrap intervals and of the first k-shot draw.")] = 0,
-    shots: Annotated[
-        str | None, typer.Option(help="Images per class of linear probes: K,... ; 'full' is the whole training split.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="Of the encoders: fp32 (IEEE's), tf32, bf16, bf16-weights (of weights too) or fp16. Scores are "
-            "always fp32."
-        ),
-    ] = "fp32",
-    batch_size: Annotated[
-        str,
-        typer.Option(
-            help="Images per forward pass, and texts of as many tokens: a number, or auto: 64, and up to 256 by the "
-            "memory of a GPU. Halved where it does not fit."
-        ),
-    ] = "auto",
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Let torch.compile make code of each checkpoint: minutes, then faster.")
-    ] = False,
-    workers: Annotated[
+    limit: Annotated[
         int | None,
-        typer.Option(
-            help="Image decoding processes, by default one per core; with --executor ray, or processes without a GPU, "
-            "the workers, by default one per GPU, or per core where there is none."
-        ),
+        typer.Option(metavar="N", help="Score only this many samples, spread over the data set.", rich_help_panel=WHAT),
     ] = None,
-    executor: Annotated[
+    shots: Annotated[
         str | None,
         typer.Option(
-            help="Where cells run: local, in this process; processes, one for each GPU of this machine, the default "
-            "where it has several; or ray, on a cluster."
+            metavar="K,...",
+            help="Images per class of linear probes; 'full' is the whole training split.",
+            rich_help_panel=WHAT,
         ),
     ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join. Default: $RAY_ADDRESS, else a Ray of this machine alone.")
-    ] = None,
-    rerun: Annotated[
-        str, typer.Option(help="missing: what was not measured or failed; always: everything; never: no cell twice.")
-    ] = "missing",
-    offline: Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")] = False,
-    keep_weights: Annotated[
-        str, typer.Option(help="no: remove what this run has fetched of a checkpoint after its last cell.")
-    ] = "yes",
-    allow_python: Annotated[
-        bool,
-        typer.Option("--allow-python", help="Let the configuration name functions as models (python:...), too."),
-    ] = False,
     prompts: Annotated[
         str | None,
         typer.Option(
             metavar="SET",
             help="Prompts of all classification sets: default, clip_benchmark, or a JSON file, of ours or with "
             "CLIP_benchmark's class names, templates or prompts by data set.",
+            autocompletion=completion.any_of("default", "clip_benchmark"),
+            rich_help_panel=WHAT,
         ),
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            metavar="NAME",
+            help="Of the encoders: fp32 (IEEE's), tf32, bf16, bf16-weights (of weights too) or fp16. Scores are "
+            "always fp32.",
+            rich_help_panel=HOW,
+        ),
+    ] = "fp32",
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            metavar="N",
+            help="Images per forward pass, and texts of as many tokens: a number, or auto: 64, and up to 256 by the "
+            "memory of a GPU. Halved where it does not fit.",
+            rich_help_panel=HOW,
+        ),
+    ] = "auto",
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Let torch.compile make code of each checkpoint: minutes, then faster.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Seed of bootstrap intervals and of the first k-shot draw.", rich_help_panel=HOW
+        ),
+    ] = 0,
+    rerun: Annotated[
+        Rerun,
+        typer.Option(
+            metavar="WHICH",
+            help="missing: what was not measured or failed; always: everything; never: no cell twice.",
+            rich_help_panel=HOW,
+        ),
+    ] = "missing",
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show each cell with its state and cost; measure nothing.")
+        bool,
+        typer.Option("--plan", help="Show each cell with its state and cost; measure nothing.", rich_help_panel=HOW),
+    ] = False,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="cpu, cuda, cuda:1 or auto.",
+            autocompletion=completion.any_of("auto", "cpu", "cuda"),
+            rich_help_panel=WHERE,
+        ),
+    ] = "auto",
+    executor: Annotated[
+        Executor | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Where cells run: local, in this process; processes, one for each GPU of this machine, the default "
+            "where it has several; or ray, on a cluster.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Image decoding processes, by default one per core; with --executor ray, or processes without a GPU, "
+            "the workers, by default one per GPU, or per core where there is none.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray cluster to join. Default: $RAY_ADDRESS, else a Ray of this machine alone.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use only what is on this machine.", rich_help_panel=WHERE)
+    ] = False,
+    keep_weights: Annotated[
+        YesNo,
+        typer.Option(
+            metavar="yes|no",
+            help="no: remove what this run has fetched of a checkpoint after its last cell.",
+            rich_help_panel=WHERE,
+        ),
+    ] = "yes",
+    allow_python: Annotated[
+        bool,
+        typer.Option(
+            "--allow-python",
+            help="Let the configuration name functions as models (python:...), too.",
+            rich_help_panel=WHERE,
+        ),
+    ] = False,
+    out: Annotated[
+        Path, PathOption("-o", "--out", metavar="DIR", help="Folder of the results table.", rich_help_panel=OUTPUT)
+    ] = Path("results"),
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "-q", "--quiet", help="No progress: the table, and what could not be measured.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -161,10 +264,10 @@ def run(
         ray_address=ray_address,
         rerun=rerun,
         offline=offline,
-        keep_weights=words.yes_or_no("--keep-weights", keep_weights),
+        keep_weights=keep_weights == "yes",
         allow_python=allow_python,
     )
-    asked = {"models": model or [], "datasets": dataset or [], "tasks": task or []}
+    asked = {"models": [*(model or []), *(models or [])], "datasets": dataset or [], "tasks": task or []}
     request = Request(config=configuration.load(config), options=options, prompts=prompts, **asked)
     if plan:
         cells, bugs = runner.dry_run(request)
@@ -174,7 +277,7 @@ def run(
         raise typer.Exit(runner.Outcome([], (), bugs).exit_code)
     try:
         with interruptible():
-            outcome = runner.execute(request, quiet=as_json and not sys.stderr.isatty())
+            outcome = runner.execute(request, quiet=quiet or (as_json and not sys.stderr.isatty()))
     except KeyboardInterrupt:
         say(f"Interrupted. What was finished is in {out}. The same command continues.")
         raise
@@ -190,18 +293,57 @@ def run(
     raise typer.Exit(outcome.exit_code)
 
 
-app.command()(fit)
-app.command()(design)
-app.command()(check)
+app.command(
+    cls=Command,
+    rich_help_panel=_ANSWER,
+    epilog=examples(
+        "clipeval fit --task retrieval",
+        "clipeval fit results/mine --by source -o fits",
+        "clipeval fit open_clip -d imagenet1k --forecast ViT-g-14:34B",
+    ),
+)(fit)
+app.command(
+    cls=Command,
+    rich_help_panel=_ANSWER,
+    epilog=examples(
+        "clipeval design --budget 1e12 -d imagenet1k -t classification --for difference",
+        "clipeval design results/mine --budget 5e6 --for forecast:m:128000",
+        "clipeval design results/mine --budget 5e6 --ladder ladder.yaml -o next.yaml",
+    ),
+)(design)
+app.command(
+    cls=Command,
+    rich_help_panel=_ANSWER,
+    epilog=examples(
+        "clipeval check results/new --against results/old",
+        "clipeval check results/new --against results/old --rules rules.yaml --format github",
+        "clipeval check results/new --against results/old --plan",
+    ),
+)(check)
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=_ANSWER,
+    epilog=examples(
+        "clipeval report results/mine -o report",
+        "clipeval report open_clip -o report",
+        "clipeval report results/mine cherti2023 -o report",
+    ),
+)
 def report(
     results: Annotated[
         list[str],
-        typer.Argument(metavar="RESULTS...", help="Results folders, tables or published studies; several are joined."),
+        typer.Argument(
+            metavar="RESULTS",
+            help="Results folders, tables or published studies (clipeval list studies); several are joined.",
+            autocompletion=completion.tables,
+        ),
     ],
-    out: Annotated[Path, PathOption("-o", "--out", help="Folder of the page and its files.", metavar="DIR")],
+    out: Annotated[
+        Path,
+        PathOption("-o", "--out", help="Folder of the page and its files.", metavar="DIR", rich_help_panel=OUTPUT),
+    ],
     config: ConfigFile = None,
 ) -> None:
     """Make one self-contained HTML page of results tables, and the same as CSV, Markdown and model-index YAML."""
@@ -212,10 +354,21 @@ def report(
     say(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser. Beside it: {', '.join(FILES[1:])}")
 
 
-@app.command("import")
+@app.command(
+    "import",
+    cls=Command,
+    rich_help_panel=_MEASURE,
+    epilog=examples(
+        "clipeval import benchmark/*.json -o results/theirs",
+        "clipeval import openclip_results.csv -o results/open_clip",
+        "clipeval fit results/theirs",
+    ),
+)
 def import_(
-    files: Annotated[list[Path], PathArgument(metavar="FILE...", help="Raw result files.")],
-    out: Annotated[Path, PathOption("-o", "--out", help="Folder of the tidy table.")],
+    files: Annotated[list[Path], PathArgument(metavar="FILE", help="Raw result files.")],
+    out: Annotated[
+        Path, PathOption("-o", "--out", metavar="DIR", help="Folder of the tidy table.", rich_help_panel=OUTPUT)
+    ],
 ) -> None:
     """Turn raw result files (CLIP_benchmark JSON and CSV, open_clip CSV, the paper's CSV) into a tidy table."""
     from clipeval.importers.import_files import import_files
@@ -229,11 +382,21 @@ def import_(
     say(f"{len(imported.frame)} rows in {out / 'results.parquet'} and {out / 'results.csv'}")
 
 
-@app.command("list")
+@app.command(
+    "list",
+    cls=Command,
+    rich_help_panel=_LOOK,
+    epilog=examples("clipeval list datasets", "clipeval list models laion", "clipeval list studies --json"),
+)
 def list_(
-    what: Annotated[str, typer.Argument(metavar="models|datasets|suites|tasks|studies")],
+    what: Annotated[Listing, typer.Argument(metavar="WHAT", help=f"{listed(Listing).capitalize()}.")],
     word: Annotated[
-        str, typer.Argument(metavar="[WORD]", help="Show those whose name, family, source or the like holds it.")
+        str,
+        typer.Argument(
+            metavar="WORD",
+            help="Show those whose name, family, source or the like holds it.",
+            show_default=False,
+        ),
     ] = "",
     config: ConfigFile = None,
     as_json: JsonFlag = False,
@@ -243,8 +406,6 @@ def list_(
     from clipeval import tables
     from clipeval.lists import LISTS, holding, of_packages
 
-    if what not in LISTS:
-        raise UsageError(f"clipeval list {what}: expected one of {', '.join(LISTS)}.{suggest(what, LISTS)}")
     rows = holding(word, LISTS[what](configuration.load(config)))
     if as_json:
         return show_json(rows)
@@ -253,18 +414,31 @@ def list_(
         show(line)
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=_LOOK,
+    epilog=examples("clipeval cache list", "clipeval cache clear pixels", "clipeval cache list --json"),
+)
 def cache(
-    action: Annotated[str, typer.Argument(metavar="list|clear")],
-    kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Of what to clear; all of it.")] = None,
+    action: Annotated[CacheAction, typer.Argument(metavar="ACTION", help=f"{listed(CacheAction).capitalize()}.")],
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KIND",
+            help=f"What to clear: {listed(CacheKind)}. Default: all of it.",
+            autocompletion=completion.any_of(*choices.words(CacheKind)),
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what the cache folder holds, or remove it: pixels, embeddings, downloads and digests."""
+    """Show what the cache folder holds, or remove it: pixels, embeddings, downloads and digests.
+
+    CLIPEVAL_CACHE names the folder; CLIPEVAL_PIXELS is the most that pixels may take of it.
+    """
     from clipeval import cached, tables
     from clipeval.paths import cache_dir
 
-    if action not in ("list", "clear"):
-        raise UsageError(f"clipeval cache {action}: expected list or clear.")
     if action == "list" and kinds:
         raise UsageError("clipeval cache list: takes no kind; `clear` does.")
     found = cached.clear(kinds or ()) if action == "clear" else cached.listed()

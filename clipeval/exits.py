@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -14,6 +15,7 @@ from typing import Any
 
 import typer
 
+from clipeval.choices import refusal
 from clipeval.console import say
 from clipeval.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_NOT_MEASURED, EXIT_OK, EXIT_USAGE, ClipevalError
 from clipeval.streams import guarded_streams
@@ -22,6 +24,8 @@ _Misuse: Any = typer.BadParameter.__base__
 """The error of all wrong command lines; typer keeps its name to itself."""
 
 atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first to register is the last to be called
+_NOT_ONE_OF = re.compile(r"(?:Value error, )?'(?P<word>.*)' is not one of (?P<choices>'.*')", re.DOTALL)
+"""How typer says it."""
 _IMPORTER = "<frozen importlib._bootstrap>"
 _AGAIN = 0.05
 """Seconds after which an interrupt that met an import is tried again."""
@@ -88,7 +92,7 @@ def _code_of(command: typer.Typer | Callable[..., int | None], name: str) -> int
         return error.exit_code
     except _Misuse as error:
         path = error.ctx.command_path if error.ctx else name
-        if message := error.format_message():  # empty where the help was shown instead
+        if message := _told(error):  # empty where the help was shown instead
             say(f"{path}: {message.rstrip('.')}. See: {path} --help")
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
@@ -105,6 +109,16 @@ def _code_of(command: typer.Typer | Callable[..., int | None], name: str) -> int
         return EXIT_NOT_MEASURED
     except Exception:
         return _bug(name)
+
+
+def _told(error: Any) -> str:
+    """What is wrong with a command line, in a line; of a word that is none of a few, the closest too."""
+    found = _NOT_ONE_OF.match(error.message)
+    parameter = getattr(error, "param", None)
+    if not found or not parameter:
+        return " ".join(error.format_message().split())
+    name = parameter.opts[-1] if parameter.param_type_name == "option" else parameter.metavar or parameter.name
+    return refusal(name, found["word"], re.findall(r"'([^']*)'", found["choices"]))
 
 
 def _call(command: typer.Typer | Callable[..., int | None], name: str) -> int | None:

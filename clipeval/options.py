@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clipeval import usage
 from clipeval.errors import UsageError
 from clipeval.paths import expand
 
@@ -20,22 +21,22 @@ def _home(value: Any) -> Any:
 
 
 PathOption, PathArgument = partial(typer.Option, callback=_home), partial(typer.Argument, callback=_home)
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+JsonFlag = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON document on stdout and nothing else there.", rich_help_panel=usage.OUTPUT
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     PathOption(
         "-c",
         "--config",
+        metavar="FILE",
         help="Configuration added to the packaged one; ./benchmarks.yaml where there is one.",
+        rich_help_panel=usage.WHAT,
     ),
 ]
-
-
-def yes_or_no(option: str, word: str) -> bool:
-    """Raises UsageError for another word."""
-    if word not in ("yes", "no"):
-        raise UsageError(f"{option} {word}: choose yes or no.")
-    return word == "yes"
 
 
 def shots(text: str | None) -> list[int | None] | None:

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from clipeval import choices
+
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("fp32", "tf32", "bf16", "bf16-weights", "fp16")
+PRECISIONS = choices.words(choices.Precision)
 FULL = ("fp32", "tf32")
 """Those of 32 bits."""
 NEED_GPU = ("tf32", "fp16")

@@ -19,8 +19,8 @@ import clipeval
 
 FLOORS = (
     ("version", "errors", "paths", "plain", "regular", "vocabulary", "names"),
-    ("yaml_file",),
-    ("explained",),
+    ("yaml_file", "choices"),
+    ("explained", "usage"),
     ("console", "streams", "digest", "config", "precision", "options", "extensions"),
     ("machine",),
     ("files", "exits", "metrics", "cached", "tar"),
@@ -29,7 +29,7 @@ FLOORS = (
     ("stats", "identity"),
     ("models", "datasets"),
     ("tasks", "results"),
-    ("embeddings",),
+    ("embeddings", "completion"),
     ("importers", "evaluation", "scaling"),
     ("checks", "reporting"),
     ("clipeval_train",),

@@ -7,17 +7,36 @@ from typing import Annotated
 
 import typer
 
+from clipeval.choices import CheckFormat, Undecided, listed
 from clipeval.console import say
 from clipeval.options import PathArgument, PathOption
 from clipeval.paths import exists
+from clipeval.usage import HOW, OUTPUT, WHAT
 
 
 def check(
-    current: Annotated[Path, PathArgument(metavar="CURRENT", help="Results folder or table to judge.")],
-    against: Annotated[Path, PathOption(help="Results folder or table of the baseline.", metavar="BASELINE")],
+    current: Annotated[
+        Path,
+        PathArgument(
+            metavar="CURRENT",
+            help="Results folder or table to judge.",
+        ),
+    ],
+    against: Annotated[
+        Path,
+        PathOption(
+            metavar="BASELINE",
+            help="Results folder or table of the baseline.",
+            rich_help_panel=WHAT,
+        ),
+    ],
     rules: Annotated[
         Path | None,
-        PathOption(help="Configuration with 'rules'; ./benchmarks.yaml where there is one."),
+        PathOption(
+            metavar="FILE",
+            help="Configuration with 'rules'; ./benchmarks.yaml where there is one.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -27,15 +46,16 @@ def check(
             metavar="NAME|NEW=OLD",
             help="Compare this checkpoint, under OLD's name in the baseline, and no others. Default: all of the "
             "baseline by name; where either side has one checkpoint, these two.",
+            rich_help_panel=WHAT,
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="text, json, junit or github.")] = "text",
-    output: Annotated[
-        Path | None,
-        PathOption(help="Write to this file; with github the table, by default the job summary."),
-    ] = None,
     undecided: Annotated[
-        str, typer.Option(metavar="fail|warn", help="warn: exit 0 where more samples would decide, with the line.")
+        Undecided,
+        typer.Option(
+            metavar="fail|warn",
+            help="warn: exit 0 where more samples would decide, with the line.",
+            rich_help_panel=HOW,
+        ),
     ] = "fail",
     ask: Annotated[
         bool,
@@ -43,11 +63,28 @@ def check(
             "--plan",
             help="Say how often an equally good checkpoint would pass, and how many outcomes would decide. "
             "CURRENT need not be there yet; BASELINE may also be a data set or suite.",
+            rich_help_panel=HOW,
         ),
     ] = False,
+    form: Annotated[
+        CheckFormat,
+        typer.Option("--format", metavar="FORMAT", help=f"{listed(CheckFormat)}.", rich_help_panel=OUTPUT),
+    ] = "text",
+    output: Annotated[
+        Path | None,
+        PathOption(
+            metavar="FILE",
+            help="Write to this file; with github the table, by default the job summary.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     update_baseline: Annotated[
         bool,
-        typer.Option("--update-baseline", help="Then put CURRENT in place of BASELINE, all of it, and exit 0."),
+        typer.Option(
+            "--update-baseline",
+            help="Then put CURRENT in place of BASELINE, all of it, and exit 0.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
 ) -> None:
     """Judge results against a baseline: exit 0 no loss, 1 a loss that is shown, 3 not measured or not decided.
@@ -59,7 +96,6 @@ def check(
     """
     from clipeval.checks import baseline, emit, gate, plan
 
-    emit.require_format(form)
     if ask:
         emit.write_plan(plan.plan(current, against, rules=rules, models=model or ()), form, output)
         return

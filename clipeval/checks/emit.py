@@ -17,7 +17,7 @@ from clipeval.checks.plan import ASSUMED, Plan, Prospect
 from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS
 from clipeval.console import lines, out, say, show_command, show_json
-from clipeval.errors import StoreError, UsageError, suggest
+from clipeval.errors import StoreError, UsageError
 from clipeval.files import write_text
 from clipeval.plain import json_text, printable
 
@@ -131,12 +131,6 @@ FORMATS: dict[str, Callable[[CheckResult], str]] = {
     "junit": junit,
     "github": markdown,
 }
-
-
-def require_format(name: str) -> None:
-    """Raises UsageError for an unknown format."""
-    if name not in FORMATS:
-        raise UsageError(f"--format {name}: unknown.{suggest(name, FORMATS)} Formats: {', '.join(FORMATS)}.")
 
 
 def write(result: CheckResult, name: str, output: Path | None) -> None:

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipeval import choices
 from clipeval import config as configuration
 from clipeval.checks.again import reproduced
 from clipeval.checks.decided import Decided, decide
 from clipeval.checks.drops import ROUNDING, Drop
 from clipeval.checks.matching import Pair, pair_cells, pair_models
 from clipeval.checks.measured import Results, Row, has_value, key_of
-from clipeval.checks.result import UNDECIDED, CheckedCell, CheckResult
+from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.rules import Rules
 from clipeval.checks.suites import Mean, Tested, asked_for
 from clipeval.checks.trend import Trends
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS, Finding
-from clipeval.errors import UsageError, suggest
 from clipeval.machine import uncollected
 from clipeval.stats.paired import compare
 from clipeval.stats.scored import NotPairedError, OtherSamplesError, Scored
@@ -53,8 +53,7 @@ def check(
     either side. ``undecided`` is ``fail`` or ``warn``: whether the exit code of what could not be decided is 3 or 0.
     Raises UsageError for what is no results table, for wrong rules and for names that are not there.
     """
-    if undecided not in UNDECIDED:
-        raise UsageError(f"--undecided {undecided}: unknown.{suggest(undecided, UNDECIDED)} It is fail or warn.")
+    choices.require("--undecided", undecided, choices.Undecided)
     config = configuration.load(rules)
     found = Rules(config)
     now, before = Results(current), Results(against)

@@ -14,9 +14,6 @@ from clipeval.checks.drops import FACTS, Drop
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, PASS, VERDICTS, Finding
 from clipeval.errors import EXIT_CHECK_FAILED, EXIT_NOT_MEASURED, EXIT_OK
 
-UNDECIDED = ("fail", "warn")
-"""What becomes of a check that could not be decided: exit code 3, or 0."""
-
 
 @dataclass(frozen=True)
 class CheckedCell:
@@ -134,7 +131,7 @@ class CheckResult:
     baseline: str = ""
     made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     means: Sequence[CheckedCell] = ()
-    undecided: str = UNDECIDED[0]
+    undecided: str = "fail"
 
     @cached_property
     def lines(self) -> list[CheckedCell]:

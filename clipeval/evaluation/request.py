@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipeval import machine
+from clipeval import choices, machine
 from clipeval import precision as precisions
 from clipeval.config import Config
 from clipeval.embeddings import room
@@ -16,8 +16,6 @@ from clipeval.errors import UsageError
 from clipeval.models.compiling import require_compiler
 from clipeval.remote.origin import is_offline
 
-RERUN_CHOICES = ("missing", "always", "never")
-EXECUTORS = ("local", "processes", "ray")
 _TOO_LARGE = 2**32
 
 
@@ -78,12 +76,10 @@ class Options:
             raise UsageError(f"--workers {self.workers}: expected at least 0.")
         if self.shots is not None and any(k is not None and not 1 <= k < _TOO_LARGE for k in self.shots):
             raise UsageError("--shots: expected numbers of images per class of at least 1, or 'full'.")
-        if self.precision not in precisions.PRECISIONS:
-            raise UsageError(f"--precision {self.precision}: choose {', '.join(precisions.PRECISIONS)}.")
-        if self.rerun not in RERUN_CHOICES:
-            raise UsageError(f"--rerun {self.rerun}: choose {', '.join(RERUN_CHOICES)}.")
-        if self.executor not in (None, *EXECUTORS):
-            raise UsageError(f"--executor {self.executor}: choose {', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}.")
+        choices.require("--precision", self.precision, choices.Precision)
+        choices.require("--rerun", self.rerun, choices.Rerun)
+        if self.executor is not None:
+            choices.require("--executor", self.executor, choices.Executor)
         if self.ray_address and self.executor != "ray":
             raise UsageError(f"--ray-address {self.ray_address}: only --executor ray joins a cluster.")
         if not self.keep_weights and self.executor in ("processes", "ray"):

@@ -7,55 +7,165 @@ from typing import Annotated
 
 import typer
 
+from clipeval import completion
+from clipeval.choices import Estimator, Frontier, Law, Preset, listed
 from clipeval.console import show, show_json
 from clipeval.errors import UsageError
 from clipeval.options import JsonFlag, PathOption
+from clipeval.usage import HOW, OUTPUT, QUESTIONS, WHAT
 
 Tables = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RESULTS]...", help="Tables, results folders or published studies; default: the paper's."),
+    typer.Argument(
+        metavar="RESULTS",
+        help="Tables, results folders or published studies (clipeval list studies); default: the paper's.",
+        autocompletion=completion.tables,
+    ),
 ]
-By = Annotated[str, typer.Option(help="Column that tells the data sources apart.")]
+By = Annotated[
+    str,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column that tells the data sources apart.",
+        autocompletion=completion.any_of("source_family", "source"),
+        rich_help_panel=WHAT,
+    ),
+]
+_SCALES = completion.any_of("gmacs_total", "gmacs", "samples_seen", "unique_samples", "params", "gmacs,samples_seen")
 
 
 def fit(
     results: Tables = None,
-    task: Annotated[str | None, typer.Option("-t", "--task", help="Fit this task only.")] = None,
-    dataset: Annotated[list[str] | None, typer.Option("-d", "--dataset", help="Data sets to fit; globs.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Default: the main metrics of each task.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "-t",
+            "--task",
+            metavar="TASK",
+            help="Fit this task only.",
+            autocompletion=completion.tasks,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-d",
+            "--dataset",
+            metavar="DATASET",
+            help="Data sets to fit; globs.",
+            autocompletion=completion.datasets,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Default: the main metrics of each task.",
+            autocompletion=completion.metrics,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     x: Annotated[
         str,
         typer.Option(
-            help="Column on the x axis: gmacs_total, samples_seen, params, ...; several with commas: jointly."
+            metavar="COLUMN",
+            help="Column on the x axis: gmacs_total, samples_seen, params, ...; several with commas: jointly.",
+            autocompletion=_SCALES,
+            rich_help_panel=WHAT,
         ),
     ] = "gmacs_total",
     by: By = "source_family",
-    law: Annotated[str, typer.Option(help="Form of the law.")] = "power",
-    frontier: Annotated[str | None, typer.Option(help="How the frontier is drawn from the points.")] = None,
+    law: Annotated[
+        Law, typer.Option(metavar="LAW", help=f"Form of the law: {listed(Law)}.", rich_help_panel=HOW)
+    ] = "power",
+    frontier: Annotated[
+        Frontier | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"How the frontier is drawn from the points: {listed(Frontier)}. Default: quantile for the power law "
+            "by least squares, else none.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     estimator: Annotated[
-        str, typer.Option(help="least-squares, huber, or weighted by the noise of each evaluation.")
+        Estimator,
+        typer.Option(
+            metavar="NAME",
+            help="least-squares, huber, or weighted by the noise of each evaluation.",
+            rich_help_panel=HOW,
+        ),
     ] = "least-squares",
-    preset: Annotated[str | None, typer.Option(help="cherti2023: the paper's own procedure.")] = None,
-    bootstrap: Annotated[int, typer.Option(help="Bootstrap draws for the intervals.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-    holdout: Annotated[float | None, typer.Option(help="Fit up to this x and score the checkpoints above it.")] = None,
-    forecast: Annotated[list[str] | None, typer.Option(help="Predict ARCH:SAMPLES, for example ViT-G-14:34B.")] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(metavar="NAME", help="cherti2023: the paper's own procedure.", rich_help_panel=HOW),
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(metavar="N", help="Bootstrap draws for the intervals.", rich_help_panel=HOW)
+    ] = 2000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.", rich_help_panel=HOW)] = 0,
     cluster: Annotated[
         str | None,
-        typer.Option(help="Column of which points of the same value err together: run, arch, source, ..."),
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of which points of the same value err together: run, arch, source, ...",
+            autocompletion=completion.any_of("run", "arch", "source"),
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Fit up to this x and score the checkpoints above it.", rich_help_panel=QUESTIONS
+        ),
+    ] = None,
+    forecast: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARCH:SAMPLES", help="Predict such a run, for example ViT-G-14:34B.", rich_help_panel=QUESTIONS
+        ),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Best GMACs per sample and samples seen for so many GMACs, by a joint law.")
+        float | None,
+        typer.Option(
+            metavar="GMACS",
+            help="Best GMACs per sample and samples seen for so many GMACs, by a joint law.",
+            rich_help_panel=QUESTIONS,
+        ),
     ] = None,
     robustness: Annotated[
         list[str] | None,
-        typer.Option(help="Data sets with a shift (globs): compare sources at equal accuracy without it."),
+        typer.Option(
+            metavar="DATASET",
+            help="Data sets with a shift (globs): compare sources at equal accuracy without it.",
+            autocompletion=completion.datasets,
+            rich_help_panel=QUESTIONS,
+        ),
     ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="DATASET",
+            help="The data set without the shift.",
+            autocompletion=completion.datasets,
+            rich_help_panel=QUESTIONS,
+        ),
+    ] = "imagenet1k",
     rank_laws: Annotated[
-        bool, typer.Option("--rank-laws", help="Compare all laws by AICc and BIC, each through all checkpoints.")
+        bool,
+        typer.Option(
+            "--rank-laws",
+            help="Compare all laws by AICc and BIC, each through all checkpoints.",
+            rich_help_panel=QUESTIONS,
+        ),
     ] = False,
-    against: Annotated[str, typer.Option(help="The data set without the shift.")] = "imagenet1k",
-    out: Annotated[Path | None, PathOption("-o", "--out", help="Write tables, figures and the fit card here.")] = None,
+    out: Annotated[
+        Path | None,
+        PathOption(
+            "-o", "--out", metavar="DIR", help="Write tables, figures and the fit card here.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Derive scaling laws per task and data source from a results table, and compare the sources."""
@@ -95,25 +205,87 @@ def fit(
 
 
 def design(
-    budget: Annotated[float, typer.Option(help="GMACs to spend: those of a sample times samples seen, over all runs.")],
+    budget: Annotated[
+        float,
+        typer.Option(
+            metavar="GMACS",
+            help="GMACs to spend: those of a sample times samples seen, over all runs.",
+            rich_help_panel=HOW,
+        ),
+    ],
     results: Tables = None,
     aim: Annotated[
-        str, typer.Option("--for", help="The answer: forecast:ARCH:SAMPLES, difference or crossover (of two sources).")
+        str,
+        typer.Option(
+            "--for",
+            metavar="ANSWER",
+            help="The answer: forecast:ARCH:SAMPLES, difference or crossover (of two sources).",
+            autocompletion=completion.any_of("forecast:", "difference", "crossover"),
+            rich_help_panel=WHAT,
+        ),
     ] = "difference",
-    task: Annotated[str | None, typer.Option("-t", "--task", help="The task of the answer.")] = None,
-    dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="The data set of the answer.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Default: the main metric of the task.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "-t",
+            "--task",
+            metavar="TASK",
+            help="The task of the answer.",
+            autocompletion=completion.tasks,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "-d",
+            "--dataset",
+            metavar="DATASET",
+            help="The data set of the answer.",
+            autocompletion=completion.datasets,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Default: the main metric of the task.",
+            autocompletion=completion.metrics,
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     by: By = "source_family",
-    source: Annotated[list[str] | None, typer.Option(help="A source to plan for. Default: all.")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help="A source to plan for. Default: all.", rich_help_panel=WHAT),
+    ] = None,
     cooldown: Annotated[
         float | None,
-        typer.Option(help="Share of a run in which its rate falls: runs are then branches of trunks, paid once."),
+        typer.Option(
+            metavar="SHARE",
+            help="Share of a run in which its rate falls: runs are then branches of trunks, paid once.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     plan: Annotated[
-        Path | None, PathOption("--ladder", help="The ladder of these results: its models, sources and defaults.")
+        Path | None,
+        PathOption(
+            "--ladder",
+            metavar="FILE",
+            help="The ladder of these results: its models, sources and defaults.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     out: Annotated[
-        Path | None, PathOption("-o", "--out", help="Write the plan for clipeval-train ladder here.")
+        Path | None,
+        PathOption(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="Write the plan for clipeval-train ladder here.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipeval.errors import MeasureError, UsageError, suggest
+from clipeval import choices
+from clipeval.errors import MeasureError, UsageError
 from clipeval.results.columns import COMPUTE
 from clipeval.results.published import published
 from clipeval.scaling import cherti2023
@@ -77,8 +78,8 @@ def fit(
 
     Raises UsageError for unknown names and MeasureError for rows that cannot be fitted; both name the column or row.
     """
-    if preset not in (None, cherti2023.PRESET):
-        raise UsageError(f"--preset {preset}: unknown.{suggest(str(preset), [cherti2023.PRESET])} Presets: cherti2023.")
+    if preset is not None:
+        choices.require("--preset", preset, choices.Preset)
     everything = table if table is not None else published()
     if budget is not None and (law, x) == ("power", COMPUTE):
         law, x = joint_law(everything)

@@ -8,12 +8,13 @@ from zlib import crc32
 
 import numpy as np
 
-from clipeval.errors import MeasureError, UsageError, suggest
+from clipeval import choices
+from clipeval.errors import MeasureError, UsageError
 from clipeval.results.columns import COMPUTE, numbers, refuse
 from clipeval.scaling import validation
 from clipeval.scaling.estimate import ESTIMATORS, LEAST_SQUARES, WEIGHTED
 from clipeval.scaling.fitted import NAN, Fit
-from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, on_frontier
+from clipeval.scaling.frontier import DEFAULT_FRONTIER, on_frontier
 from clipeval.scaling.laws import LAWS, Law, LogLinear, Sigmoid
 from clipeval.scaling.minimise import HUBER
 from clipeval.scaling.points import Checkpoints
@@ -45,16 +46,9 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raises UsageError for a law, frontier or number that does not exist or fit."""
         self.law_of("")
-        if self.frontier is not None and self.frontier not in FRONTIERS:
-            listed = ", ".join(FRONTIERS)
-            raise UsageError(
-                f"--frontier {self.frontier}: unknown.{suggest(self.frontier, FRONTIERS)} Frontiers: {listed}."
-            )
-        if self.estimator not in ESTIMATORS:
-            listed = ", ".join(ESTIMATORS)
-            raise UsageError(
-                f"--estimator {self.estimator}: unknown.{suggest(self.estimator, ESTIMATORS)} Estimators: {listed}."
-            )
+        if self.frontier is not None:
+            choices.require("--frontier", self.frontier, choices.Frontier)
+        choices.require("--estimator", self.estimator, choices.Estimator)
         if self.estimator != LEAST_SQUARES and self.frontier not in (None, "none"):
             raise UsageError(f"--frontier {self.frontier} does not go with --estimator {self.estimator}. Use none.")
         if self.cluster is not None and (self.frontier not in (None, "none") or ESTIMATORS[self.estimator] == HUBER):
@@ -73,9 +67,9 @@ class Recipe:
         """The law for a data set: of several scales for several columns, and with the data set's chance level."""
         if self.law in ("power", "loglinear") and len(self.columns) > 1:
             return LogLinear(self.columns)
-        if self.law not in LAWS or self.law == "loglinear":
-            listed = ", ".join(name for name in LAWS if name != "loglinear")
-            raise UsageError(f"--law {self.law}: unknown.{suggest(self.law, LAWS)} Laws: {listed}.")
+        choices.require("--law", self.law, choices.Law)
+        if self.law == "loglinear":
+            raise UsageError("--law loglinear is of several scales: name them: --x gmacs,samples_seen.")
         law = LAWS[self.law]
         if law.inputs != len(self.columns):
             raise UsageError(
