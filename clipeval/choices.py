@@ -33,7 +33,7 @@ Preset = Literal["cherti2023"]
 CheckFormat = Literal["text", "json", "junit", "github"]
 Undecided = Literal["fail", "warn"]
 
-Listing = Literal["models", "datasets", "suites", "tasks", "studies"]
+Listing = Literal["models", "datasets", "suites", "tasks", "studies", "keys"]
 CacheAction = Literal["list", "clear"]
 CacheKind = Literal[
     "pixels",

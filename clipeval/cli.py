@@ -389,7 +389,13 @@ def import_(
     epilog=examples("clipeval list datasets", "clipeval list models laion", "clipeval list studies --json"),
 )
 def list_(
-    what: Annotated[Listing, typer.Argument(metavar="WHAT", help=f"{listed(Listing).capitalize()}.")],
+    what: Annotated[
+        Listing,
+        typer.Argument(
+            metavar="WHAT",
+            help=f"{listed(Listing).capitalize()} of benchmarks.yaml (--json: as JSON Schema).",
+        ),
+    ],
     word: Annotated[
         str,
         typer.Argument(
@@ -406,6 +412,13 @@ def list_(
     from clipeval import tables
     from clipeval.lists import LISTS, holding, of_packages
 
+    if what == "keys":
+        from clipeval import keys
+
+        settings = configuration.load(config)
+        if as_json:
+            return show_json(keys.schema(type(settings)))
+        return keys.print_rows(holding(word, LISTS[what](settings)))
     rows = holding(word, LISTS[what](configuration.load(config)))
     if as_json:
         return show_json(rows)

@@ -1,4 +1,4 @@
-"""What can be named on the command line: checkpoints, data sets, suites, tasks and studies."""
+"""What can be named on the command line: checkpoints, data sets, suites, tasks and studies; and keys."""
 
 from __future__ import annotations
 
@@ -43,12 +43,19 @@ def _list_studies(config: Any) -> list[dict[str, Any]]:
     return studies.listed()
 
 
+def _list_keys(config: Any) -> list[dict[str, Any]]:
+    from clipeval import keys
+
+    return list[dict[str, Any]](keys.rows(type(config)))
+
+
 LISTS: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
     "models": _list_models,
     "datasets": _list_datasets,
     "suites": _list_suites,
     "tasks": _list_tasks,
     "studies": _list_studies,
+    "keys": _list_keys,
 }
 """What ``clipeval list`` knows: word -> its rows under a configuration."""
 

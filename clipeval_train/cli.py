@@ -9,32 +9,104 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from clipeval.console import say, show
+from clipeval import completion, usage
+from clipeval.console import say, show, show_json
 from clipeval.errors import UsageError
 from clipeval.exits import guarded
-from clipeval.options import PathArgument, PathOption
+from clipeval.options import JsonFlag, PathArgument, PathOption
+from clipeval.usage import OUTPUT, QUESTIONS, WHAT, WHERE, Command, examples
+from clipeval.version import __version__
 
 Config = TypeVar("Config")
 
-app = typer.Typer(
-    help="Train CLIP models whose checkpoints clipeval evaluates.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = usage.program(
+    "clipeval-train",
+    "Train CLIP models whose checkpoints clipeval evaluates.",
+    Variables={
+        "CLIPEVAL_CACHE": "folder of indexes of shards and copies of remote ones",
+        "OMP_NUM_THREADS": "threads of a process on a CPU",
+        "RANK, WORLD_SIZE, ...": "of torchrun, Slurm or mpirun: who trains together",
+    },
 )
+_TRAIN = "Train"
 
-ConfigFile = Annotated[Path, PathArgument(help="YAML file with the run's settings.", show_default=False)]
+
+def _version(value: bool) -> None:
+    if value:
+        show(f"clipeval-train {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+ConfigFile = Annotated[
+    Path, PathArgument(metavar="CONFIG", help="YAML file with the run's settings.", show_default=False)
+]
 
 
 def _settings(examples: str) -> Any:
     what = f"Settings that replace those of the file: {examples}."
-    return typer.Argument(metavar="[KEY=VALUE]...", help=what, show_default=False)
+    return typer.Argument(metavar="KEY=VALUE", help=what, show_default=False)
 
 
-@app.command()
+def _told(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
+    """Show what the file of a command may say, and end."""
+    if not value:
+        return
+    from clipeval import keys
+    from clipeval_train import configurations
+
+    model, optional = configurations.of_command(str(context.info_name))
+    if parameter.name == "schema":
+        show_json(keys.schema(model, optional))
+    else:
+        keys.print_rows(keys.rows(model))
+    raise typer.Exit
+
+
+Keys = Annotated[
+    bool,
+    typer.Option(
+        "--keys",
+        callback=_told,
+        is_eager=True,
+        help="Show each key of the file with its type, default and meaning.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Schema = Annotated[
+    bool,
+    typer.Option(
+        "--schema",
+        callback=_told,
+        is_eager=True,
+        help="Print the JSON Schema of the file, for editors.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@app.command(
+    cls=Command,
+    rich_help_panel=_TRAIN,
+    epilog=examples(
+        "clipeval-train pretrain examples/pretrain.yaml",
+        "clipeval-train pretrain examples/pretrain.yaml lr=2e-3 out=runs/b",
+        "clipeval-train pretrain --keys",
+    ),
+)
 def pretrain(
     config: ConfigFile,
     settings: Annotated[list[str] | None, _settings("lr=1e-3, data.0.source=mine, model.embed_dim=32")] = None,
+    keys: Keys = False,
+    schema: Schema = False,
 ) -> None:
     """Pre-train a model on image-text pairs. The same command continues an unfinished run.
 
@@ -71,10 +143,20 @@ def _is_first(*names: str) -> bool:
     return next(filter(None, map(os.environ.get, names)), "0") == "0"
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=_TRAIN,
+    epilog=examples(
+        "clipeval-train finetune examples/finetune.yaml",
+        "clipeval-train finetune examples/finetune.yaml lr=1e-4 out=runs/b",
+        "clipeval-train finetune --keys",
+    ),
+)
 def finetune(
     config: ConfigFile,
     settings: Annotated[list[str] | None, _settings("lr=1e-4, out=runs/b")] = None,
+    keys: Keys = False,
+    schema: Schema = False,
 ) -> None:
     """Fine-tune the image tower of any checkpoint to classify. The same command continues an unfinished run.
 
@@ -87,10 +169,23 @@ def finetune(
     _trained(lambda: load_finetune(config, settings or []), run)
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=_TRAIN,
+    epilog=examples(
+        "clipeval-train patch examples/patch.yaml",
+        "clipeval-train patch examples/patch.yaml max_drop=0.5 out=runs/b",
+        "clipeval-train patch --keys",
+    ),
+)
 def patch(
-    config: Annotated[Path, PathArgument(help="YAML file with what to mix and how to choose.", show_default=False)],
-    settings: Annotated[list[str] | None, _settings("lr=1e-4, out=runs/b")] = None,
+    config: Annotated[
+        Path,
+        PathArgument(metavar="CONFIG", help="YAML file with what to mix and how to choose.", show_default=False),
+    ],
+    settings: Annotated[list[str] | None, _settings("max_drop=0.5, out=runs/b")] = None,
+    keys: Keys = False,
+    schema: Schema = False,
 ) -> None:
     """Mix a model with its fine-tuned self: the most accurate mix that keeps a control data set's accuracy.
 
@@ -106,35 +201,72 @@ def patch(
     show(patched.path)
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel=_TRAIN,
+    epilog=examples(
+        "clipeval-train ladder examples/ladder.yaml --plan",
+        "clipeval-train ladder examples/ladder.yaml --slurm",
+        "clipeval-train ladder --keys",
+    ),
+)
 def ladder(
     config: Annotated[Path, PathArgument(metavar="PLAN", help="YAML file with the grid.", show_default=False)],
     settings: Annotated[list[str] | None, _settings("out=runs/try, defaults.lr=1e-3")] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show what each run costs, by measured throughput; train nothing.")
+        bool,
+        typer.Option(
+            "--plan",
+            help="Show what each run costs, by measured throughput; train nothing.",
+            rich_help_panel=QUESTIONS,
+        ),
     ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GMACS",
+            help="GMACs to spend: which run has the lowest error, by laws fitted to --results.",
+            rich_help_panel=QUESTIONS,
+        ),
+    ] = None,
+    results: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RESULTS",
+            help="Results table or folder of clipeval run, for --budget.",
+            autocompletion=completion.tables,
+            rich_help_panel=QUESTIONS,
+        ),
+    ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes side by side. Default: one per GPU, or cores / OMP_NUM_THREADS."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes side by side. Default: one per GPU, or cores / OMP_NUM_THREADS.",
+            rich_help_panel=WHERE,
+        ),
     ] = None,
     slurm: Annotated[
-        bool, typer.Option("--slurm", help="Write Slurm array scripts of the runs that are left; train nothing.")
+        bool,
+        typer.Option(
+            "--slurm",
+            help="Write Slurm array scripts of the runs that are left; train nothing.",
+            rich_help_panel=WHERE,
+        ),
     ] = False,
     ray_address: Annotated[
         str | None,
         typer.Option(
-            help="Train on this Ray cluster, each process on a GPU (or core); 'local': a Ray of this machine."
+            metavar="ADDRESS",
+            help="Train on this Ray cluster, each process on a GPU (or core); 'local': a Ray of this machine.",
+            autocompletion=completion.any_of("auto", "local"),
+            rich_help_panel=WHERE,
         ),
     ] = None,
-    budget: Annotated[
-        float | None, typer.Option(help="GMACs to spend: which run has the lowest error, by laws fitted to --results.")
-    ] = None,
-    results: Annotated[
-        list[str] | None, typer.Option(help="Results table or folder of clipeval run, for --budget.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
-    ] = False,
+    as_json: JsonFlag = False,
+    keys: Keys = False,
+    schema: Schema = False,
 ) -> None:
     """Train a grid of architectures, data sources and samples seen. The same command continues.
 
@@ -146,11 +278,29 @@ def ladder(
     raise typer.Exit(run_ladder(request))
 
 
-@app.command()
+@app.command(
+    cls=Command,
+    rich_help_panel="Afterwards",
+    epilog=examples(
+        "clipeval-train export runs/b32 -o b32",
+        "clipeval-train export runs/b32/checkpoints/samples_000012800.pt -o b32",
+        "clipeval run -m local-dir:b32 -d digits",
+    ),
+)
 def export(
-    checkpoint: Annotated[Path, PathArgument(help="A checkpoint, or the folder of a run.", show_default=False)],
-    out: Annotated[Path, PathOption("-o", "--out", help="Folder to write to.", show_default=False)],
-    ema: Annotated[bool, typer.Option("--ema", help="The running average of the weights.")] = False,
+    checkpoint: Annotated[
+        Path,
+        PathArgument(metavar="CHECKPOINT", help="A checkpoint, or the folder of a run.", show_default=False),
+    ],
+    out: Annotated[
+        Path,
+        PathOption(
+            "-o", "--out", metavar="DIR", help="Folder to write to.", show_default=False, rich_help_panel=OUTPUT
+        ),
+    ],
+    ema: Annotated[
+        bool, typer.Option("--ema", help="The running average of the weights.", rich_help_panel=WHAT)
+    ] = False,
 ) -> None:
     """Write a checkpoint as safetensors with its configuration, which open_clip loads as local-dir:OUT."""
     from clipeval_train import checkpoint as checkpoints

@@ -50,7 +50,7 @@ Place = Annotated[str, AfterValidator(with_home)]
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 _FIRST = ("source", "shards", "weight")
@@ -77,7 +77,7 @@ class SourceEntry(Frozen):
     """What tells how many samples shards have: an index of all of them, for which remote ones are fetched first, or the
     NNNNN_stats.json that img2dataset writes beside each."""
 
-    @field_validator("caption", mode="before")
+    @field_validator("caption", mode="before", json_schema_input_type=str | list[str] | dict[str, float] | None)
     @classmethod
     def _with_weights(cls, value: Any) -> Any:
         """One name or several without shares have equal ones."""
@@ -106,8 +106,9 @@ class EvaluateEntry(Frozen):
     every: Count = Field(gt=0)
     """Samples between evaluations; a checkpoint is saved for each, and the last one is evaluated too."""
     datasets: tuple[str, ...] = Field(min_length=1)
+    """DATASET specs, data sets or suites, as after ``-d`` of ``clipeval run``."""
     tasks: tuple[str, ...] = ()
-    """None named: the zero-shot tasks that a data set allows."""
+    """As after ``-t``; none named: the zero-shot tasks that a data set allows."""
     use_ema: bool = False
     """Measure the running average of the weights, which lies in OUT/ema then."""
 
@@ -142,9 +143,13 @@ class RunConfig(Frozen):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the towers; auto: bf16 on a GPU, fp32 elsewhere. The loss is in fp32 always."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: on a GPU where there is one."""
     activation_checkpointing: bool = False
+    """Compute the towers' activations again in the backward pass: less memory, more time."""
     compile: bool = False
+    """Let torch.compile make code of the towers."""
     seed: Count = Field(0, ge=0)
+    """Of all that is drawn."""
     save_every: Count | None = Field(None, gt=0)
     """Save a checkpoint at the first batch end past every multiple of this many samples, or iterations of
     fine-tuning."""
@@ -153,10 +158,14 @@ class RunConfig(Frozen):
     keep: Count | None = Field(None, gt=0)
     """How many checkpoints stay, the newest ones; None: all asked for by samples, and of others the newest 3."""
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where the lines of OUT/log.jsonl go, too: TensorBoard (OUT/tensorboard) or Weights & Biases, whose packages are
+    to be installed."""
     peak_tflops: Real | None = Field(None, gt=0)
     """What the device could do at best, for the MFU; None: by its name where that is known."""
     out: Place
+    """The folder of the run."""
     resume: Literal["auto"] = "auto"
+    """A run goes on from its newest checkpoint where there is one."""
 
     def on(self, device: str) -> Self:
         """The same with nothing left to the kind of device that it is trained on."""
@@ -193,7 +202,9 @@ class Pretraining(Frozen):
     arch: str = "custom"
     """Name of an inline model in the results table."""
     data: tuple[SourceEntry, ...] = Field(min_length=1)
+    """Where image-text pairs come from."""
     workers: Count | None = Field(None, ge=0)
+    """Processes that decode images, per rank; None: chosen by the cores of this machine."""
     bad_samples: Real = Field(0.01, ge=0, le=1)
     """The run stops when more than this share of the samples cannot be read."""
     samples: Count = Field(gt=0)
@@ -204,7 +215,9 @@ class Pretraining(Frozen):
     """Parts of the data that stand side by side in every batch: ranks whose number divides theirs read only the shards
     of their own lanes, and the stream stays the same for any number of ranks."""
     micro_batch: Count | None = Field(None, gt=0)
+    """Samples that one process takes through the towers at a time; the gradient is that of the whole batch."""
     loss: Literal["clip", "siglip"] = "clip"
+    """Softmax over the batch as in CLIP, or a sigmoid per pair as in SigLIP."""
     tile: Count | None = Field(None, gt=0)
     """Rows and columns of the similarity matrix held at a time; None: 1024, on a GPU up to 8192 by its memory."""
     lr: Real = Field(gt=0)
@@ -219,13 +232,17 @@ class Pretraining(Frozen):
     """A checkpoint, or the folder, of another run to go on from, as a branch or with other settings; its samples count
     as seen."""
     weight_decay: Real = Field(0.2, ge=0)
+    """Of AdamW, on matrices only."""
     betas: tuple[Real, Real] = (0.9, 0.98)
+    """Of AdamW."""
     eps: Real = Field(1e-6, gt=0)
+    """Of AdamW."""
     grad_clip: Real | None = Field(None, gt=0)
     """Largest norm of the whole gradient."""
     ema: Real | None = Field(None, gt=0, lt=1)
     """Decay per step of a running average of the weights, kept beside them."""
     evaluate: EvaluateEntry | None = None
+    """What to measure of the run's own checkpoints meanwhile, with ``clipeval run``."""
     validate: ValidateEntry | None = None  # type: ignore[assignment]
     """Loss and recall on held-out pairs."""
 

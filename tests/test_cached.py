@@ -65,7 +65,7 @@ def test_all_is_cleared_but_nothing_of_others(cache: Path, command: Any) -> None
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("empty",), "expected list or clear"),
+        (("empty",), "ACTION empty: unknown. Choose from: list, clear."),
         (("clear", "pixel"), "Did you mean 'pixels'?"),
         (("list", "pixels"), "takes no kind"),
     ],

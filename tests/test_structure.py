@@ -25,7 +25,7 @@ FLOORS = (
     ("machine",),
     ("files", "exits", "metrics", "cached", "tar"),
     ("tables",),
-    ("remote",),
+    ("remote", "keys"),
     ("stats", "identity"),
     ("models", "datasets"),
     ("tasks", "results"),

@@ -25,11 +25,13 @@ class Recipe(Frozen):
     train_head: bool = True
     """Whether the classifier is trained with the image tower, or stays as it starts."""
     iterations: Count | None = Field(None, gt=0)
+    """Steps of the optimizer in all."""
     epochs: Real | None = Field(None, gt=0)
     """In place of ``iterations``: passes over the training images of all data sets together."""
     batch_size: Count = Field(gt=0)
     """Images per iteration, over all processes; an iteration is on one data set."""
     lr: Real = Field(gt=0)
+    """Peak learning rate."""
     min_lr: Real = Field(0.0, ge=0)
     """The learning rate rises linearly to ``lr`` and falls to ``min_lr`` by a cosine."""
     warmup: Real = Field(0.0, ge=0)
@@ -37,17 +39,21 @@ class Recipe(Frozen):
     cooldown: Real = Field(0.0, ge=0)
     """Iterations at ``min_lr`` at the end; below 1: a share of the run."""
     weight_decay: Real = Field(0.1, ge=0)
+    """Of AdamW, on matrices only."""
     layer_decay: Real = Field(1.0, gt=0, le=1)
     """Each layer of the tower learns at this multiple of the rate of the layer above it."""
     drop_path: Real = Field(0.0, ge=0, lt=1)
     """Chance of skipping the last block's branches; it rises linearly from 0 at the first block."""
     grad_clip: Real | None = Field(None, gt=0)
+    """Largest norm of the whole gradient."""
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
     ema: Real | None = Field(None, gt=0, lt=1)
     """Decay per iteration of a running average of the weights, which is then what is evaluated and saved."""
     crop: tuple[Real, Real] = (0.9, 1.0)
     """Smallest and largest area of the random crop, as shares of the image's."""
     flip: Real = Field(0.0, ge=0, le=1)
+    """Chance of a mirrored image."""
     randaugment: str | None = None
     """In timm's words: ``rand-m9-n3`` is three operations of magnitude 9 in 10, ``-inc1`` stronger with it throughout,
     ``-mstd0.5`` of a magnitude that varies (101: uniformly up to it)."""
@@ -69,6 +75,7 @@ class FinetuneConfig(RunConfig, Recipe):
     data: tuple[str, ...] = Field(min_length=1)
     """DATASET specs. With several, iterations take them in turn."""
     preset: str | None = None
+    """A published recipe, whose keys the file's own replace: ilharco2022, joint8, wise-ft or imagenet."""
     hold_out: Real = Field(0.0, ge=0, le=0.5)
     """Share of each class kept out of training where a data set has no validation split, to choose alpha on."""
     eval_every: Count | None = Field(None, gt=0)
@@ -96,11 +103,15 @@ class PatchConfig(Frozen):
     control: str | None = None
     """DATASET spec whose accuracy may not drop by more than ``max_drop`` points; None: no such bound."""
     max_drop: Real = Field(1.0, ge=0)
+    """Points of accuracy that the control data set may lose."""
     alphas: tuple[Real, ...] = tuple(step / 10 for step in range(11))
     """Shares of the fine-tuned weights to try; 0, the model as it was, is always tried."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """What the encoders compute in."""
     workers: Count | None = Field(None, ge=0)
+    """Processes that decode images; None: chosen by the cores of this machine."""
     out: Place
+    """The folder of what comes of it."""
 
 
 def load_finetune(path: Path, settings: list[str]) -> FinetuneConfig:

@@ -43,6 +43,7 @@ class LadderConfig(Frozen):
     price_per_hour: Real | None = Field(None, ge=0)
     """Of what one run occupies: a GPU, or on a CPU one of the processes that train side by side."""
     out: Place
+    """The folder of all runs, each in one of its own."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from clipeval.checks import emit
 from clipeval.checks.drops import Drop
 from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.verdicts import Finding
-from clipeval.errors import StoreError, UsageError
+from clipeval.errors import StoreError
 from clipeval.stats.paired import Paired
 
 NAN = float("nan")
@@ -296,6 +296,7 @@ def test_writing(tmp_path, monkeypatch, capsys):
         emit.write(MIXED, "github", None)
 
 
-def test_unknown_format():
-    with pytest.raises(UsageError, match=r"--format jnit: unknown. Did you mean 'junit'"):
-        emit.require_format("jnit")
+def test_unknown_format(command):
+    code, out, err = command("clipeval", "check", "a", "--against", "b", "--format", "jnit")
+    assert (code, out) == (2, "")
+    assert "--format jnit: unknown. Did you mean 'junit'?" in err
