@@ -17,6 +17,7 @@ from clipeval.console import say, show, show_json
 from clipeval.errors import StoreError, UsageError
 from clipeval.exits import guarded
 from clipeval.options import ConfigFile, JsonFlag, PathArgument, PathOption
+from clipeval.paths import exists
 from clipeval.scaling.command import design, fit
 from clipeval.usage import HOW, OUTPUT, WHAT, WHERE, Command, examples
 from clipeval.version import __version__
@@ -241,20 +242,30 @@ def run(
 ) -> None:
     """Evaluate checkpoints on data sets into one tidy results table. The same command again continues."""
     from clipeval import config as configuration
+    from clipeval.evaluation.here import leave_removed_folder
+    from clipeval.evaluation.outline import outline
+
+    leave_removed_folder(out)
+    asked = {"models": [*(model or []), *(models or [])], "datasets": dataset or [], "tasks": task or []}
+    settings, per_class = configuration.load(config), words.shots(shots)
+    silent = quiet or (as_json and not sys.stderr.isatty())
+    is_new = not exists(out / "ledger.jsonl")
+    about = outline(settings, **asked, shots=per_class, is_new=is_new, allow_python=allow_python)
+    if about and not silent and not plan:
+        say(about)
+
     from clipeval.evaluation import run as runner
     from clipeval.evaluation import show
-    from clipeval.evaluation.here import leave_removed_folder
     from clipeval.evaluation.interrupt import interruptible
     from clipeval.evaluation.request import Options, Request, batch
 
-    leave_removed_folder(out)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     options = Options(
         out=out,
         limit=limit,
         seed=seed,
-        shots=words.shots(shots),
+        shots=per_class,
         device=device,
         precision=precision,
         **batch(batch_size),
@@ -267,8 +278,7 @@ def run(
         keep_weights=keep_weights == "yes",
         allow_python=allow_python,
     )
-    asked = {"models": [*(model or []), *(models or [])], "datasets": dataset or [], "tasks": task or []}
-    request = Request(config=configuration.load(config), options=options, prompts=prompts, **asked)
+    request = Request(config=settings, options=options, prompts=prompts, **asked)
     if plan:
         cells, bugs = runner.dry_run(request)
         show_json(cells) if as_json else show.print_plan(cells)
@@ -277,7 +287,7 @@ def run(
         raise typer.Exit(runner.Outcome([], (), bugs).exit_code)
     try:
         with interruptible():
-            outcome = runner.execute(request, quiet=quiet or (as_json and not sys.stderr.isatty()))
+            outcome = runner.execute(request, quiet=silent)
     except KeyboardInterrupt:
         say(f"Interrupted. What was finished is in {out}. The same command continues.")
         raise

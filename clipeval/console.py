@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from clipeval.names import SEPARATOR, Names
 from clipeval.plain import json_text, masked, printable
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _PLAIN_INTERVAL_SECONDS = 30.0
 _PIPE_WIDTH = 200
 _WORTH_TELLING_SECONDS = 60
+_STATE_WIDTH = 28
+"""Of what stands behind a bar, which has most often room in it, so that bars stay as they are."""
 _LONGEST = 4000
 """Characters of a message; what is longer quotes something that is no name."""
 
@@ -74,12 +77,18 @@ def lines(*texts: str) -> Text:
 
 
 def live() -> Progress:
-    """A bar on stderr, to be started. Its tasks have a ``description`` and a field ``state``."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    """Bars on stderr, to be started. Their tasks have a ``description``, which is cut where the line ends, and a field
+    ``state``; a total of None is work of unknown length."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    description, state = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[state]"))
-    columns = SpinnerColumn(), description, BarColumn(), state, TimeRemainingColumn()
-    return Progress(*columns, console=out(sys.stderr), transient=True)
+    what = Column(ratio=3, no_wrap=True, overflow="ellipsis")
+    description = TextColumn("{task.description}", markup=False, table_column=what)
+    as_wide = Column(no_wrap=True, overflow="ellipsis", min_width=_STATE_WIDTH)
+    state = TextColumn("{task.fields[state]}", markup=False, table_column=as_wide)
+    bar = BarColumn(bar_width=None, table_column=Column(ratio=2))
+    columns = SpinnerColumn(), description, bar, state, TimeElapsedColumn()
+    return Progress(*columns, console=out(sys.stderr), transient=True, expand=True)
 
 
 def duration(seconds: float) -> str:
@@ -100,29 +109,34 @@ def is_watched() -> bool:
 
 
 class RunProgress:
-    """Progress of a run: cell k of n, images per second, time left of this stretch and of the whole run.
+    """Progress of a run: how many cells are done and how long the rest takes, how much of the present stretch of work
+    and how fast, and what a task does that embeds nothing.
 
-    On a terminal one live line; elsewhere one line per finished cell and at most one every 30 seconds between.
+    On a terminal one bar each; elsewhere one line per finished cell and at most one every 30 seconds between.
     """
 
     def __init__(self, cells: int, quiet: bool = False) -> None:
         """``cells`` are those that are not known one by one yet."""
+        self.names = Names()
+        """How checkpoints are called in bars."""
         self._cells = cells
         self._done = 0
         self._work = self._work_done = 0.0
         self._began: float | None = None
         self._quiet = quiet
-        self._label = ""
+        self._label = self._then = ""
         self._items = 0
         self._fresh = 0
         self._total = 0
         self.rate = 0.0
         """Items encoded per second in this stretch; what came from the store does not count."""
         self._started = self._last_line = time.monotonic()
-        self._live = self._bar = None
-        if not quiet and is_watched():
-            self._live = live()
-            self._bar = self._live.add_task("", total=None, state="")
+        self._live = live() if not quiet and is_watched() else None
+        if self._live:
+            self._bars = {
+                name: self._live.add_task("", total=None, visible=False, state="")
+                for name in ("run", "stretch", "beside")
+            }
 
     def __enter__(self) -> RunProgress:
         if self._live:
@@ -135,31 +149,48 @@ class RunProgress:
         if self._live:
             self._live.stop()
 
-    def start(self, label: str, items: int) -> None:
-        """A new stretch of work: embedding ``items`` images or texts."""
-        self._label, self._total, self._items, self._fresh, self.rate = label, items, 0, 0, 0.0
+    def wait(self, text: str) -> None:
+        """Something of unknown length is done before the next stretch, such as loading a library."""
+        self._show("stretch", text, None)
+
+    def start(self, label: str, items: int, then: str = "") -> None:
+        """A new stretch of work: embedding ``items`` images or texts. ``then`` is what comes when all are finished."""
+        self._label, self._then, self._total, self._items, self._fresh, self.rate = label, then, items, 0, 0, 0.0
         self._started = time.monotonic()
         if self._began is None:
             self._began = self._started
-        if self._live and self._bar is not None:
-            self._live.reset(self._bar, total=items, description=printable(self._where()), state="")
+        self._show("stretch", self._in_short(label), items)
 
     def advance(self, items: int, stored: int) -> None:
         """``items`` are finished, ``stored`` of them because they were in the store."""
         self._items += items
         self._fresh += items - stored
         self.rate = self._fresh / max(time.monotonic() - self._started, 1e-9)
+        left = duration((self._total - self._items) / max(self.rate, 1e-9)) if self._fresh else ""
         speed = f"{self.rate:,.0f}/s" if self._fresh else ""
-        if self._live and self._bar is not None:
-            self._live.update(self._bar, completed=self._items, state=speed)
-        elif not self._quiet and self._fresh and time.monotonic() - self._last_line > _PLAIN_INTERVAL_SECONDS:
-            left = (self._total - self._items) / max(self.rate, 1e-9)
-            self.line(f"{self._where()}: {self._items:,} of {self._total:,}, {speed}, {duration(left)} left")
+        if self._live:
+            if self._items < self._total:
+                told = f"{speed}, {left} left" if speed else ""
+                self._live.update(self._bars["stretch"], completed=self._items, state=told)
+            else:
+                self._show("stretch", self._in_short(self._label), None, state=self._then, visible=bool(self._then))
+        elif self._fresh and self._is_time():
+            self.line(f"{self._where(self._label)}: {self._items:,} of {self._total:,}, {speed}, {left} left")
+
+    def work(self, label: str, text: str, done: int = 0, total: int | None = None) -> None:
+        """A task works on what is embedded, with ``done`` of ``total`` steps behind it where it can say so."""
+        if self._live:
+            self._show("beside", self._in_short(label), total, done, text)
+            if self._items >= self._total:
+                self._live.update(self._bars["stretch"], visible=False)
+        elif self._is_time():
+            self.line(f"{self._where(label)}: {text}")
 
     def expect(self, cells: int, instead_of: int, work: float) -> None:
         """``cells`` are known now, ``instead_of`` as many that were guessed; what they take in any unit of work."""
         self._cells += cells - instead_of
         self._work += work
+        self._show_run()
 
     def finish_cell(self, text: str, work: float = 0.0, *, measured: bool = True) -> None:
         """A cell with so much ``work`` is finished; ``text`` says how it ended."""
@@ -170,6 +201,9 @@ class RunProgress:
             self._work -= work
         left = self._time_left()
         self.line(f"[{self._done}/{self._cells}] {text}{f', {left} left of the run' if left else ''}")
+        self._show_run()
+        if self._live:
+            self._live.update(self._bars["beside"], visible=False)
 
     def _time_left(self) -> str:
         """What the rest of the work will take at the speed so far, for people; empty below a minute."""
@@ -188,5 +222,32 @@ class RunProgress:
         else:
             say(text)
 
-    def _where(self) -> str:
-        return f"[{self._done + 1}/{self._cells}] {self._label}"
+    def _is_time(self) -> bool:
+        """Whether nothing was said for so long that people wonder."""
+        return not self._quiet and time.monotonic() - self._last_line > _PLAIN_INTERVAL_SECONDS
+
+    def _where(self, label: str) -> str:
+        return f"[{self._done + 1}/{self._cells}] {label}"
+
+    def _in_short(self, label: str) -> str:
+        """What changes most in front: the end is cut where there is no room."""
+        model, separator, rest = label.partition(SEPARATOR)
+        return f"{rest}{separator}{self.names[model]}"
+
+    def _show_run(self) -> None:
+        left = self._time_left()
+        state = f"{self._done:,} of {self._cells:,}{f', {left} left' if left else ''}"
+        self._show("run", "cells", self._cells or None, self._done, state)
+
+    def _show(
+        self, bar: str, text: str, total: int | None, done: int = 0, state: str = "", *, visible: bool = True
+    ) -> None:
+        """One bar as it is now. Its clock starts anew where it is about something else."""
+        if not self._live:
+            return
+        number, text = self._bars[bar], printable(text)
+        task = self._live.tasks[number]
+        if text != task.description:
+            self._live.reset(number)
+        self._live.update(number, description=text, completed=done, state=state, visible=visible)
+        task.total = total  # update takes None for "as it was"

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from clipeval.console import is_watched, live, say
+from clipeval.console import duration, is_watched, live, say
 from clipeval.errors import StoreError, UsageError
 from clipeval.files import write_text
 from clipeval.plain import printable
@@ -71,14 +71,14 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
         numbers = {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
         for exporter in self._exporters:
             exporter.write(record["samples"], numbers)
-        state = f"{record['samples']:,} of {self._samples:,} samples, loss {record['loss']:.3f}, " + ", ".join(
-            [f"{record['samples_per_second']:,.0f} samples/s", *_shares(record)]
-        )
+        seen, speed = record["samples"], record["samples_per_second"]
+        left = [f"{duration((self._samples - seen) / speed)} left"] if speed and seen < self._samples else []
+        state = ", ".join([f"loss {record['loss']:.3f}", f"{speed:,.0f} samples/s", *left, *_shares(record)])
         if self._live:
-            self._live.update(self._bar, completed=record["samples"], state=state)
+            self._live.update(self._bar, completed=seen, state=state)
         elif time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_SECONDS:
             self._shown_at = time.monotonic()
-            say(f"{self._name}: {state}")
+            say(f"{self._name}: {seen:,} of {self._samples:,} samples, {state}")
 
     def roll_back(self, event: dict[str, Any]) -> None:
         """Training went back to ``event["samples"]``: drop the lines behind it and write the event in their place."""

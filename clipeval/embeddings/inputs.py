@@ -27,8 +27,9 @@ class EmbeddedInputs:
     """``clipeval.tasks.base.Inputs`` on top of the stores.
 
     ``open_split`` opens another split of the same data set, or returns None; ``dataset`` may be a Subset. ``start`` is
-    told of every split before its images are embedded, with their number, ``say`` what a task has to tell. Embedding
-    waits for its ``turn`` where several threads have inputs. ``remarks`` holds sentences on what was seen.
+    told of every split before its images are embedded, with their number, ``say`` what a task has to tell, ``work``
+    what it does. Embedding waits for its ``turn`` where several threads have inputs. ``remarks`` holds sentences on
+    what was seen.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class EmbeddedInputs:
         start: Callable[[str, int], None] = lambda split, images: None,
         say: Callable[[str], None] = lambda sentence: None,
         turn: AbstractContextManager[object] | None = None,
+        work: Callable[..., None] = lambda text, done=0, total=None: None,
     ) -> None:
         self.dataset = dataset
         self.asked: list[str] = []
@@ -57,6 +59,7 @@ class EmbeddedInputs:
         self._progress = progress
         self._start = start
         self.say = say
+        self.work = work
         self._turn = turn or nullcontext()
         self.remarks: list[str] = []
         self._all_images: np.ndarray | None = None
@@ -125,6 +128,7 @@ class EmbeddedInputs:
                 self._start,
                 self.say,
                 self._turn,
+                self.work,
             )
             self._splits[kind] = None if dataset is None else EmbeddedInputs(self.encoder, dataset, *shared)
         return self._splits[kind]

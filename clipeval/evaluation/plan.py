@@ -14,6 +14,7 @@ from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.history import History
 from clipeval.evaluation.keeping import Keeping
+from clipeval.evaluation.outline import variants
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
 from clipeval.evaluation.words import require_metrics, require_tasks
@@ -224,7 +225,7 @@ def _on_data_set(
     for task in tasks or _default_tasks(entry, opened):
         settings = None if task.extension else getattr(request.config.tasks, task.name, None)
         protocol = load_task(task).protocol(settings) if settings else "default"
-        for shots, seed in _variants(task, request):
+        for shots, seed in variants(task, request.config, options.shots, options.seed):
             cell = Cell(anyone, name, entry, task, shots, seed, protocol, options.limit, options.precision)
             yield _read(cell, opened, shelf, bool(tasks))
 
@@ -239,18 +240,6 @@ def _default_tasks(entry: DatasetEntry, dataset: Dataset | ClipevalError) -> lis
         nameless = [task for task in zero_shot if set(task.needs) - contents == {"prompts"}]  # rows that say so
         return possible + nameless or zero_shot[:1] or allowed[:1]
     return zero_shot[: None if entry.tasks else 1] or allowed[:1]
-
-
-def _variants(task: TaskSpec, request: Request) -> Iterator[tuple[int | None, int]]:
-    options = request.options
-    if "train" not in task.needs:  # it draws nothing: its intervals have a seed of their own
-        yield None, 0
-        return
-    settings = getattr(request.config.tasks, task.name)
-    all_shots = options.shots if options.shots is not None else (*((None,) if settings.full else ()), *settings.shots)
-    for shots in all_shots:
-        for draw in range(1 if shots is None else settings.seeds):
-            yield shots, options.seed + draw
 
 
 def _read(cell: Cell, opened: Dataset | ClipevalError, shelf: Shelf, asked: bool) -> tuple[Cell, ClipevalError | None]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipeval import config as configuration
 from clipeval import embeddings
-from clipeval.console import RunProgress, say
+from clipeval.console import RunProgress, is_watched, say
 from clipeval.errors import EXIT_BUG, EXIT_NOT_MEASURED, EXIT_OK, ClipevalError
 from clipeval.evaluation import plan as planning
 from clipeval.evaluation.arrivals import Arrivals
@@ -19,16 +19,17 @@ from clipeval.evaluation.failures import log
 from clipeval.evaluation.journal import Journal
 from clipeval.evaluation.plan import Plan, to_do
 from clipeval.evaluation.request import Options, Request, batch
+from clipeval.names import display_names
 from clipeval.paths import cache_dir, expand
 from clipeval.results import table
 from clipeval.results.ledger import Ledger, Row, exclusive
-from clipeval.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from clipeval.evaluation.crew import Crew
 
+_LOADING = "loading open_clip, looking at what is here and what is done"
 _MOST_LISTED = 5
 
 
@@ -108,22 +109,24 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
     options = request.options
     table.refuse_foreign(options.out)
     with exclusive(options.out):
-        told = (lambda line: None) if quiet else say
-        told(f"clipeval {__version__}: looking at what is here and what is done")
         ledger = Ledger(options.out)
         if ledger.damaged_lines and not quiet:
             say(
                 f"{ledger.path}: line {_listed(ledger.damaged_lines)} cannot be read (a run was cut off there); "
                 "what it held is measured again."
             )
-        plan = planning.build(request, ledger)
-        left = embeddings.earlier(cache_dir()) if to_do(plan.cells) or plan.coming else None
-        told(plan.summary())
-        for line in filter(None, [*plan.news(), left]):
-            say(line)
+        with RunProgress(0, quiet) as progress:
+            progress.wait(_LOADING)
+            plan = planning.build(request, ledger)
+            left = embeddings.earlier(cache_dir()) if to_do(plan.cells) or plan.coming else None
+            if not quiet:
+                say(plan.summary())
+            for line in filter(None, [*plan.news(), left]):
+                say(line)
         failures: list[tuple[Cell, ClipevalError]] = []
         try:
             with RunProgress(plan.expected, quiet) as progress:
+                progress.names = display_names(asdict(info) for info in plan.infos())
                 journal = Journal(plan, ledger, progress)
                 failures = journal.failures
                 _measure(plan, journal, progress)
@@ -175,6 +178,8 @@ def dry_run(request: Request) -> tuple[list[dict[str, Any]], list[tuple[Cell, Cl
     """The plan as one record per cell, with its state and estimated cost, and the bugs that were met; nothing is
     measured or downloaded."""
     ledger = Ledger(request.options.out)
-    plan = planning.build(request, ledger, dry=True)
+    with RunProgress(0, quiet=not is_watched()) as progress:
+        progress.wait(_LOADING)
+        plan = planning.build(request, ledger, dry=True)
     bugs: list[tuple[Cell, ClipevalError]] = [(cell, cell.bug) for cell in plan.cells if cell.bug]
     return planned(plan, ledger), bugs

@@ -260,10 +260,14 @@ class Workbench:
             yield f"{cut:,} of {len(found):,} {what} were cut at {encoder.context_length} tokens, the context length"
 
     def _start(self, split: str, images: int) -> None:
-        self._progress.start(f"{self._now.label} · {split}", images)
+        self._progress.start(f"{self._now.label} · {split}", images, then="scoring")
 
     def _say(self, sentence: str) -> None:
         self._progress.line(f"{self._now.label}: {sentence}")
+
+    def _work(self, text: str, done: int = 0, total: int | None = None) -> None:
+        look()
+        self._progress.work(self._now.label, text, done, total)
 
     def _advance(self, items: int, stored: int) -> None:
         look()
@@ -276,6 +280,7 @@ class Workbench:
             self._encoder, self._held, self._store, self._inputs = None, "", None, None  # free it before the next
             settings = self._options
             opened = self._checkpoints.get(cell.model.name, cell.model)
+            self._progress.wait(f"loading {self._progress.names[cell.model.name]}")
             encoder = models.load(
                 opened, device=settings.device, precision=settings.precision, offline=settings.offline
             )
@@ -302,7 +307,7 @@ class Workbench:
                 return None if split is None else self._open(cell, split)
 
             settings = replace(self._settings, keeps=cell.keeps)
-            shared = settings, self._advance, self._start, self._say, self._turn
+            shared = settings, self._advance, self._start, self._say, self._turn, self._work
             inputs = EmbeddedInputs(encoder, self.scored(cell), store, open_split, *shared)
             self._inputs = cell.dataset, inputs
         return self._inputs[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,18 @@ BATCH_SIZE = 256
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
-def train_best(train: Labelled, test: Labelled, seed: int) -> TaskResult:
+def train_best(
+    train: Labelled, test: Labelled, seed: int, work: Callable[[str, int, int], None] = lambda text, done, total: None
+) -> TaskResult:
     """The result of the grid point with the best accuracy on ``test``: optimistic by construction, and noted as such.
 
     ``train`` and ``test`` hold unit vectors. Of equal grid points the first counts. The notes list the whole grid.
+    ``work`` is told which one is being trained.
     """
     classes, columns = np.unique(train.labels, return_inverse=True)
-    results = []
+    results: list[TaskResult] = []
     for learning_rate, epochs in GRID:
+        work(f"training, {len(results) + 1} of {len(GRID)} settings", len(results), len(GRID))
         weights = train_softmax(train.embeddings, columns, learning_rate, epochs, seed)
         blocks = accuracy.linear_scores(test.embeddings, weights[:, :-1], weights[:, -1])
         results.append(accuracy.score(blocks, classes, test.labels, test.ids))

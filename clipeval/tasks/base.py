@@ -81,3 +81,7 @@ class Inputs(Protocol):
     def say(self, sentence: str) -> None:
         """Tell who runs this what is about to happen."""
         ...
+
+    def work(self, text: str, done: int = 0, total: int | None = None) -> None:
+        """Show who runs this what is being done, with ``done`` of ``total`` steps finished where that is known."""
+        ...

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -47,6 +47,18 @@ _LONG_SECONDS = 60
 Say = Callable[[str], None]
 
 
+class Work(Protocol):
+    """As ``Inputs.work``."""
+
+    def __call__(self, text: str, done: int = 0, total: int | None = None) -> None:
+        """Show what is being done."""
+        ...
+
+
+def _unseen(text: str, done: int = 0, total: int | None = None) -> None:
+    pass
+
+
 def texts(dataset: Dataset) -> list[str]:
     """A linear probe reads no text."""
     return []
@@ -67,7 +79,7 @@ def run(inputs: Inputs) -> TaskResult:
     train = _prepared(train, in_place=True)
     val = inputs.split("val") if inputs.shots is None else None
     val_rows = _prepared(taken(val), in_place=True) if val else None
-    result = _evaluate(train, test, val_rows, inputs.seed, inputs.protocol, inputs.say)
+    result = _evaluate(train, test, val_rows, inputs.seed, inputs.protocol, inputs.say, inputs.work)
     return TaskResult(result.metrics, result.samples, result.notes | notes)
 
 
@@ -93,11 +105,14 @@ def evaluate(
     return _evaluate(_prepared(train), _prepared(test), val and _prepared(val), seed, protocol, _unheard)
 
 
-def _evaluate(train: Labelled, test: Labelled, val: Labelled | None, seed: int, protocol: str, say: Say) -> TaskResult:
+def _evaluate(
+    train: Labelled, test: Labelled, val: Labelled | None, seed: int, protocol: str, say: Say, work: Work = _unseen
+) -> TaskResult:
     if protocol == "cherti2023":
         _require_two_classes(train)
-        return adam_probe.train_best(train, test, seed)
-    classifier = _trained(train, val, say)
+        return adam_probe.train_best(train, test, seed, work)
+    classifier = _trained(train, val, say, work)
+    work("scoring")
     result = classifier.score(test)
     return TaskResult(result.metrics, result.samples, result.notes | classifier.notes)
 
@@ -142,10 +157,10 @@ def _prepared(split: Labelled, *, in_place: bool = False) -> Labelled:
     return Labelled(normalise(split.embeddings, in_place=in_place), split.labels, split.ids)
 
 
-def _trained(train: Labelled, val: Labelled | None, say: Say) -> LinearClassifier:
+def _trained(train: Labelled, val: Labelled | None, say: Say, work: Work = _unseen) -> LinearClassifier:
     _require_two_classes(train)
     with array_api(train.embeddings), _one_thread_each() as threads:
-        return _Training(train, val, threads, say).classifier()
+        return _Training(train, val, threads, say, work).classifier()
 
 
 @dataclass(frozen=True)
@@ -156,6 +171,7 @@ class _Training:
     val: Labelled | None
     threads: int
     say: Say
+    work: Work = _unseen
 
     def classifier(self) -> LinearClassifier:
         """Fitted at the C that is best where it has not been fitted."""
@@ -167,6 +183,7 @@ class _Training:
             start, notes = self._choose_c(held)
         fits = self._fits([self.train] if self.val is None else [self.train, self.val])
         same = start is not None and len(start.classes) == len(fits.classes)
+        self.work(f"fitting with C = {notes['C']:.4g}")
         fitted = fits.fit(notes["C"], start if same else None)
         return _linear(fitted, notes | {"protocol": "default", "converged": fitted.converged})
 
@@ -189,7 +206,8 @@ class _Training:
         fits = self._fits([self.train if chosen.all() else self.train.rows(chosen)], _ROUGHLY)
         if isinstance(fits, SoftmaxRegression):
             self._say_cost(fits)
-        start, notes = _best_of_path(fits, self.val or self.train.rows(held), in_part=self._is_large)
+        val = self.val or self.train.rows(held)
+        start, notes = _best_of_path(fits, val, in_part=self._is_large, work=self.work)
         notes["selected_on"] = "val split" if self.val else "training rows held out"
         return start, notes | ({"selection_rows": int(chosen.sum())} if self._is_large else {})
 
@@ -212,7 +230,7 @@ def working_bytes(n: int, n_features: int, n_classes: int, threads: int) -> int:
     return embeddings * 13 // 10 + softmax.working_bytes(weights, threads)
 
 
-def _best_of_path(fits: Fits, val: Labelled, *, in_part: bool) -> tuple[Fitted, dict[str, Any]]:
+def _best_of_path(fits: Fits, val: Labelled, *, in_part: bool, work: Work = _unseen) -> tuple[Fitted, dict[str, Any]]:
     """The fit with the best accuracy on ``val``, of equals the first, and notes. The path ends as ``_PATIENCE`` says.
 
     ``in_part``: the fits are to a part of the rows. Then the first counts that lies within a standard error of the
@@ -221,6 +239,7 @@ def _best_of_path(fits: Fits, val: Labelled, *, in_part: bool) -> tuple[Fitted, 
     accuracies: list[float] = []
     path: list[Fitted] = []
     for c in C_PATH:
+        work(f"choosing C, {len(path) + 1} of at most {len(C_PATH)}", len(path), len(C_PATH))
         path.append(fits.fit(c, path[-1] if path else None))
         accuracies.append(_linear(path[-1], {}).accuracy(val))
         top = max(accuracies)

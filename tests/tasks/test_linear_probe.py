@@ -255,6 +255,7 @@ class FakeInputs:
         self.dataset.prompts = Prompts("default", tuple("0123456789"), ("{c}",))
         self._split, self.shots, self.seed, self._others = split, shots, seed, others
         self.asked = []
+        self.worked = []
 
     def images(self, indices=None):
         self.asked.append(indices)
@@ -265,6 +266,9 @@ class FakeInputs:
 
     def say(self, sentence):
         raise AssertionError("nothing is long here")
+
+    def work(self, text, done=0, total=None):
+        self.worked.append((text, done, total))
 
     def split(self, kind):
         return self._others.get(kind)
