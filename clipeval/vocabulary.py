@@ -152,6 +152,14 @@ TASKS: dict[str, Task] = {
 }
 """In the order in which they are shown. ``zeroshot`` is that of suites over several tasks."""
 
+ALIASES = {
+    "imagenet": "imagenet1k",
+    "imagenet-1k": "imagenet1k",
+    "coco": "mscoco_captions",
+    "mscoco": "mscoco_captions",
+    "flickr": "flickr30k",
+}
+"""What people call data sets that have longer names here. They hold where nothing is called so itself."""
 DATASETS = {
     "imagenet1k": "ImageNet",
     "imagenet_robustness": "ImageNet robustness",

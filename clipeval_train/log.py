@@ -52,7 +52,7 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
         self._live = None
         if is_watched():
             self._live = live()
-            self._bar = self._live.add_task(printable(self._name), total=samples, completed=start, state="")
+            self._bar = self._live.add_task(printable(out.name), total=samples, completed=start, state="")
             self._live.start()
 
     def __exit__(
@@ -73,12 +73,12 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
             exporter.write(record["samples"], numbers)
         seen, speed = record["samples"], record["samples_per_second"]
         left = [f"{duration((self._samples - seen) / speed)} left"] if speed and seen < self._samples else []
-        state = ", ".join([f"loss {record['loss']:.3f}", f"{speed:,.0f} samples/s", *left, *_shares(record)])
+        told = [f"loss {record['loss']:.3f}", f"{speed:,.0f} samples/s", *left]
         if self._live:
-            self._live.update(self._bar, completed=seen, state=state)
+            self._live.update(self._bar, completed=seen, state=", ".join(told))
         elif time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_SECONDS:
             self._shown_at = time.monotonic()
-            say(f"{self._name}: {seen:,} of {self._samples:,} samples, {state}")
+            say(f"{self._name}: {seen:,} of {self._samples:,} samples, {', '.join([*told, *_shares(record)])}")
 
     def roll_back(self, event: dict[str, Any]) -> None:
         """Training went back to ``event["samples"]``: drop the lines behind it and write the event in their place."""

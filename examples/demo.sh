@@ -7,7 +7,16 @@ cd "$(dirname "$0")/.."
 export CLIPEVAL_CACHE="$PWD/demo/cache"
 
 step() { printf '\n# %s\n' "$*"; }
-show() { printf '$ %s\n' "$*"; "$@"; }
+quoted() { # the words of a command as a shell reads them
+  local word
+  for word; do
+    case $word in
+      *[!a-zA-Z0-9_./:=@%+,-]* | '') printf " '%s'" "${word//\'/\'\\\'\'}" ;;
+      *) printf ' %s' "$word" ;;
+    esac
+  done
+}
+show() { printf '$%s\n' "$(quoted "$@")"; "$@"; }
 
 step "1/5  Plan: 3 architectures x 2 upstream data sets x 3 training lengths, and what they cost on this machine."
 show clipeval-train ladder examples/ladder.yaml --plan

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from clipeval import digest, extensions
+from clipeval import digest, extensions, vocabulary
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.prompts import is_file, read_file
 from clipeval.errors import UsageError, few, suggest
@@ -58,6 +58,8 @@ class Selection:
 
     datasets: dict[str, DatasetEntry]
     suites: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What words were taken to mean, a sentence each."""
 
     def with_prompts(self, prompts: str | None) -> Selection:
         """The same with this prompt set in place of what each entry says; None: as they are. Raises UsageError."""
@@ -66,7 +68,7 @@ class Selection:
         if is_file(prompts):
             read_file(prompts)
         entries = {name: entry.model_copy(update={"prompts": prompts}) for name, entry in self.datasets.items()}
-        return Selection(entries, self.suites)
+        return replace(self, datasets=entries)
 
 
 def resolve(words: Sequence[str], config: Config) -> Selection:
@@ -84,7 +86,11 @@ def resolve(words: Sequence[str], config: Config) -> Selection:
 def _resolve(words: Sequence[str], config: Config) -> Selection:
     chosen: dict[str, DatasetEntry] = {}
     suites: list[str] = []
-    for word in words:
+    notes: list[str] = []
+    for asked in words:
+        word = _known_as(asked, config)
+        if word != asked:
+            notes.append(f"-d {asked}: {word} is meant")
         if _is_suite(word, config):
             suites.append(word)
             named = _suite_members(word, config)
@@ -98,7 +104,13 @@ def _resolve(words: Sequence[str], config: Config) -> Selection:
                     f"'{chosen[name].spec}' and '{entry.spec}' would both be called '{name}' in the results. "
                     f"Give them names of their own in benchmarks.yaml, under datasets:"
                 )
-    return Selection(chosen, tuple(dict.fromkeys(suites)))
+    return Selection(chosen, tuple(dict.fromkeys(suites)), tuple(dict.fromkeys(notes)))
+
+
+def _known_as(word: str, config: Config) -> str:
+    """A word, or what a data set that people call so is called here."""
+    longer = vocabulary.ALIASES.get(word, word)
+    return word if word in config.datasets or word in config.suites or longer not in config.datasets else longer
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -179,7 +191,7 @@ def _from_spec(word: str, config: Config) -> dict[str, DatasetEntry]:
     if not (":" in word and is_scheme(word.partition(":")[0])):
         refuse_commands(word, word)
         forms = {**SCHEMES, **brought()}
-        choices = [*config.datasets, *config.suites, *(f"{scheme}:" for scheme in forms)]
+        choices = [*config.datasets, *config.suites, *vocabulary.ALIASES, *(f"{scheme}:" for scheme in forms)]
         raise UsageError(
             f"'{word}' is neither a data set, a suite nor a DATASET spec.{suggest(word, choices)} "
             f"See: clipeval list datasets. Specs: {', '.join(forms.values())}."

@@ -55,6 +55,8 @@ class Plan:
         """Those that can be read, by name."""
         self._shelf = Shelf(selection.datasets, options.offline or dry or not self.checkpoints)
         self._suites = selection.suites
+        self.meant = selection.notes
+        """What words of the command line were taken to mean, a sentence each."""
         self._history = History(ledger, self._found, self._shelf)
         self._cells: dict[str, list[Cell]] = {}
         """By data set, those of every checkpoint."""

@@ -121,7 +121,7 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
             left = embeddings.earlier(cache_dir()) if to_do(plan.cells) or plan.coming else None
             if not quiet:
                 say(plan.summary())
-            for line in filter(None, [*plan.news(), left]):
+            for line in filter(None, [*plan.meant, *plan.news(), left]):
                 say(line)
         failures: list[tuple[Cell, ClipevalError]] = []
         try:

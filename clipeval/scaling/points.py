@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval import vocabulary
-from clipeval.errors import MeasureError, UsageError, suggest
+from clipeval import config, vocabulary
+from clipeval.errors import ClipevalError, MeasureError, UsageError, suggest
 from clipeval.results.columns import (
     COMPUTE,
     SATURATED,
@@ -124,7 +124,7 @@ def select(table: pd.DataFrame, question: Question) -> Selection:
     _require_columns(table, question)
     left_out: dict[str, int] = {}
     notes: list[str] = []
-    rows = _usable(_asked(table, question), left_out)
+    rows = _usable(_asked(table, question, notes), left_out)
     rows = _with_source(_of_metrics(rows, question), question.by, notes)
     rows = _with_scale(rows, question.x, left_out)
     rows = _with_error(rows, left_out, notes)
@@ -160,8 +160,8 @@ def _filled(table: pd.DataFrame) -> str:
     return ", ".join(str(name) for name in table.columns if table[name].notna().any()) or "none"
 
 
-def _asked(table: pd.DataFrame, question: Question) -> pd.DataFrame:
-    """The rows of the tasks and data sets of the question."""
+def _asked(table: pd.DataFrame, question: Question, notes: list[str]) -> pd.DataFrame:
+    """The rows of the tasks and data sets of the question. A note says what a data set is called here."""
     rows = table
     if question.task is not None:
         task = task_name(question.task, rows)
@@ -175,12 +175,21 @@ def _asked(table: pd.DataFrame, question: Question) -> pd.DataFrame:
     wanted: set[str] = set()
     for word in question.datasets:
         found = {name for name in there if fnmatchcase(name, word)}
+        if not found and (longer := vocabulary.ALIASES.get(word)) in there:
+            found = {longer}
+            notes.append(f"--dataset {word}: {longer} is meant")
         if not found:
-            raise MeasureError(
-                f"--dataset {word}: no row matches.{suggest(word, there)} Data sets there: {', '.join(there)}."
-            )
+            raise _no_data_set(word, there)
         wanted |= found
     return rows[rows["dataset"].isin(wanted).to_numpy(bool)]
+
+
+def _no_data_set(word: str, there: Sequence[str]) -> ClipevalError:
+    """The error of a word that no row matches: a data set that the table lacks, or a word that names none."""
+    close = suggest(word, [*there, *(short for short, name in vocabulary.ALIASES.items() if name in there)])
+    text = f"--dataset {word}: no row matches.{close} Data sets there: {', '.join(there)}."
+    is_one = word in vocabulary.ALIASES or config.packaged().dataset(word) or set(word) & set("*?[")
+    return MeasureError(text) if is_one else UsageError(text)
 
 
 def _usable(rows: pd.DataFrame, left_out: dict[str, int]) -> pd.DataFrame:
