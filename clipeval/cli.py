@@ -317,8 +317,8 @@ app.command(
     rich_help_panel=_ANSWER,
     epilog=examples(
         "clipeval design --budget 1e12 -d imagenet1k -t classification --for difference",
-        "clipeval design results/mine --budget 5e6 --for forecast:m:128000",
-        "clipeval design results/mine --budget 5e6 --ladder ladder.yaml -o next.yaml",
+        "clipeval design open_clip --budget 1e12 -d imagenet1k --for forecast:ViT-H-14:34B",
+        "clipeval design results/mine --budget 350 -d icons-40 --ladder plan.yaml -o next.yaml",
     ),
 )(design)
 app.command(

@@ -42,8 +42,10 @@ def numbers(value: Any) -> Any:
     return value
 
 
-Real = Annotated[float, BeforeValidator(numbers), Field(allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(numbers)]
+_AsText = Annotated[str, Field(pattern=r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?([eE][-+]?[0-9]+)?$")]
+"""For editors: whether ``1e-3`` and ``150_000`` are numbers is a question of the version of YAML."""
+Real = Annotated[float, BeforeValidator(numbers, json_schema_input_type=float | _AsText), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(numbers, json_schema_input_type=int | _AsText)]
 Weight = Annotated[Real, Field(gt=0)]
 Place = Annotated[str, AfterValidator(with_home)]
 """A path, or several with ``::``; ``~`` is the home folder."""

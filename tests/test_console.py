@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import characters
 
 from clipeval import console, tables
+from clipeval.names import display_names
 from clipeval.plain import json_text, printable
 from clipeval.streams import Stream
 
@@ -186,6 +187,82 @@ def test_without_stderr_nothing_goes_to_stdout(monkeypatch, capsys):
     with console.RunProgress(1) as progress:
         progress.finish_cell("x")
     assert capsys.readouterr().out == ""
+
+
+PUBLIC = "ViT-H-14,laion2b_s32b_b79k"
+
+
+def on_terminal(monkeypatch, width=150):
+    """What a terminal shows, from now on."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", str(width))
+    return stream
+
+
+def test_bars_show_the_run_and_what_it_is_at(monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    with console.RunProgress(4) as progress:
+        progress.names = display_names([{"model": PUBLIC, "source": "LAION-2B", "samples_seen": 34.7e9}])
+        progress.start(f"{PUBLIC} · digits · linear_probe · test", 10, then="scoring")
+        bars = progress._live
+        progress.expect(0, 0, 0.0)
+        run, stretch, beside = bars.tasks
+        assert (run.description, run.completed, run.total, run.fields["state"]) == ("cells", 0, 4, "0 of 4")
+        assert stretch.description == "digits · linear_probe · test · ViT-H-14 · LAION-2B · 34.7B"
+        progress.advance(5, 0)
+        assert (stretch.completed, stretch.total, stretch.visible) == (5, 10, True)
+        assert "/s" in stretch.fields["state"]
+        progress.advance(5, 0)
+        assert (stretch.total, stretch.fields["state"], stretch.visible) == (None, "scoring", True)
+        assert not beside.visible
+        progress.work(f"{PUBLIC} · digits · linear_probe", "choosing C, 7 of at most 17", 6, 17)
+        assert (beside.completed, beside.total, beside.visible, stretch.visible) == (6, 17, True, False)
+        assert beside.fields["state"] == "choosing C, 7 of at most 17"
+        bars.refresh()
+        progress.finish_cell("done")
+        assert (run.completed, beside.visible) == (1, False)
+    assert "choosing C, 7 of at most 17" in terminal.getvalue()
+
+
+def test_texts_leave_no_bar_at_its_end(monkeypatch):
+    on_terminal(monkeypatch)
+    with console.RunProgress(1) as progress:
+        progress.start("m · texts", 3)
+        progress.advance(3, 0)
+        assert not progress._live.tasks[1].visible
+
+
+def test_a_probe_that_takes_long_says_so_in_a_log(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.RunProgress(2) as progress:
+        progress.work("m · digits · linear_probe", "choosing C, 1 of at most 17", 0, 17)
+        clock[0] = 31.0
+        progress.work("m · digits · linear_probe", "choosing C, 2 of at most 17", 1, 17)
+        progress.work("m · digits · linear_probe", "choosing C, 3 of at most 17", 2, 17)
+    assert capsys.readouterr().err == "[1/2] m · digits · linear_probe: choosing C, 2 of at most 17\n"
+
+
+def test_a_quiet_run_says_nothing(monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    with console.RunProgress(1, quiet=True) as progress:
+        progress.wait("loading")
+        progress.start("m · digits", 1)
+        progress.advance(1, 0)
+        progress.work("m · digits", "scoring")
+        progress.finish_cell("done")
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_bar_is_one_line_whatever_it_is_about(monkeypatch, width):
+    terminal = on_terminal(monkeypatch, width)
+    bars = console.live()
+    bars.add_task("a name that has no end " * 20, total=3, completed=1, state="1,234/s, 3 h 20 min left")
+    bars.console.print(bars.get_renderable())
+    [line] = terminal.getvalue().splitlines()
+    assert "…" in line
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipeval import datasets
-from clipeval.config import Config, DatasetEntry, SuiteEntry
+from clipeval.config import Config, DatasetEntry, SuiteEntry, packaged
 from clipeval.errors import UsageError
 
 CONFIG = Config(
@@ -100,3 +100,20 @@ def test_commands_in_a_configuration_are_refused() -> None:
         datasets.resolve(["x"], config)
     with pytest.raises(UsageError, match="'photos' is not a DATASET spec"):
         datasets.resolve(["x"], Config(datasets={"x": DatasetEntry(spec="photos")}))
+
+
+def test_names_that_people_use_are_those_of_the_catalogue_and_said() -> None:
+    found = datasets.resolve(["imagenet", "coco", "imagenet1k", "flickr"], packaged())
+    assert list(found.datasets) == ["imagenet1k", "mscoco_captions", "flickr30k"]
+    assert found.datasets["mscoco_captions"] == packaged().datasets["mscoco_captions"]
+    assert found.notes == (
+        "-d imagenet: imagenet1k is meant",
+        "-d coco: mscoco_captions is meant",
+        "-d flickr: flickr30k is meant",
+    )
+
+
+def test_a_data_set_of_ones_own_keeps_its_name() -> None:
+    own = DatasetEntry(spec="folder:/mine")
+    config = packaged().model_copy(update={"datasets": packaged().datasets | {"coco": own}})
+    assert datasets.resolve(["coco"], config) == datasets.Selection({"coco": own}, ())

@@ -115,6 +115,8 @@ def test_the_same_command_writes_the_same_tables(run, csv):
         (["--budget", "1e12", "--x", "params"], 2, "needs a joint law of --x gmacs,samples_seen"),
         (["--robustness", "fishes"], 3, "no row matches"),
         (["--dataset", "cars"], 3, "--dataset cars: no row matches"),
+        (["--dataset", "imagenet"], 3, "--dataset imagenet: no row matches"),
+        (["--dataset", "my-brids"], 2, "--dataset my-brids: no row matches. Did you mean 'my-birds'?"),
         (["--metric", "acc5"], 3, "--metric acc5: no row matches"),
     ],
 )
@@ -149,3 +151,14 @@ def test_a_file_that_is_not_there(run):
     ended, _, error = run("nowhere.csv")
     assert ended == 2
     assert "nowhere.csv" in error
+
+
+def test_names_that_people_use_are_those_of_the_table_and_said(run, csv):
+    """A table's own name goes first."""
+    of_catalogue = table().assign(dataset="imagenet1k")
+    ended, out, _ = run(csv(of_catalogue), "--dataset", "imagenet")
+    assert ended == 0
+    assert "--dataset imagenet: imagenet1k is meant" in out
+    ended, out, _ = run(csv(of_catalogue.assign(dataset="imagenet")), "--dataset", "imagenet")
+    assert ended == 0
+    assert "is meant" not in out

@@ -284,6 +284,9 @@ def test_run_on_the_full_training_split(digits):
     result = task.run(inputs)
     assert values(result) == values(task.evaluate(train, test))
     assert result.samples["id"].tolist() == test.ids
+    first, *_, last = inputs.worked
+    assert (first, last) == (("choosing C, 1 of at most 17", 0, 17), ("scoring", 0, None))
+    assert f"fitting with C = {result.notes['C']:.4g}" in [text for text, _, _ in inputs.worked]
     part, rest = train.rows(np.arange(701) < 300), train.rows(np.arange(701) >= 300)
     with_val = task.run(FakeInputs(test, train=FakeInputs(part), val=FakeInputs(rest)))
     assert values(with_val) == values(task.evaluate(part, test, rest))
