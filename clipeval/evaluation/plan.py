@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -46,10 +46,13 @@ class Plan:
         tasks: Sequence[TaskSpec],
         *,
         dry: bool,
+        told: Callable[[str], None],
     ) -> None:
+        """``told`` hears of what takes long, when it begins."""
         self.request = request
         self._specs, self._tasks, self._dry = specs, tasks, dry
         options = request.options
+        told("loading open_clip")
         self._found = {spec.name: attempt(_identified, spec, options.offline or dry) for spec in specs}
         self.checkpoints = {name: found for name, found in self._found.items() if not isinstance(found, ClipevalError)}
         """Those that can be read, by name."""
@@ -67,6 +70,7 @@ class Plan:
         """The cells that ``coming`` data sets will bring, as far as it can be known."""
         self._told: set[str] = set()
         for name in selection.datasets:
+            told(f"opening {name}")
             with later.noting(not self._shelf.offline) as missing:
                 asked = self._asked(name)
             if not self._shelf.offline and any(is_not_here(error) for _, error in asked):
@@ -176,12 +180,14 @@ def to_do(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.state != "done"]
 
 
-def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
+def build(
+    request: Request, ledger: Ledger, *, dry: bool = False, told: Callable[[str], None] = lambda text: None
+) -> Plan:
     """Resolve every word, identify every checkpoint, open every data set that is here, and compare with the ledger.
 
     Large files are not fetched: the weights of a checkpoint come when it is measured, data sets are ``coming``. A
     ``dry`` build asks nobody; what is not on this machine gets the state ``missing``. Raises UsageError for words that
-    name nothing.
+    name nothing. ``told`` hears of what takes long.
     """
     config, options = request.config, request.options
     specs = models.resolve(request.models, config, allow_python=options.allow_python)
@@ -198,7 +204,7 @@ def build(request: Request, ledger: Ledger, *, dry: bool = False) -> Plan:
         raise UsageError("no data set given: name one with -d, for example: -d digits (all: clipeval list datasets)")
     hub.begin()
     copies.begin()
-    return Plan(request, ledger, specs, selection, tasks, dry=dry)
+    return Plan(request, ledger, specs, selection, tasks, dry=dry, told=told)
 
 
 def _averages(config: Config, names: Sequence[str], tasks: Collection[TaskSpec]) -> Iterator[suites.SuiteRequest]:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from clipeval.evaluation.crew import Crew
 
-_LOADING = "loading open_clip, looking at what is here and what is done"
 _MOST_LISTED = 5
 
 
@@ -116,8 +115,7 @@ def execute(request: Request, *, quiet: bool = False) -> Outcome:
                 "what it held is measured again."
             )
         with RunProgress(0, quiet) as progress:
-            progress.wait(_LOADING)
-            plan = planning.build(request, ledger)
+            plan = planning.build(request, ledger, told=progress.wait)
             left = embeddings.earlier(cache_dir()) if to_do(plan.cells) or plan.coming else None
             if not quiet:
                 say(plan.summary())
@@ -179,7 +177,6 @@ def dry_run(request: Request) -> tuple[list[dict[str, Any]], list[tuple[Cell, Cl
     measured or downloaded."""
     ledger = Ledger(request.options.out)
     with RunProgress(0, quiet=not is_watched()) as progress:
-        progress.wait(_LOADING)
-        plan = planning.build(request, ledger, dry=True)
+        plan = planning.build(request, ledger, dry=True, told=progress.wait)
     bugs: list[tuple[Cell, ClipevalError]] = [(cell, cell.bug) for cell in plan.cells if cell.bug]
     return planned(plan, ledger), bugs

@@ -55,6 +55,7 @@ def run(inputs: Inputs) -> TaskResult:
         samples = Subset(samples, shot_indices(samples.labels, inputs.shots, inputs.seed, classes))
     recipe = parse_recipe(inputs.protocol, _WHERE)
     labelled = LabelledSet(name, samples, inputs.dataset)
+    inputs.work("fine-tuning")
     before, after = finetune_copy(inputs.encoder, labelled, recipe, seed=inputs.seed, workers=inputs.workers)
     notes = {
         "acc1_before": before.metrics[0].value,
