@@ -246,6 +246,8 @@ def run(
     from clipeval.evaluation.outline import outline
 
     leave_removed_folder(out)
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     asked = {"models": [*(model or []), *(models or [])], "datasets": dataset or [], "tasks": task or []}
     settings, per_class = configuration.load(config), words.shots(shots)
     silent = quiet or (as_json and not sys.stderr.isatty())
@@ -259,8 +261,6 @@ def run(
     from clipeval.evaluation.interrupt import interruptible
     from clipeval.evaluation.request import Options, Request, batch
 
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     options = Options(
         out=out,
         limit=limit,

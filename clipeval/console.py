@@ -153,13 +153,17 @@ class RunProgress:
         """Something of unknown length is done before the next stretch, such as loading a library."""
         self._show("stretch", text, None)
 
-    def start(self, label: str, items: int, then: str = "") -> None:
-        """A new stretch of work: embedding ``items`` images or texts. ``then`` is what comes when all are finished."""
-        self._label, self._then, self._total, self._items, self._fresh, self.rate = label, then, items, 0, 0, 0.0
+    def start(self, label: str, items: int) -> None:
+        """A new stretch of work: embedding ``items`` images or texts."""
+        self._label, self._then, self._total, self._items, self._fresh, self.rate = label, "", items, 0, 0, 0.0
         self._started = time.monotonic()
         if self._began is None:
             self._began = self._started
         self._show("stretch", self._in_short(label), items)
+
+    def then(self, text: str) -> None:
+        """What comes when all of this stretch is finished."""
+        self._then = text
 
     def advance(self, items: int, stored: int) -> None:
         """``items`` are finished, ``stored`` of them because they were in the store."""

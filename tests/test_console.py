@@ -204,7 +204,8 @@ def test_bars_show_the_run_and_what_it_is_at(monkeypatch):
     terminal = on_terminal(monkeypatch)
     with console.RunProgress(4) as progress:
         progress.names = display_names([{"model": PUBLIC, "source": "LAION-2B", "samples_seen": 34.7e9}])
-        progress.start(f"{PUBLIC} · digits · linear_probe · test", 10, then="scoring")
+        progress.start(f"{PUBLIC} · digits · linear_probe · test", 10)
+        progress.then("scoring")
         bars = progress._live
         progress.expect(0, 0, 0.0)
         run, stretch, beside = bars.tasks

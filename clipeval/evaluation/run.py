@@ -178,5 +178,7 @@ def dry_run(request: Request) -> tuple[list[dict[str, Any]], list[tuple[Cell, Cl
     ledger = Ledger(request.options.out)
     with RunProgress(0, quiet=not is_watched()) as progress:
         plan = planning.build(request, ledger, dry=True, told=progress.wait)
+    for line in plan.meant:
+        say(line)
     bugs: list[tuple[Cell, ClipevalError]] = [(cell, cell.bug) for cell in plan.cells if cell.bug]
     return planned(plan, ledger), bugs

@@ -260,7 +260,8 @@ class Workbench:
             yield f"{cut:,} of {len(found):,} {what} were cut at {encoder.context_length} tokens, the context length"
 
     def _start(self, split: str, images: int) -> None:
-        self._progress.start(f"{self._now.label} · {split}", images, then="scoring")
+        self._progress.start(f"{self._now.label} · {split}", images)
+        self._progress.then("scoring")
 
     def _say(self, sentence: str) -> None:
         self._progress.line(f"{self._now.label}: {sentence}")
