@@ -30,6 +30,10 @@ class Names:
         return self.short.get(model) or model
 
 
+NO_NAMES = Names()
+"""Every checkpoint is called by its spec."""
+
+
 def display_names(rows: Iterable[Mapping[str, Any]]) -> Names:
     """Of rows of the results table with the columns ``model`` and, where known, ``arch``, ``source``, ``pretrained``
     and ``samples_seen``.

@@ -93,8 +93,8 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("acc1", "top-1", "correct", export="accuracy"),
-        Metric("mean_per_class_recall", "mean per class", "correct", scored="classes"),
         Metric("acc5", "top-5", "correct5"),
+        Metric("mean_per_class_recall", "mean per class", "correct", scored="classes"),
         Metric("mean_average_precision", "mAP", "scores", scored="ranks"),
         Metric("acc_worst_region", "worst region top-1", "correct", scored="groups", group="region", asked=True),
         Metric("acc_wg", "worst group top-1", "correct", scored="groups", group="region", asked=True),

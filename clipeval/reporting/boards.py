@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from clipeval import vocabulary
 from clipeval.config import Config
@@ -40,8 +42,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Line:
-    """One checkpoint on a board. ``note`` tells it from other lines of the same checkpoint; ``rank`` is equal for equal
-    values, and None without a value and where only a part of the data set was scored (``limited``)."""
+    """One checkpoint on a board. ``note`` tells it from other lines of the same checkpoint; ``rank`` is as
+    ``ranks`` has it, and None without a value and where only a part of the data set was scored (``limited``)."""
 
     rank: int | None
     model: str
@@ -69,14 +71,26 @@ class Board:
 
 
 def boards(rows: pd.DataFrame, config: Config) -> list[Board]:
-    """All leaderboards: suites first, then data sets, each in the order of tasks and names."""
+    """All leaderboards: suites first, then data sets, each in the order of tasks and the configuration."""
     shown = rows[rows["final"] & (rows["status"].fillna("ok") != "skipped").to_numpy(bool)]
     groups: dict[tuple[bool, str, str, float], list[Row]] = {}
     for row in records(shown[list(_USED)]):
         key = (not row["suite"], text(row["task"]), text(row["dataset"]), whole(row["shots"]))
         groups.setdefault(key, []).append(row)
-    ordered = sorted(groups.items(), key=lambda item: (item[0][0], vocabulary.task_place(item[0][1]), *item[0][2:]))
+    place = placed(config)
+    ordered = sorted(groups.items(), key=lambda item: place(*item[0]))
     return [_board(f"board-{i}", key, group, config) for i, (key, group) in enumerate(ordered)]
+
+
+def placed(config: Config) -> Callable[[bool, str, str, float], tuple[Any, ...]]:
+    """The sort key of what is no suite, a task, a data set and shots: suites and data sets as in the configuration."""
+    places = {name: place for place, name in enumerate((*config.suites, *config.datasets))}
+
+    def key(single: bool, task: str, dataset: str, shots: float) -> tuple[Any, ...]:
+        place = places.get(dataset, places.get(dataset.partition("@")[0], len(places)))
+        return single, vocabulary.task_place(task), place, dataset, shots
+
+    return key
 
 
 def whole(value: Any) -> float:
@@ -156,6 +170,26 @@ def _short(value: str) -> str:
     return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…"
 
 
+def ranks(values: Sequence[Value | None], sign: int) -> list[int | None]:
+    """For each value 1 + the number of those whose interval lies wholly beyond its own, so that what intervals do not
+    tell apart shares a rank; None where there is no value. ``sign`` is -1 where less is better.
+
+    Source: the ranks of Chatbot Arena (Chiang et al. 2024, 2403.04132). A value without an interval is exact.
+    """
+    ends = np.array([sorted((sign * low, sign * high)) for low, high in map(_interval, values)]).reshape(-1, 2)
+    lows = np.sort(ends[:, 0])  # NaN goes last, and is beyond nothing
+    there = int(np.isfinite(lows).sum())
+    beyond = there - np.searchsorted(lows[:there], ends[:, 1], side="right")
+    return [1 + int(n) if math.isfinite(low) else None for n, low in zip(beyond, ends[:, 0], strict=True)]
+
+
+def _interval(value: Value | None) -> tuple[float, float]:
+    if value is None or value.missing:
+        return math.nan, math.nan
+    known = math.isfinite(value.low) and math.isfinite(value.high)
+    return (value.low, value.high) if known else (value.value, value.value)
+
+
 def _main(line: Line) -> float:
     first = line.values[0] if line.values else None
     return first.value if first else math.nan
@@ -168,10 +202,9 @@ def _ranked(lines: list[Line], sign: int) -> Iterator[Line]:
         value = _main(line)
         return math.isnan(value), line.limited, -sign * value, line.model, line.note
 
-    first: dict[float, int] = {}
-    for place, line in enumerate(sorted(lines, key=order), start=1):
-        unranked = line.limited or math.isnan(_main(line))
-        yield line if unranked else replace(line, rank=first.setdefault(_main(line), place))
+    ordered = sorted(lines, key=order)
+    ranked = ranks([None if line.limited or not line.values else line.values[0] for line in ordered], sign)
+    yield from (replace(line, rank=rank) for line, rank in zip(ordered, ranked, strict=True))
 
 
 def _remarks(rows: list[Row]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from clipeval import vocabulary
 from clipeval.config import Config
+from clipeval.names import NO_NAMES, Names
 from clipeval.regular import read_regular
 from clipeval.reporting import words
 from clipeval.reporting.figures import MOST_VISIBLE, Panel, colours, figure, legend_name, log_axis, points
@@ -26,9 +27,12 @@ _MOST_LOSSES = 400
 _LINE = {"mode": "lines+markers", "marker": {"size": 7}}
 
 _LOG_BYTES = 1 << 30
+_APART = 0.035
+"""Share of the range by which the values at the ends of curves must differ to have room."""
+_COLOURS = "A colour is a source; the smaller the model, the paler."
 
 
-def probe_panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
+def probe_panels(rows: pd.DataFrame, config: Config, names: Names = NO_NAMES) -> list[Panel]:
     """Per data set: probe accuracy over shots for each checkpoint, beside zero-shot where it was measured."""
     good = rows[(rows["good"] & rows["final"]).to_numpy(bool)]
     probes = good[(good["task"] == "linear_probe").to_numpy(bool)]
@@ -39,11 +43,13 @@ def probe_panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
         at_zero = zero_shot[((zero_shot["dataset"] == dataset) & (zero_shot["metric"] == metric)).to_numpy(bool)]
         of_metric = group[(group["metric"] == metric).to_numpy(bool)]
         title = f"{vocabulary.dataset(str(dataset))} · {vocabulary.metric(metric).heading}"
-        panels.append(_probe_panel(f"probe-{len(panels)}", title, metric, of_metric, at_zero))
+        panels.append(_probe_panel(f"probe-{len(panels)}", title, metric, of_metric, at_zero, names))
     return panels
 
 
-def _probe_panel(name: str, title: str, metric: str, probes: pd.DataFrame, zero_shot: pd.DataFrame) -> Panel:
+def _probe_panel(
+    name: str, title: str, metric: str, probes: pd.DataFrame, zero_shot: pd.DataFrame, names: Names
+) -> Panel:
     shots = sorted({int(k) for k in probes["shots"].dropna()})
     order = [
         *(["zero-shot"] if len(zero_shot) else []),
@@ -77,13 +83,13 @@ def _probe_panel(name: str, title: str, metric: str, probes: pd.DataFrame, zero_
             "thickness": 1,
             "width": 3,
         }
-        look = _LINE | {"line": {"color": hues[model]}, "name": legend_name(model), "error_y": error_y}
+        look = _LINE | {"line": {"color": hues[model]}, "name": legend_name(names[model]), "error_y": error_y}
         visible = True if place < MOST_VISIBLE else "legendonly"
         first_rows = [int(part["row"].iloc[0]) for part in own.values()]
         hover = "%{x}: %{y:.2f} %"
         drawn["data"].append(points(list(own), means, hover, first_rows, visible=visible, **look))
         found = dict(zip(own, means, strict=True))
-        lines.append((model, *(f"{found[k]:.1f}" if k in found else "–" for k in order)))
+        lines.append((names[model], *(f"{found[k]:.1f}" if k in found else "–" for k in order)))
     notes = ["Points: the mean over draws; bars: the range of the draws, or the 95 % interval of a single one."]
     if len(models) > MOST_VISIBLE:
         notes.append(f"The best {MOST_VISIBLE} of {len(models)} checkpoints are drawn; switch others on in the legend.")
@@ -99,12 +105,13 @@ def _spread(part: pd.DataFrame) -> tuple[float, float, float]:
     return (float(values[0]), *((low, high) if math.isfinite(low) else (float(values[0]),) * 2))
 
 
-def learning_panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
+def learning_panels(rows: pd.DataFrame, config: Config, names: Names = NO_NAMES) -> list[Panel]:
     """Per data set: the checkpoints of each training run over samples seen; and the training loss of runs whose log is
     on this machine."""
     good = rows[(rows["good"] & rows["samples_seen"].gt(0)).to_numpy(bool)]
     several = good.groupby(["run", "arch"], dropna=False)["samples_seen"].transform("nunique") > 1
     curves = good[several.to_numpy(bool)]
+    runs = _Runs(rows, names)
     panels: list[Panel] = []
     keys = ["task", "dataset", "shots"]
     for key, group in curves.groupby(keys, dropna=False, sort=True):
@@ -114,65 +121,116 @@ def learning_panels(rows: pd.DataFrame, config: Config) -> list[Panel]:
         part = part[(part.groupby("run")["samples_seen"].transform("nunique") > 1).to_numpy(bool)]
         if len(part):
             title = vocabulary.dataset(dataset, None if math.isnan(shots) else int(shots))
-            panels.append(
-                _learning_panel(
-                    f"learning-{len(panels)}",
-                    vocabulary.task(task).title,
-                    f"{title} · {vocabulary.metric(metric).heading}",
-                    metric,
-                    part,
-                )
-            )
+            menu = vocabulary.task(task).title, f"{title} · {vocabulary.metric(metric).heading}"
+            panels.append(_learning_panel(f"learning-{len(panels)}", *menu, metric, part, runs))
     losses = {run: log for run in dict.fromkeys(rows["run"]) if (log := _loss(Path(run) / "log.jsonl"))}
     if losses:
-        panels.append(_loss_panel(f"learning-{len(panels)}", losses))
+        panels.append(_loss_panel(f"learning-{len(panels)}", losses, runs))
     return panels
 
 
-def _learning_panel(name: str, group: str, title: str, metric: str, part: pd.DataFrame) -> Panel:
+class _Runs:
+    """How training runs look: a colour per source, paler for smaller models of it."""
+
+    def __init__(self, rows: pd.DataFrame, names: Names) -> None:
+        facts = rows[["run", "source", "gmacs"]].drop_duplicates("run").set_index("run")
+        self._names = names
+        sources = facts["source"].fillna("unknown source").astype(str)
+        hues = colours(sources.value_counts().index)
+        sizes = facts["gmacs"].astype(float).fillna(0.0).round(6)
+        scale = sorted(set(sizes))
+        self._colours = {
+            str(run): pale(hues[source], 1 - (scale.index(size) + 1) / len(scale))
+            for run, source, size in zip(facts.index, sources, sizes, strict=True)
+        }
+        self._places = {
+            str(run): (source, -size) for run, source, size in zip(facts.index, sources, sizes, strict=True)
+        }
+
+    def colour(self, run: str) -> str:
+        return self._colours[run]
+
+    def name(self, run: str) -> str:
+        return self._names[run] if run in self._names.short else run.removeprefix(self._names.folder)
+
+    def ordered(self, runs: Iterable[str]) -> list[str]:
+        """By source, large models first."""
+        return sorted(map(str, runs), key=lambda run: (*self._places[run], run))
+
+
+def pale(colour: str, share: float) -> str:
+    """A colour mixed with up to 60 % of a grey that is seen on white and on black."""
+    mixed = (round(int(colour[i : i + 2], 16) * (1 - 0.6 * share) + 0xB4 * 0.6 * share) for i in (1, 3, 5))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def _learning_panel(name: str, group: str, title: str, metric: str, part: pd.DataFrame, runs: _Runs) -> Panel:
     drawn = figure("Samples seen", f"{vocabulary.metric(metric).heading} (%)", xaxis=log_axis(part["samples_seen"]))
-    hues = colours(part["run"])
-    lines = []
-    for place, (run, own) in enumerate(part.groupby("run", sort=False)):
-        own = own.sort_values("samples_seen").drop_duplicates("samples_seen", keep="last")
-        y = (100 * own["value"]).to_list()
-        look = _LINE | {"line": {"color": hues[str(run)]}, "marker": {"size": 5}, "name": legend_name(run)}
+    lines, ends = [], []
+    parts = {str(run): own for run, own in part.groupby("run", sort=False)}
+    for place, run in enumerate(runs.ordered(parts)):
+        own = parts[run].sort_values("samples_seen").drop_duplicates("samples_seen", keep="last")
+        y, seen = (100 * own["value"]).to_list(), own["samples_seen"].to_list()
         visible = True if place < MOST_VISIBLE else "legendonly"
-        seen = own["samples_seen"].to_list()
+        colour = runs.colour(run)
+        look = _LINE | {"line": {"color": colour}, "marker": {"size": 5}, "name": legend_name(runs.name(run))}
         hover = "%{x:.4~s} samples: %{y:.2f} %"
         drawn["data"].append(points(seen, y, hover, own["row"], visible=visible, **look))
+        if visible is True:
+            ends.append((seen[-1], y[-1], f"{y[-1]:.1f}", colour))
         lines.append(
-            (str(run), str(len(own)), words.size(seen[0]), words.size(seen[-1]), f"{y[0]:.1f}", f"{y[-1]:.1f}")
+            (runs.name(run), str(len(own)), words.size(seen[0]), words.size(seen[-1]), f"{y[0]:.1f}", f"{y[-1]:.1f}")
         )
-    notes = (
-        (f"{MOST_VISIBLE} of {len(lines)} runs are drawn; switch others on in the legend.",)
-        if len(lines) > MOST_VISIBLE
-        else ()
-    )
+    drawn["layout"] |= _end_values(ends, log=True)
+    notes = [_COLOURS]
+    if len(lines) > MOST_VISIBLE:
+        notes.append(f"{MOST_VISIBLE} of {len(lines)} runs are drawn; switch others on in the legend.")
     head = ("Run", "Checkpoints", "First at", "Last at", "First (%)", "Last (%)")
-    return Panel(name, group, title, drawn, notes, head, tuple(lines))
+    return Panel(name, group, title, drawn, tuple(notes), head, tuple(lines))
 
 
-def _loss_panel(name: str, losses: dict[str, list[tuple[float, float]]]) -> Panel:
+def _end_values(ends: Sequence[tuple[float, float, str, str]], log: bool = False) -> dict[str, Any]:
+    """The last value of each curve at its end, from the best on; those that would lie on another are left out."""
+    span = max((y for _, y, *_ in ends), default=0.0) - min((y for _, y, *_ in ends), default=0.0)
+    kept: list[tuple[float, float, str, str]] = []
+    for end in sorted(ends, key=lambda end: -end[1]):
+        if all(abs(end[1] - other[1]) > _APART * span for other in kept):
+            kept.append(end)
+    look = {"showarrow": False, "xanchor": "left", "xshift": 6}
+    annotations = [
+        {"x": math.log10(x) if log else x, "y": y, "text": said, "font": {"color": colour, "size": 11}, **look}
+        for x, y, said, colour in kept
+    ]
+    return {"annotations": annotations, "margin": {"l": 56, "r": 44, "t": 12, "b": 48}}
+
+
+def _loss_panel(name: str, losses: dict[str, list[tuple[float, float]]], runs: _Runs) -> Panel:
     drawn = figure("Samples seen", "Training loss")
-    hues = colours(losses)
-    for place, (run, log) in enumerate(losses.items()):
+    lines, ends = [], []
+    for place, run in enumerate(runs.ordered(losses)):
+        log = losses[run]
         step = -(-len(log) // _MOST_LOSSES)
         kept = [*log[:-1:step], log[-1]]
+        colour = runs.colour(run)
+        visible = True if place < MOST_VISIBLE else "legendonly"
         drawn["data"].append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "x": [samples for samples, _ in kept],
                 "y": [loss for _, loss in kept],
-                "name": legend_name(run),
-                "line": {"color": hues[run], "width": 1.5},
+                "name": legend_name(runs.name(run)),
+                "line": {"color": colour, "width": 1.5},
                 "hovertemplate": "%{x:.4~s} samples: %{y:.4f}",
-                "visible": True if place < MOST_VISIBLE else "legendonly",
+                "visible": visible,
             }
         )
-    lines = tuple((run, words.size(log[-1][0]), f"{log[-1][1]:.4f}") for run, log in losses.items())
-    return Panel(name, "Training", "Training loss", drawn, (), ("Run", "Samples seen", "Last loss"), lines)
+        if visible is True:
+            ends.append((*kept[-1], f"{kept[-1][1]:.2f}", colour))
+        lines.append((runs.name(run), words.size(log[-1][0]), f"{log[-1][1]:.4f}"))
+    drawn["layout"] |= _end_values(ends)
+    head = ("Run", "Samples seen", "Last loss")
+    return Panel(name, "Training", "Training loss", drawn, (_COLOURS,), head, tuple(lines))
 
 
 def _loss(path: Path) -> list[tuple[float, float]]:

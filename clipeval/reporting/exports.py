@@ -15,6 +15,7 @@ import yaml
 
 from clipeval import vocabulary
 from clipeval.errors import few
+from clipeval.names import NO_NAMES, Names
 from clipeval.plain import printable
 from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
@@ -36,9 +37,13 @@ _NAN = ".nan"
 _REMEMBERED = 10_000
 
 
-def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = ()) -> str:
-    """Every leaderboard as a Markdown table: percent, with 95 % intervals; then what the runs noticed."""
-    parts = ["# Results\n\nPercent, with 95 % intervals where they are known.\n"]
+def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = (), names: Names = NO_NAMES) -> str:
+    """Every leaderboard as a Markdown table: percent, with 95 % intervals; then what the runs noticed, and which
+    checkpoints display names stand for."""
+    parts = [
+        "# Results\n\nPercent, with 95 % intervals where they are known. Rank (#): 1 + the checkpoints whose interval "
+        "lies wholly above.\n"
+    ]
     group = ""
     for board in boards:
         if board.group != group:
@@ -54,7 +59,7 @@ def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = ()) -> str:
         ]
         lines = [_row(head), _row(["--:", "---", "---", *["--:"] * (len(head) - 3)], escape=False)]
         for line in board.lines:
-            model = f"{line.model} ({line.note})" if line.note else line.model
+            model = f"{names[line.model]} ({line.note})" if line.note else names[line.model]
             rank = "" if line.rank is None else str(line.rank)
             facts = [rank, model, line.source, words.size(line.samples_seen), words.size(line.gmacs)]
             lines.append(_row([*facts, *map(with_interval, line.values)]))
@@ -62,8 +67,13 @@ def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = ()) -> str:
         parts.append(f"### {_escaped(board.title)}\n\n" + "\n".join(lines) + f"\n{remarks}")
     if noticed:
         lines = [_row(["Noticed", "Data sets", "Models"]), _row(["---"] * 3, escape=False)]
-        lines += [_row([one.sentence, few(one.datasets), few(one.models)]) for one in noticed]
+        lines += [
+            _row([one.sentence, few(one.datasets), few([names[model] for model in one.models])]) for one in noticed
+        ]
         parts.append("## Noticed\n\n" + "\n".join(lines) + "\n")
+    if renamed := [(name, model) for model, name in names.short.items() if name != model]:
+        lines = [_row(["Name", "Checkpoint"]), _row(["---"] * 2, escape=False), *map(_row, renamed)]
+        parts.append("## Names\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 

@@ -2,111 +2,83 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting.boards import VALUE, Value, value_of, whole
-from clipeval.reporting.rows import text
-from clipeval.results.columns import records
-from clipeval.results.suites import main_metrics
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_USED = ("model", "arch", "source", "dataset", "task", "shots", *VALUE)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """``place`` in [0, 1] is where the value lies between the lowest and the highest of its column."""
-
-    value: Value
-    place: float
+from clipeval.reporting.boards import Value
+from clipeval.reporting.measured import Measured, by_suite, models_of
 
 
 @dataclass(frozen=True)
 class Column:
-    """A data set and metric; ``missing`` counts the checkpoints without a value."""
+    """A data set and metric under the heading of its suite. ``places`` in [0, 1], NaN without a value, say where the
+    checkpoints lie between the weakest and the best."""
 
+    suite: str
     title: str
     metric: str
-    missing: int
+    values: tuple[Value | None, ...]
+    places: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """``cells`` has one list per model and one entry per column, None where the table has no row."""
+    """One entry per checkpoint in ``models``, ``means`` and the columns' values; a mean is that of all columns, NaN for
+    a checkpoint that lacks one. ``repeated``: measurements of the same thing, which are only on the leaderboards."""
 
     id: str
     title: str
+    models: tuple[str, ...]
+    means: tuple[float, ...]
     columns: tuple[Column, ...]
-    models: tuple[tuple[str, str, str], ...]
-    """Name, architecture, source."""
-    cells: tuple[tuple[Cell | None, ...], ...]
     repeated: int
-    """Measurements of the same thing beyond the first, which are only on the leaderboards."""
 
 
-def matrices(rows: pd.DataFrame, config: Config) -> list[Matrix]:
+def matrices(columns: Sequence[Measured], config: Config) -> list[Matrix]:
     """One heat map per task, of the main metrics on its data sets; checkpoints from strong to weak."""
-    status = rows["status"].fillna("ok")
-    shown = rows[rows["final"] & ~rows["suite"] & (status != "skipped").to_numpy(bool)]
-    tasks: dict[str, list[dict[str, Any]]] = {}
-    for row in records(shown[list(_USED)]):
-        tasks.setdefault(text(row["task"]), []).append(row)
-    ordered = sorted(tasks, key=vocabulary.task_place)
-    return [_matrix(f"heat-{i}", task, tasks[task], config) for i, task in enumerate(ordered)]
+    found = []
+    for task in dict.fromkeys(column.task for column in columns if not column.suite):
+        own = [column for column in columns if column.task == task and not column.suite]
+        asked = [column.dataset for column in columns if column.task == task and column.suite]
+        found.append(_matrix(f"heat-{len(found)}", task, by_suite(own, config, task, asked)))
+    return found
 
 
-def _matrix(name: str, task: str, rows: list[dict[str, Any]], config: Config) -> Matrix:
-    groups: dict[tuple[str, float], dict[str, list[dict[str, Any]]]] = {}
-    for row in rows:
-        groups.setdefault((text(row["dataset"]), whole(row["shots"])), {}).setdefault(text(row["metric"]), []).append(
-            row
-        )
-    columns: list[tuple[str, str, dict[str, Value]]] = []
-    repeated = 0
-    for (dataset, shots), metrics in sorted(groups.items()):
-        for metric in main_metrics(task, dataset, list(metrics), config):
-            values: dict[str, Value] = {}
-            for row in metrics[metric]:
-                known = values.get(row["model"])
-                repeated += known is not None and not known.missing
-                if known is None or known.missing:
-                    values[row["model"]] = value_of(row)
-            columns.append((vocabulary.dataset(dataset, None if math.isinf(shots) else int(shots)), metric, values))
-    facts = {row["model"]: (str(row["model"]), text(row["arch"]), text(row["source"])) for row in rows}
-    places = np.array([_places([values.get(model) for model in facts]) for _, _, values in columns])
-    order = np.argsort(-np.nan_to_num(_means(places), nan=-1.0), kind="stable")
-    models = [list(facts)[i] for i in order]
-    cells = tuple(
-        tuple(
-            Cell(values[model], float(places[column][index])) if model in values else None
-            for column, (_, _, values) in enumerate(columns)
-        )
-        for model, index in zip(models, order, strict=True)
+def _matrix(name: str, task: str, columns: Sequence[tuple[str, Measured]]) -> Matrix:
+    models = list(models_of([column for _, column in columns]))
+    values = np.array([[_number(column.values.get(model)) for model in models] for _, column in columns])
+    places = np.array([_places(row, column.lower) for row, (_, column) in zip(values, columns, strict=True)])
+    strength = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else -1.0 for row in places.T]
+    order = np.argsort(-np.array(strength), kind="stable")
+    ordered = [models[i] for i in order]
+    return Matrix(
+        id=name,
+        title=vocabulary.task(task).title,
+        models=tuple(ordered),
+        means=tuple(values.mean(axis=0)[order].tolist()),
+        columns=tuple(
+            Column(suite, c.title, c.metric, tuple(map(c.values.get, ordered)), tuple(own[order].tolist()))
+            for (suite, c), own in zip(columns, places, strict=True)
+        ),
+        repeated=sum(column.repeated for _, column in columns),
     )
-    heads = tuple(
-        Column(title, metric, sum(model not in values or bool(values[model].missing) for model in models))
-        for title, metric, values in columns
-    )
-    return Matrix(name, vocabulary.task(task).title, heads, tuple(facts[model] for model in models), cells, repeated)
 
 
-def _places(values: list[Value | None]) -> np.ndarray:
-    found = np.array([value.value if value else math.nan for value in values])
-    good = np.isfinite(found)
+def _number(value: Value | None) -> float:
+    return value.value if value else float("nan")
+
+
+def _places(values: np.ndarray, lower: bool) -> np.ndarray:
+    """Where values lie between the best (1) and what is as far below the median as that is above it (0), if not the
+    weakest: a few weak checkpoints do not make all others look alike."""
+    good = np.isfinite(values)
     if not good.any():
-        return found
-    low, high = found[good].min(), found[good].max()
-    return np.where(good, (found - low) / (high - low) if high > low else 0.5, math.nan)
-
-
-def _means(places: np.ndarray) -> np.ndarray:
-    good = np.isfinite(places)
-    return np.where(good, places, 0).sum(axis=0) / np.maximum(good.sum(axis=0), 1)
+        return values
+    better = -values if lower else values
+    best, middle = better[good].max(), np.median(better[good])
+    low = max(better[good].min(), 2 * middle - best)
+    return np.where(good, np.clip((better - low) / (best - low), 0, 1) if best > low else 0.5, np.nan)

@@ -8,6 +8,8 @@ import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from clipeval.plain import plain
 from clipeval.reporting.rows import HELPERS, number, text
 from clipeval.results.columns import records
@@ -16,34 +18,53 @@ from clipeval.tasks import TASKS
 if TYPE_CHECKING:
     import pandas as pd
 
-_COMMAND = ("clipeval_version", "model", "dataset", "task", "shots", "seed", "limit", "prompts", "precision")
+_COMMAND = ("clipeval_version", "dataset", "task", "shots", "seed", "limit", "prompts", "precision")
 _OPTIONS = (("shots", "--shots"), ("seed", "--seed"), ("limit", "--limit"))
 
 
-def columns(rows: pd.DataFrame) -> dict[str, Any]:
-    """Every column as its distinct values and one index into them per row (-1: empty); ``same`` where all are equal.
+_KEYS = ("model", "dataset")
+"""Columns that decide others."""
+_MODEL = "{model}"
 
-    Empty columns are left out. Rows that clipeval measured have a further column with the command that does it again.
+
+def columns(rows: pd.DataFrame) -> dict[str, Any]:
+    """Every column in the shortest of four forms; an empty cell is null, empty columns are left out.
+
+    ``same``: one value for all rows. ``values`` and ``of``: the value by the distinct values of another column, which
+    decides it. ``values`` and ``runs``: distinct values, and codes with how often each follows itself (-1: empty).
+    ``cells``: one value per row. Rows that clipeval measured have a further column, the command that does it again, in
+    which ``{model}`` stands for the model as a shell reads it.
     """
-    known = cache(lambda *cells: command(dict(zip(_COMMAND, cells, strict=True))))  # one for all metrics of a cell
+    known = cache(lambda *cells: command(dict(zip(_COMMAND, cells, strict=True)), _MODEL))
     commands: list[Any] = [known(*row.values()) for row in records(rows[list(_COMMAND)])]
     table = rows.drop(columns=list(HELPERS)).assign(command=commands)
-    found: dict[str, Any] = {}
-    for name in table:
-        codes, distinct = table[name].factorize()
-        if not len(distinct):
-            continue
-        values = [plain(value) for value in distinct]
-        same = len(values) == 1 and (codes == 0).all()
-        found[str(name)] = {"same": values[0]} if same else {"values": values, "codes": codes.tolist()}
-    return found
+    keys = {name: table[name].factorize()[0] for name in _KEYS}
+    found = {str(name): _column(table[name], {} if name in keys else keys) for name in table}
+    return {name: column for name, column in found.items() if column}
 
 
-def command(row: dict[str, Any]) -> str | None:
-    """The command line that measures a row again; None for rows that were imported."""
+def _column(column: pd.Series, keys: dict[str, np.ndarray]) -> dict[str, Any]:
+    codes, distinct = column.factorize()
+    if not len(distinct):
+        return {}
+    if len(distinct) == 1 and (codes == 0).all():
+        return {"same": plain(distinct[0])}
+    for key, of in keys.items():
+        first = np.unique(of, return_index=True)[1]
+        if len(first) < len(codes) / 2 and (codes == codes[first][of]).all():
+            return {"values": [plain(distinct[code]) if code >= 0 else None for code in codes[first]], "of": key}
+    if 2 * len(distinct) > len(codes):
+        return {"cells": [plain(distinct[code]) if code >= 0 else None for code in codes]}
+    starts = np.flatnonzero(np.diff(codes, prepend=codes[0] - 1))
+    runs = np.stack([codes[starts], np.diff(starts, append=len(codes))], axis=1)
+    return {"values": [plain(value) for value in distinct], "runs": runs.ravel().tolist()}
+
+
+def command(row: dict[str, Any], model: str) -> str | None:
+    """The command line that measures a row of ``model`` again; None for rows that were imported."""
     if not text(row["clipeval_version"]):
         return None
-    parts = ["clipeval", "run", "-m", text(row["model"]), "-d", text(row["dataset"]), "-t", text(row["task"])]
+    parts = ["clipeval", "run", "-m", model, "-d", text(row["dataset"]), "-t", text(row["task"])]
     parts += [
         part
         for name, option in _OPTIONS
@@ -57,7 +78,7 @@ def command(row: dict[str, Any]) -> str | None:
         parts += ["--prompts", "clip_benchmark"]
     if precision := text(row["precision"]):
         parts += ["--precision", precision]
-    return shlex.join(parts)
+    return shlex.join(parts).replace(shlex.quote(model), model, 1)
 
 
 def facts(rows: pd.DataFrame) -> dict[str, Any]:

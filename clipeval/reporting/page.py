@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval import config as configuration
-from clipeval import vocabulary
 from clipeval.errors import UsageError
 from clipeval.files import require_own, write_atomically, write_text
 from clipeval.machine import uncollected
+from clipeval.names import Names, display_names
 from clipeval.paths import expand
 from clipeval.plain import plain
 from clipeval.reporting import comparison as pairs
-from clipeval.reporting import curves, examples, exports, gaps, matrix, noticed, scaling, words
+from clipeval.reporting import curves, examples, exports, flips, gaps, matrix, noticed, overview, scaling, tables, words
+from clipeval.reporting import measured as columns
 from clipeval.reporting import origins as provenance
 from clipeval.reporting import rows as table
-from clipeval.reporting.boards import boards
+from clipeval.reporting.boards import Board, boards
+from clipeval.reporting.figures import Panel
+from clipeval.reporting.library import Libraries
+from clipeval.results.columns import records
 from clipeval.results.table import write_csv
 from clipeval.stats.significance import holm
 from clipeval.version import __version__
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_SCRIPTS = ("ground", "origin", "plots", "search", "columns", "tables", "menus", "compare", "examples", "address")
+_PLOTLY = Path(__file__).parent / "plotly" / "plotly-basic.min.js"
+"""The bundle of plotly.js with scatter, bar and pie only, as its makers publish it (plotly.js-basic-dist-min 4.1.1)."""
 _MARK, _HEAD = b"<title>clipeval report", 4096
 FILES = ("index.html", "results.csv", "report.md", "model-index.yaml")
 
@@ -55,8 +62,10 @@ def report(
     _refuse_foreign(out)
     rows = table.read(given, config)
     leaderboards = boards(rows, config)
-    write_text(out / "index.html", _page(rows, leaderboards, config))
-    write_text(out / "report.md", exports.markdown(leaderboards, noticed.noticed(rows)))
+    named = rows[["model", "arch", "source", "pretrained", "samples_seen"]].drop_duplicates()
+    names = display_names(records(named))
+    write_text(out / "index.html", _page(rows, leaderboards, config, names))
+    write_text(out / "report.md", exports.markdown(leaderboards, noticed.noticed(rows), names))
     write_atomically(out / "model-index.yaml", partial(exports.write_model_index, rows))
     write_atomically(out / "results.csv", partial(write_csv, rows.drop(columns=list(table.HELPERS))))
     return out / FILES[0]
@@ -70,19 +79,26 @@ def _refuse_foreign(out: Path) -> None:
     require_own(out, FILES, own, "an earlier report")
 
 
-def _page(rows: pd.DataFrame, leaderboards: Sequence[Any], config: configuration.Config) -> str:
+def _page(rows: pd.DataFrame, leaderboards: Sequence[Board], config: configuration.Config, names: Names) -> str:
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
     panels = {
         "scaling": scaling.panels(rows, config),
-        "probes": curves.probe_panels(rows, config),
-        "learning": curves.learning_panels(rows, config),
+        "probes": curves.probe_panels(rows, config, names),
+        "learning": curves.learning_panels(rows, config, names),
     }
     figures = {panel.id: panel.figure for found in panels.values() for panel in found}
-    comparison = pairs.compare(rows, config)
-    galleries, gallery_gaps = examples.galleries(rows, config)
-    scripts = {"plotly": _inline(get_plotlyjs()), "script": _inline((_TEMPLATES / "page.js").read_text("utf-8"))}
+    measured = columns.measured(rows, config)
+    summary, heat = overview.overview(rows, measured, config), matrix.matrices(measured, config)
+    comparison, libraries = pairs.compare(rows, config), Libraries(config)
+    galleries, gallery_gaps = examples.galleries(rows, libraries)
+    scripts = {"plotly": _inline(_PLOTLY.read_text("utf-8")), "script": _inline(_script())}
+    documents = {
+        "rows": provenance.columns(rows),
+        "figures": plain(figures),
+        "pairs": _pairs(comparison) | {"samples": flips.samples(comparison, rows, libraries)},
+        "tables": tables.tables(rows, names, summary, leaderboards, heat),
+    }
     return str(
         _environment()
         .get_template("page.html.j2")
@@ -91,8 +107,10 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Any], config: configuration
             | {name: Markup(text) for name, text in scripts.items()}
             | {
                 "facts": provenance.facts(rows),
+                "names": names,
+                "overview": summary,
                 "boards": leaderboards,
-                "matrices": matrix.matrices(rows, config),
+                "matrices": heat,
                 "comparison": comparison,
                 "galleries": galleries,
                 "gallery_gaps": gallery_gaps,
@@ -102,14 +120,19 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Any], config: configuration
                 "archs": sorted(rows["arch"].dropna().unique()),
                 "earlier": int((rows["good"] & ~rows["final"]).sum()),
                 "version": __version__,
+                "absent": _absent(panels, comparison),
                 "policy": _policy(scripts.values()),
                 "style": Markup((_TEMPLATES / "style.css").read_text("utf-8")),
-                "rows_json": Markup(provenance.as_json(provenance.columns(rows))),
-                "figures_json": Markup(provenance.as_json(plain(figures))),
-                "pairs_json": Markup(provenance.as_json(_pairs(comparison))),
+                "documents": {name: Markup(provenance.as_json(found)) for name, found in documents.items()},
             }
         )
     )
+
+
+def _script() -> str:
+    """The parts of the page's script as one, which shares nothing with Plotly's."""
+    parts = [(_TEMPLATES / f"{name}.js").read_text("utf-8") for name in _SCRIPTS]
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
 
 
 def _environment() -> Any:
@@ -125,10 +148,8 @@ def _environment() -> Any:
     )
     found.filters |= {
         "percent": words.percent,
-        "metric": lambda name: vocabulary.metric(name).heading,
-        "size": words.size,
-        "finite": lambda value: value if np.isfinite(value) else "",
         "groupby_order": _grouped,
+        "same_dataset": _same_dataset,
         "sum_models": lambda gaps: sum(len(gap.models) for gap in gaps),
     }
     return found
@@ -140,6 +161,23 @@ def _grouped(items: Iterable[Any], attribute: str) -> list[tuple[str, list[Any]]
     for item in items:
         groups.setdefault(getattr(item, attribute), []).append(item)
     return list(groups.items())
+
+
+def _same_dataset(galleries: Sequence[examples.Gallery], one: examples.Gallery) -> list[int]:
+    """The places of the other galleries of its data set."""
+    return [i for i, other in enumerate(galleries) if other is not one and other.dataset == one.dataset]
+
+
+def _absent(panels: dict[str, list[Panel]], comparison: pairs.Comparison) -> list[str]:
+    """What the page has no section for, and what would be needed."""
+    needed = {
+        "scaling plots (checkpoints of known compute, gmacs_total)": panels["scaling"],
+        "comparisons (per-sample outcomes of two checkpoints on the same samples: report the folder that clipeval run "
+        "wrote, with samples in it)": comparison.pairs,
+        "linear probes": panels["probes"],
+        "learning curves (several checkpoints of one run)": panels["learning"],
+    }
+    return [what for what, found in needed.items() if not found]
 
 
 def _inline(script: str) -> str:
@@ -167,4 +205,5 @@ def _pairs(comparison: pairs.Comparison) -> dict[str, Any]:
             [place, *(round(x, 7) for x in (d.difference, *d.interval)), *both, d.lost, d.won, d.n, d.test]
             for (place, d), *both in zip(cells.items(), p, corrected, strict=True)
         ]
-    return {"cells": comparison.cells, "rows": comparison.rows, "pairs": found}
+    cells = [[cell.title, cell.metric] for cell in comparison.cells]
+    return {"cells": cells, "rows": comparison.rows, "pairs": found}

@@ -1,0 +1,106 @@
+// The columns of tables: heading, what it sorts by, its cells, and what is copied of them.
+const valueOf = (found) => {
+  if (found === null) return null;
+  if (typeof found !== "number") return found;
+  return found in data.tables.missing ? null : [cell("value", found), cell("ci_low", found), cell("ci_high", found)];
+};
+const missingMark = (found, text) => {
+  if (found === null) return element("span", "–", { title: "not in these results" });
+  return button(text, { class: "v", "data-row": found, title: data.tables.missing[found], tabindex: -1 });
+};
+const number = (found) => {
+  if (typeof found !== "number") return element("span", percent(found[0]), { title: "a mean of this table" });
+  return button(percent(cell("value", found)), { class: "v", "data-row": found, tabindex: -1 });
+};
+
+const rankColumn = (table) => ({
+  title: "#", hint: "1 + the checkpoints whose interval lies wholly above", kind: "number", rising: true, fixed: true,
+  sort: (i) => table.ranks[i],
+  cell: (i) => element("td", table.ranks[i] ?? "–", { class: "num rank" }),
+  copied: (i) => [table.ranks[i] ?? ""],
+});
+const modelColumn = (table) => ({
+  title: "Model", kind: "text", fixed: true,
+  sort: (i) => models[table.models[i]][0],
+  cell: (i) => {
+    const [name, spec] = models[table.models[i]];
+    const made = element("th", "", { scope: "row", title: spec });
+    made.append(highlighted(name));
+    if (table.notes?.[i]) made.append(element("small", table.notes[i]));
+    return made;
+  },
+  copied: (i) => [models[table.models[i]][0] + (table.notes?.[i] ? ` (${table.notes[i]})` : "")],
+});
+const textColumn = (title, text) => ({
+  title, kind: "text", sort: text, copied: (i) => [text(i)],
+  cell: (i) => element("td", text(i) || "–", { class: "source" }),
+});
+const sizeColumn = (title, size) => ({
+  title, kind: "number", sort: size, copied: (i) => [size(i) ?? ""],
+  cell: (i) => element("td", human(size(i)), { class: "num" }),
+});
+const bar = ([value, low, high], [least, most]) => {
+  const place = (x) => `${((100 * (x - least)) / (most - least || 1)).toFixed(1)}%`;
+  const made = element("span", "", { class: "ci", "aria-hidden": "true" });
+  made.style.cssText = `--low:${place(low)};--high:${place(high)};--at:${place(value)}`;
+  return made;
+};
+const isKnown = (x) => x !== null && x !== undefined;
+const valueColumn = ([title, hint, lower, shown, under], found) => {
+  const values = found.map(valueOf);
+  const spans = values.filter((v) => v && isKnown(v[1]) && isKnown(v[2]));
+  const range = [Math.min(...spans.map((v) => v[1])), Math.max(...spans.map((v) => v[2]))];
+  return {
+    title, hint, under, hidden: !shown, kind: "number", rising: lower,
+    sort: (i) => values[i]?.[0],
+    heads: spans.length ? ["", " low", " high"] : [""],
+    copied: (i) => (values[i] ?? []).slice(0, spans.length ? 3 : 1).map((x) => x ?? ""),
+    words: (i) => {
+      if (!values[i]) return "–";
+      const [value, low, high] = values[i];
+      return isKnown(low) && isKnown(high) ? `${percent(value)} (${percent(low)}–${percent(high)})` : percent(value);
+    },
+    cell: (i) => {
+      const made = element("td", "", { class: values[i] ? "num" : "num gap" });
+      if (!values[i]) return made.append(missingMark(found[i], "missing")), made;
+      const [, low, high] = values[i];
+      made.append(number(found[i]));
+      if (isKnown(low) && isKnown(high)) made.append(element("small", `${percent(low)}–${percent(high)}`), bar(values[i], range));
+      return made;
+    },
+  };
+};
+const meanColumn = (table) => ({
+  title: "Mean", hint: "of all columns; checkpoints that lack one have none", kind: "number", fixed: true, group: "",
+  sort: (i) => table.means[i],
+  cell: (i) => element("td", isKnown(table.means[i]) ? percent(table.means[i]) : "–", { class: "num mean" }),
+  copied: (i) => [table.means[i] ?? ""],
+});
+const heatColumn = ([title, under, group], found, places) => ({
+  title, under, group, kind: "number", tilt: true,
+  sort: (i) => valueOf(found[i])?.[0],
+  copied: (i) => [valueOf(found[i])?.[0] ?? ""],
+  cell: (i) => {
+    const known = valueOf(found[i]);
+    const made = element("td", "", known ? {} : { class: "gap" });
+    if (known) made.style.setProperty("--at", places[i]);
+    if (found[i] === null) made.append(element("span", "not in these results", { class: "hide" }));
+    else made.append(known ? number(found[i]) : missingMark(found[i], "!"));
+    return made;
+  },
+});
+const columnsOf = (table) => {
+  if (table.means) {
+    const heat = table.columns.map((column, at) => heatColumn(column, table.cells[at], table.places[at]));
+    return [modelColumn(table), ...(heat.length > 1 ? [meanColumn(table)] : []), ...heat];
+  }
+  const fact = (at) => (i) => models[table.models[i]][at];
+  return [
+    rankColumn(table), modelColumn(table),
+    ...table.columns.map((column, at) => valueColumn(column, table.cells[at])),
+    textColumn("Source", fact(3)),
+    ...(table.seen ? [sizeColumn("Samples seen", (i) => table.seen[i])] : []),
+    sizeColumn("GMACs", fact(4)),
+  ];
+};
+

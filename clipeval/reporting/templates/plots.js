@@ -1,0 +1,68 @@
+// Plots: drawn by Plotly when first seen, in the colours of the page.
+const looks = () => {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue("--" + name).trim();
+  const axis = { gridcolor: colour("line"), linecolor: colour("line"), tickcolor: colour("line") };
+  return {
+    "font.color": colour("ink"),
+    "font.size": 12.5,
+    "font.family": getComputedStyle(document.body).fontFamily,
+    "hoverlabel.bgcolor": colour("paper"),
+    "hoverlabel.bordercolor": colour("soft"),
+    "hoverlabel.font.color": colour("ink"),
+    "hoverlabel.align": "left",
+    "legend.maxheight": 88,
+    "modebar.bgcolor": "rgba(0,0,0,0)",
+    "modebar.color": colour("soft"),
+    "modebar.activecolor": colour("ink"),
+    ...Object.fromEntries(["xaxis", "yaxis"].flatMap((a) => Object.entries(axis).map(([k, v]) => [`${a}.${k}`, v]))),
+  };
+};
+const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // Plotly reads some HTML
+const draw = async (place, figure) => {
+  place.dataset.drawn = "yes";
+  for (const trace of figure.data) trace.text ??= trace.customdata?.map((row) => plain(nameOf(row)));
+  await Plotly.react(place, figure.data, figure.layout, settings);
+  await Plotly.relayout(place, looks());
+  place.removeAllListeners("plotly_click");
+  place.on("plotly_click", ({ points }) => {
+    if (Number.isInteger(points[0].customdata)) showOrigin(points[0].customdata);
+  });
+};
+const drawOnce = (place) => {
+  if (!place.dataset.drawn) draw(place, data.figures[place.dataset.figure]);
+};
+const watcher = new IntersectionObserver((seen) => {
+  for (const { target, isIntersecting } of seen) if (isIntersecting) drawOnce(target);
+}, { rootMargin: "200px" });
+all(".plot[data-figure]").forEach((place) => watcher.observe(place));
+const restyle = () => all(".plot[data-drawn]").forEach((place) => Plotly.relayout(place, looks()));
+for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", restyle);
+
+// Smoothing of a curve: an exponential mean of what came before, without the pull of its beginning.
+const smoothed = (values, weight) => {
+  let [sum, total] = [0, 0];
+  return values.map((value) => {
+    sum = weight * sum + (1 - weight) * value;
+    total = weight * total + (1 - weight);
+    return sum / total;
+  });
+};
+for (const slider of all("input[data-smooth]")) {
+  slider.addEventListener("input", () => {
+    const figure = data.figures[slider.dataset.smooth];
+    for (const trace of figure.data) trace.y = smoothed((trace.raw ??= trace.y), Number(slider.value));
+    draw($(`[data-figure="${slider.dataset.smooth}"]`), figure);
+  });
+}
+
+// On paper: every plot of a visible panel, as wide as the page.
+const PAPER = 960;
+addEventListener("beforeprint", () => {
+  all(".panel:not([hidden]) .plot[data-figure]").forEach(drawOnce);
+  all(".plot[data-drawn]").forEach((place) => Plotly.relayout(place, { ...looks(), width: PAPER, autosize: false }));
+});
+addEventListener("afterprint", () => {
+  all(".plot[data-drawn]").forEach((place) => Plotly.relayout(place, { ...looks(), width: null, autosize: true }));
+});
