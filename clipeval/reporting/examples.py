@@ -61,7 +61,7 @@ def galleries(rows: pd.DataFrame, libraries: Libraries) -> tuple[list[Gallery], 
         (rows["good"] & rows["final"] & ~rows["suite"] & (rows["metric"] == _METRIC)).fillna(False).to_numpy(bool)
     ]
     if wanted.empty:
-        return [], []
+        return [], ["There is no zero-shot retrieval in these results."]
     shelves = shelves_of(wanted)
     found: list[Gallery] = []
     missing: list[str] = []

@@ -52,24 +52,38 @@ def _matrix(name: str, task: str, columns: Sequence[tuple[str, Measured]]) -> Ma
     models = list(models_of([column for _, column in columns]))
     values = np.array([[_number(column.values.get(model)) for model in models] for _, column in columns])
     places = np.array([_places(row, column.lower) for row, (_, column) in zip(values, columns, strict=True)])
-    strength = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else -1.0 for row in places.T]
-    order = np.argsort(-np.array(strength), kind="stable")
+    means = values.mean(axis=0)
+    strength = means if np.isfinite(means).all() and not columns[0][1].lower else _strength(places)
+    order = np.argsort(-strength, kind="stable")
     ordered = [models[i] for i in order]
     return Matrix(
         id=name,
         title=vocabulary.task(task).title,
         models=tuple(ordered),
-        means=tuple(values.mean(axis=0)[order].tolist()),
+        means=tuple(means[order].tolist()),
         columns=tuple(
-            Column(suite, c.title, c.metric, tuple(map(c.values.get, ordered)), tuple(own[order].tolist()))
-            for (suite, c), own in zip(columns, places, strict=True)
+            Column(suite, _below(c.title, suite), c.metric, tuple(map(c.values.get, ordered)), tuple(own.tolist()))
+            for (suite, c), own in zip(columns, places[:, order], strict=True)
         ),
         repeated=sum(column.repeated for _, column in columns),
     )
 
 
+def _below(title: str, suite: str) -> str:
+    """``vtab/dtd`` as ``dtd`` under the heading VTAB."""
+    folder, _, rest = title.partition("/")
+    return rest if rest and folder.lower() == suite.lower() else title
+
+
 def _number(value: Value | None) -> float:
     return value.value if value else float("nan")
+
+
+def _strength(places: np.ndarray) -> np.ndarray:
+    """The mean place of each checkpoint among those that have a value, of ``[columns, checkpoints]``."""
+    good = np.isfinite(places)
+    found: np.ndarray = np.where(good, places, 0).sum(axis=0) / np.maximum(good.sum(axis=0), 1)
+    return np.where(good.any(axis=0), found, -1.0)
 
 
 def _places(values: np.ndarray, lower: bool) -> np.ndarray:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MOST_SHOWN = 8
 """Columns that are there before somebody chooses others."""
 _HEADLINES = ("imagenet1k", "mscoco_captions", "flickr30k")
+MIXED = "main_metric"
 COMPUTED = -1
 """The row of a value that is in no table: a mean of others."""
 
@@ -136,7 +137,15 @@ def _means(single: Sequence[Measured], headed: Collection[str]) -> Iterator[Meas
         values = {model: mean for model, found in parts.items() if (mean := _mean(found)) is not None}
         if values:
             count = len({column.dataset for column in own})
-            yield replace(own[0], dataset=f"Mean of {count} data sets", shots=None, values=values, repeated=0)
+            title, metric = f"Mean of {count} data sets", _together({column.metric for column in own})
+            yield replace(own[0], dataset=title, shots=None, metric=metric, values=values, repeated=0)
+
+
+def _together(metrics: Collection[str]) -> str:
+    """The metric that the mean of several is."""
+    if len(metrics) == 1:
+        return next(iter(metrics))
+    return next((known.name for known in vocabulary.METRICS.values() if set(known.mean_of) == set(metrics)), MIXED)
 
 
 def _mean(values: Sequence[Value | None]) -> Value | None:

@@ -35,7 +35,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SCRIPTS = ("ground", "origin", "plots", "search", "columns", "tables", "menus", "compare", "examples", "address")
+_SCRIPTS = (
+    "ground",
+    "origin",
+    "plots",
+    "search",
+    "columns",
+    "tables",
+    "menus",
+    "compare",
+    "examples",
+    "address",
+    "paper",
+)
 _PLOTLY = Path(__file__).parent / "plotly" / "plotly-basic.min.js"
 """The bundle of plotly.js with scatter, bar and pie only, as its makers publish it (plotly.js-basic-dist-min 4.1.1)."""
 _MARK, _HEAD = b"<title>clipeval report", 4096
@@ -120,7 +132,7 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Board], config: configurati
                 "archs": sorted(rows["arch"].dropna().unique()),
                 "earlier": int((rows["good"] & ~rows["final"]).sum()),
                 "version": __version__,
-                "absent": _absent(panels, comparison),
+                "absent": _absent(panels, comparison, galleries, gallery_gaps),
                 "policy": _policy(scripts.values()),
                 "style": Markup((_TEMPLATES / "style.css").read_text("utf-8")),
                 "documents": {name: Markup(provenance.as_json(found)) for name, found in documents.items()},
@@ -168,12 +180,15 @@ def _same_dataset(galleries: Sequence[examples.Gallery], one: examples.Gallery) 
     return [i for i, other in enumerate(galleries) if other is not one and other.dataset == one.dataset]
 
 
-def _absent(panels: dict[str, list[Panel]], comparison: pairs.Comparison) -> list[str]:
+def _absent(
+    panels: dict[str, list[Panel]], comparison: pairs.Comparison, galleries: Sequence[Any], lacking: Sequence[str]
+) -> list[str]:
     """What the page has no section for, and what would be needed."""
     needed = {
         "scaling plots (checkpoints of known compute, gmacs_total)": panels["scaling"],
         "comparisons (per-sample outcomes of two checkpoints on the same samples: report the folder that clipeval run "
         "wrote, with samples in it)": comparison.pairs,
+        f"retrieval examples ({lacking[0].rstrip('.') if lacking else ''})": galleries,
         "linear probes": panels["probes"],
         "learning curves (several checkpoints of one run)": panels["learning"],
     }

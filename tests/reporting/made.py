@@ -122,8 +122,36 @@ def column(rows: dict, name: str, number: int):
         return None
     if "same" in found:
         return found["same"]
-    code = found["codes"][number]
+    if "cells" in found:
+        return found["cells"][number]
+    key = rows[found.get("of", name)]
+    code = 0 if "same" in key else codes(key)[number]
     return None if code < 0 else found["values"][code]
+
+
+def codes(found: dict) -> list[int]:
+    """A column's codes, one per row."""
+    runs = found["runs"]
+    return [code for code, count in zip(runs[::2], runs[1::2], strict=True) for _ in range(count)]
+
+
+def drawn(tree: Element, kind: str, title: str) -> dict:
+    """The inlined table of a kind (``board``, ``heat``, ``overview``) whose title begins so."""
+    tables = data(tree, "tables")["tables"]
+    return next(found for name, found in tables.items() if name.startswith(kind) and found["title"].startswith(title))
+
+
+def shown(tree: Element, cell) -> str:
+    """What a cell of an inlined table says: its value with the interval, or why it has none."""
+    rows, missing = data(tree, "rows"), data(tree, "tables")["missing"]
+    if cell is None:
+        return "not in these results"
+    if not isinstance(cell, list) and str(cell) in missing:
+        return f"missing: {missing[str(cell)]}"
+    value, low, high = (
+        cell if isinstance(cell, list) else (column(rows, n, cell) for n in ("value", "ci_low", "ci_high"))
+    )
+    return f"{100 * value:.1f}" + ("" if low is None else f" {100 * low:.1f}–{100 * high:.1f}")
 
 
 def joined(*folders: Path) -> pd.DataFrame:

@@ -21,6 +21,7 @@ import clipeval.datasets
 from clipeval import config as configuration
 from clipeval.reporting import curves, examples, scaling
 from clipeval.reporting import rows as table
+from clipeval.reporting.library import Libraries
 
 
 def read(rows, tmp_path):
@@ -140,7 +141,7 @@ def test_retrieval_examples_show_the_images(run, tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPEVAL_CACHE", str(tmp_path))  # they are those of the data set, not of the cache
     config = configuration.load(run.config)
     rows = table.read([str(run.results)], config)
-    found, missing = examples.galleries(rows, config)
+    found, missing = examples.galleries(rows, Libraries(config))
     assert missing == []
     assert len(found) == 2, "one gallery per run"
     dataset = clipeval.datasets.open_dataset("pairs", config.datasets["pairs"])
@@ -163,13 +164,16 @@ def test_retrieval_examples_show_the_images(run, tmp_path, monkeypatch):
 def test_what_examples_lack_is_said(run, tmp_path):
     config = configuration.load(run.config)
     rows = table.read([str(run.results)], config)
-    assert "no data set of benchmarks.yaml has this name" in examples.galleries(rows, configuration.packaged())[1][0]
+    assert (
+        "no data set of benchmarks.yaml has this name"
+        in examples.galleries(rows, Libraries(configuration.packaged()))[1][0]
+    )
     shutil.copy(run.results / "results.parquet", tmp_path)
     alone = table.read([str(tmp_path)], config)
-    assert examples.galleries(alone, config)[1] == [
+    assert examples.galleries(alone, Libraries(config))[1] == [
         "pairs: the results hold no per-sample outcomes (the folder samples beside the table)."
     ]
-    assert examples.galleries(rows[rows["dataset"] == "colours"], config)[1] == [
+    assert examples.galleries(rows[rows["dataset"] == "colours"], Libraries(config))[1] == [
         "There is no zero-shot retrieval in these results."
     ]
 
@@ -192,7 +196,7 @@ def test_outcomes_of_other_images_make_no_examples(run, cache, tmp_path, change)
         if "direction" in frame:
             change(frame).to_parquet(file)
     config = configuration.load(run.config)
-    found, missing = examples.galleries(table.read([str(tmp_path / "out")], config), config)
+    found, missing = examples.galleries(table.read([str(tmp_path / "out")], config), Libraries(config))
     assert missing == ["pairs: its per-sample outcomes do not belong to its images and captions."]
     assert found == []
 

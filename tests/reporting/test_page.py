@@ -12,10 +12,10 @@ import made
 import numpy as np
 import pandas as pd
 import pytest
-from made import HOSTILE, column, data, parse, row, table
+from made import HOSTILE, column, data, drawn, parse, row, shown, table
 
 import clipeval
-from clipeval import cli
+from clipeval import cli, vocabulary
 from clipeval.errors import MeasureError, UsageError
 
 
@@ -26,9 +26,14 @@ def tree(run):
 
 def board(tree, title):
     """The lines of a leaderboard as lists of texts."""
-    found = next(t for t in tree.all("table", class_="sortable filterable") if t.one("caption").text.startswith(title))
+    models, found = data(tree, "tables")["models"], drawn(tree, "board", title)
     return [
-        [cell.text for cell in line.children if isinstance(cell, made.Element)] for line in found.one("tbody").all("tr")
+        [
+            str(found["ranks"][i] or "–"),
+            " ".join([models[number][0], found["notes"].get(str(i), "")]).strip(),
+            *(shown(tree, column[i]) for column in found["cells"]),
+        ]
+        for i, number in enumerate(found["models"])
     ]
 
 
@@ -38,16 +43,16 @@ def page_of(rows, tmp_path):
 
 def test_every_number_of_the_boards_is_the_tables(run, tree):
     frame = clipeval.read_results(run.results)
+    tables = data(tree, "tables")
+    boards = [found for name, found in tables["tables"].items() if name.startswith("board")]
     seen = set()
-    for panel in tree.one("section", id="leaderboard").all("td"):
-        if not (button := next(panel.all("button"), None)):
-            continue
-        number = int(button.attributes["data-row"])
-        seen.add(number)
-        expected = frame.loc[number]
-        assert float(panel.attributes["data-v"]) == expected["value"]
-        assert button.text == f"{100 * expected['value']:.1f}"
-        assert panel.one("small").text == f"{100 * expected['ci_low']:.1f}–{100 * expected['ci_high']:.1f}"
+    for found in boards:
+        for heading, cells in zip(found["columns"], found["cells"], strict=True):
+            for number, model in zip(cells, found["models"], strict=True):
+                expected = frame.loc[number]
+                assert expected["model"] == tables["models"][model][1]
+                assert vocabulary.metric(expected["metric"]).heading == heading[0]
+                seen.add(number)
     earlier = frame["model"].str.contains("000500")
     assert seen == set(frame.index[(frame["status"] == "ok") & ~earlier]), (
         "the earlier checkpoint is in the curves only"
@@ -67,12 +72,12 @@ def test_lines_are_ranked_and_told_apart(tmp_path):
     lines = board(page_of(rows, tmp_path), "digits")
     assert [line[:3] for line in lines] == [
         ["1", "b", "75.0"],
-        ["2", "a", "50.040.0–60.0"],
+        ["2", "a", "50.0 40.0–60.0"],
         ["2", "c", "50.0"],
-        ["4", "dprecision fp16", "25.0"],
-        ["–", "dlimited to 7 samples · precision fp32", "85.5"],
-        ["–", "e", "missing"],
-        ["–", "f", "missing"],
+        ["4", "d precision fp16", "25.0"],
+        ["–", "d limited to 7 samples · precision fp32", "85.5"],
+        ["–", "e", "missing: failed: out of memory"],
+        ["–", "f", "missing: the value is not a finite number"],
     ]
 
 
@@ -101,34 +106,110 @@ def test_missing_cells_say_why(tmp_path):
         ("icons", "Zero-shot classification", "not in these results", "b"),
         ("pairs", "Zero-shot retrieval", "skipped: no captions", "d"),
     ]
-    heat = tree.one("table", class_="heat filterable few")
-    cells = {line.one("th").text: [cell.text for cell in line.all("td")] for line in heat.one("tbody").all("tr")}
+    heat, models = drawn(tree, "heat", "Zero-shot"), data(tree, "tables")["models"]
+    assert [title for title, *_ in heat["columns"]] == ["digits", "icons"]
+    cells = {
+        models[number][0]: [shown(tree, column[i]) for column in heat["cells"]]
+        for i, number in enumerate(heat["models"])
+    }
     assert cells == {
         "a": ["50.0", "50.0"],
         "b": ["50.0", "not in these results"],
-        "c": ["!missing: the value is not a finite number", "!missing: failed: out of memory"],
+        "c": ["missing: the value is not a finite number", "missing: failed: out of memory"],
     }
 
 
 def test_heat_map_colours_run_from_lowest_to_highest(tmp_path):
     rows = [row(m, d, value=v) for m, d, v in (("a", "x", 0.2), ("b", "x", 0.3), ("c", "x", 0.6), ("a", "y", 0.9))]
-    heat = page_of(rows, tmp_path).one("table", class_="heat filterable few")
-    places = {
-        line.one("th").text: [c.attributes.get("style") for c in line.all("td")] for line in heat.one("tbody").all("tr")
+    tree = page_of(rows, tmp_path)
+    heat, models = drawn(tree, "heat", "Zero-shot"), data(tree, "tables")["models"]
+    places = {models[number][0]: [places[i] for places in heat["places"]] for i, number in enumerate(heat["models"])}
+    assert places == {"a": [0, 0.5], "b": [0.25, None], "c": [1, None]}
+
+
+def test_weak_checkpoints_do_not_flatten_the_colours(tmp_path):
+    """The scale ends as far below the median as the best is above it: 0.8 - 2 * 0.1."""
+    values = {"best": 0.9, "good": 0.85, "median": 0.8, "fair": 0.75, "broken": 0.01}
+    tree = page_of([row(model, value=value) for model, value in values.items()], tmp_path)
+    heat, models = drawn(tree, "heat", "Zero-shot"), data(tree, "tables")["models"]
+    [places] = heat["places"]
+    assert {models[number][0]: place for number, place in zip(heat["models"], places, strict=True)} == {
+        "best": 1, "good": 0.75, "median": 0.5, "fair": 0.25, "broken": 0,
+    }  # fmt: skip
+
+
+def test_columns_stand_by_suite_in_the_order_of_the_configuration(tmp_path):
+    sets = ["vtab/dtd", "objectnet", "my-own", "imagenetv2", "vtab/cifar100", "imagenet1k"]
+    heat = drawn(page_of([row("a", name) for name in sets], tmp_path), "heat", "Zero-shot")
+    assert [(suite, title) for title, _, suite in heat["columns"]] == [
+        ("VTAB+", "ImageNet"),
+        ("ImageNet robustness", "imagenetv2"),
+        ("ImageNet robustness", "objectnet"),
+        ("VTAB", "cifar100"),
+        ("VTAB", "dtd"),
+        ("Other data sets", "my-own"),
+    ]
+
+
+def test_a_rank_counts_those_whose_interval_lies_beyond(tmp_path):
+    """By hand: c's upper end 0.62 is below a's lower end only; d's 0.5 below those of a and b and not of c (0.5)."""
+    ends = {"a": (0.65, 0.75), "b": (0.6, 0.7), "c": (0.5, 0.62), "d": (0.4, 0.5), "e": (0.1, 0.2)}
+    rows = [row(m, value=(low + high) / 2, ci_low=low, ci_high=high) for m, (low, high) in ends.items()]
+    assert [line[:2] for line in board(page_of(rows, tmp_path), "digits")] == [
+        ["1", "a"], ["1", "b"], ["2", "c"], ["3", "d"], ["5", "e"],
+    ]  # fmt: skip
+    losses = [r | {"metric": "contrastive_loss", "higher_is_better": False} for r in rows]
+    assert [line[:2] for line in board(page_of(losses, tmp_path), "digits")] == [
+        ["1", "e"], ["2", "d"], ["2", "c"], ["3", "b"], ["4", "a"],
+    ]  # fmt: skip
+
+
+def test_the_overview_averages_what_is_whole(tmp_path):
+    """A suite that all data sets of are there has its mean, with the interval of clipeval's own averages; a checkpoint
+    that lacks one has none. A task without a suite has the mean over its data sets."""
+    members = ("imagenetv2", "imagenet_sketch", "imagenet-a", "imagenet-r", "objectnet")
+    rows = [
+        row(m, d, value=0.1 * i, ci_low=0.1 * i - 0.05, ci_high=0.1 * i + 0.05)
+        for m in "ab" for i, d in enumerate(members, start=1) if (m, d) != ("b", "objectnet")
+    ]  # fmt: skip
+    rows += [
+        row("a", d, task="zeroshot_retrieval", metric=f"{way}_retrieval_recall@5", value=value)
+        for d, values in (("x", (0.2, 0.4)), ("y", (0.6, 1.0)))
+        for way, value in zip(("image", "text"), values, strict=True)
+    ]  # fmt: skip
+    tree = page_of(rows, tmp_path)
+    found, models = drawn(tree, "overview", ""), data(tree, "tables")["models"]
+    assert [models[number][0] for number in found["models"]] == ["a", "b"]
+    heads = {
+        (title, under): column for (title, *_, under), column in zip(found["columns"], found["cells"], strict=True)
     }
-    assert places == {"a": ["--at:0.000", "--at:0.500"], "b": ["--at:0.250", None], "c": ["--at:1.000", None]}
+    [value, low, high], lacking = heads["ImageNet robustness", "Top-1"]
+    assert (value, high - low) == (pytest.approx(0.3), pytest.approx(2 * 0.05 / math.sqrt(5)))
+    assert lacking is None
+    assert heads["Mean of 2 data sets", "Mean R@5"][0][0] == pytest.approx((0.2 + 0.4 + 0.6 + 1.0) / 4)
+
+
+def test_names_are_short_and_lead_to_the_spec(tmp_path):
+    spec = "ViT-H-14,hf://laion/scaling-laws-openclip/Model-H-14_Data-2B_Samples-34B_lr-5e-4_bs-79k.pt"
+    rows = [row(spec, arch="ViT-H-14", source="LAION-2B", samples_seen=34e9), row("ours")]
+    tree = page_of(rows, tmp_path)
+    assert [m[:2] for m in data(tree, "tables")["models"]] == [["ViT-H-14 · LAION-2B · 34B", spec], ["ours", "ours"]]
+    markdown = (tmp_path / "page/report.md").read_text()
+    assert "| 1 | ViT-H-14 · LAION-2B · 34B |" in markdown
+    assert f"| ViT-H-14 · LAION-2B · 34B | {spec} |" in markdown.replace(chr(92), "")
+    assert clipeval.read_results(tmp_path / "page/results.csv")["model"].tolist() == [spec, "ours"]
 
 
 def test_every_column_of_every_row_is_one_click_away(run, tree):
     frame, inlined = clipeval.read_results(run.results), data(tree, "rows")
     for number in range(len(frame)):
         for name in frame:
-            value, shown = frame.loc[number, name], column(inlined, name, number)
+            value, found = frame.loc[number, name], column(inlined, name, number)
             if pd.isna(value):
-                assert shown is None
+                assert found is None
             else:
-                assert shown == value, f"{name} of row {number}"
-    commands = inlined["command"]["values"]
+                assert found == value, f"{name} of row {number}"
+    commands = [command for command in inlined["command"]["values"] if command]
     assert any(
         re.fullmatch(r"clipeval run -m \S+ -d colours -t linear_probe --shots 2 --seed 0 --precision fp32", c)
         for c in commands
@@ -147,13 +228,13 @@ def test_hostile_names_are_inert(tmp_path):
     folder = table(rows, tmp_path / "results")
     page = clipeval.report(folder, tmp_path / "page")
     tree = parse(page)
-    assert len(list(tree.all("script"))) == 5
+    assert len(list(tree.all("script"))) == 6
     assert not [i for i in tree.all("img") if not i.attributes["src"].startswith("data:image/")]
     assert all(
         "onerror" not in e.attributes for tag in ("td", "tr", "th", "option", "button", "div") for e in tree.all(tag)
     )
     assert board(tree, HOSTILE[:9])[0][1].startswith(" ".join(HOSTILE.split()))
-    for name in ("rows", "figures", "pairs"):
+    for name in ("rows", "figures", "pairs", "tables"):
         assert "<" not in "".join(tree.one("script", id=name).children)
     names = {trace["name"] for figure in data(tree, "figures").values() for trace in figure["data"] if "name" in trace}
     assert names
@@ -202,7 +283,7 @@ def test_several_results_are_joined_once(tmp_path):
     second = table([row("b", value=0.6), row("b", value=0.61), row("c", value=0.7)], tmp_path / "two")
     lines = board(parse(clipeval.report([first, second, first], tmp_path / "page")), "digits")
     assert [line[2] for line in lines] == ["70.0", "61.0", "60.0", "50.0"]
-    assert lines[1][1].startswith("bresults file ")
+    assert lines[1][1].startswith("b results file ")
 
 
 def test_a_csv_table_and_one_model_on_one_data_set(tmp_path):
@@ -239,9 +320,10 @@ def test_the_published_tables_fit_on_a_page(tmp_path, monkeypatch):
     page = clipeval.report(sorted(folder().glob("*.parquet")), tmp_path)
     assert page.stat().st_size < 15e6
     tree = parse(page)
-    assert len(data(tree, "rows")["model"]["codes"]) == len(published())
+    assert len(made.codes(data(tree, "rows")["model"])) == len(published())
     final = published().query("study == 'open_clip' and dataset == 'datacomp'")
     best = final.loc[final["value"].idxmax()]
     line = board(tree, "DataComp")[0]
-    assert line[:3] == ["1", best["model"], f"{100 * best['value']:.1f}"]
+    spec = {name: spec for name, spec, *_ in data(tree, "tables")["models"]}
+    assert [line[0], spec[line[1]], line[2]] == ["1", best["model"], f"{100 * best['value']:.1f}"]
     assert np.isclose(len(board(tree, "DataComp")), len(final))

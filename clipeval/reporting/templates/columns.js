@@ -19,13 +19,20 @@ const rankColumn = (table) => ({
   cell: (i) => element("td", table.ranks[i] ?? "–", { class: "num rank" }),
   copied: (i) => [table.ranks[i] ?? ""],
 });
+const wrapped = (content) => {
+  const made = element("span", "", { class: "tag" });
+  made.append(content);
+  return made;
+};
 const modelColumn = (table) => ({
   title: "Model", kind: "text", fixed: true,
   sort: (i) => models[table.models[i]][0],
   cell: (i) => {
     const [name, spec] = models[table.models[i]];
     const made = element("th", "", { scope: "row", title: spec });
-    made.append(highlighted(name));
+    const tag = / \([^)]*\)$/.exec(name)?.[0] ?? ""; // what tells equal names apart
+    made.append(highlighted(name.slice(0, name.length - tag.length)));
+    if (tag) made.append(" ", wrapped(highlighted(tag.trim())));
     if (table.notes?.[i]) made.append(element("small", table.notes[i]));
     return made;
   },
@@ -65,7 +72,10 @@ const valueColumn = ([title, hint, lower, shown, under], found) => {
       if (!values[i]) return made.append(missingMark(found[i], "missing")), made;
       const [, low, high] = values[i];
       made.append(number(found[i]));
-      if (isKnown(low) && isKnown(high)) made.append(element("small", `${percent(low)}–${percent(high)}`), bar(values[i], range));
+      if (!isKnown(low) || !isKnown(high)) return made;
+      const span = element("span", "", { class: "range" });
+      span.append(element("small", `${percent(low)}–${percent(high)}`), bar(values[i], range));
+      made.append(span);
       return made;
     },
   };
@@ -76,8 +86,13 @@ const meanColumn = (table) => ({
   cell: (i) => element("td", isKnown(table.means[i]) ? percent(table.means[i]) : "–", { class: "num mean" }),
   copied: (i) => [table.means[i] ?? ""],
 });
-const heatColumn = ([title, under, group], found, places) => ({
-  title, under, group, kind: "number", tilt: true,
+const usualMetric = (table) => {
+  const counts = new Map();
+  for (const [, under] of table.columns) counts.set(under, (counts.get(under) ?? 0) + 1);
+  return [...counts].sort(([, a], [, b]) => b - a)[0]?.[0];
+};
+const heatColumn = ([title, under, group], found, places, metric) => ({
+  title, under, group, hint: `${title} · ${metric}`, kind: "number", tilt: true,
   sort: (i) => valueOf(found[i])?.[0],
   copied: (i) => [valueOf(found[i])?.[0] ?? ""],
   cell: (i) => {
@@ -91,7 +106,9 @@ const heatColumn = ([title, under, group], found, places) => ({
 });
 const columnsOf = (table) => {
   if (table.means) {
-    const heat = table.columns.map((column, at) => heatColumn(column, table.cells[at], table.places[at]));
+    const usual = usualMetric(table);
+    const heat = table.columns.map(([title, under, group], at) =>
+      heatColumn([title, under === usual ? "" : under, group], table.cells[at], table.places[at], under));
     return [modelColumn(table), ...(heat.length > 1 ? [meanColumn(table)] : []), ...heat];
   }
   const fact = (at) => (i) => models[table.models[i]][at];

@@ -19,8 +19,6 @@ document.addEventListener("click", (event) => {
   const pressed = event.target.closest(".thumb button");
   if (!pressed) return;
   const picture = $("img", pressed);
-  $("img", larger).src = picture.src;
-  $("img", larger).alt = picture.alt;
-  $("figcaption", larger).textContent = picture.alt;
+  $("figure", larger).replaceChildren(picture.cloneNode(), element("figcaption", picture.alt));
   larger.showModal();
 });

@@ -2,8 +2,7 @@
 const menus = all("select[data-switch]");
 const panelsOf = (menu) => all(`[data-group="${menu.dataset.switch}"] > .panel`);
 const count = () => {
-  const place = $('[data-group="boards"] > .panel:not([hidden]) [data-table]') ?? $("#overview [data-table]");
-  const sheet = sheets.get(place);
+  const sheet = sheets.get($("#overview [data-table]"));
   if (sheet) $("#filter-count").textContent = `${sheet.lines.length} of ${sheet.order.length} lines`;
 };
 const choose = (menu) => {

@@ -56,13 +56,3 @@ for (const slider of all("input[data-smooth]")) {
     draw($(`[data-figure="${slider.dataset.smooth}"]`), figure);
   });
 }
-
-// On paper: every plot of a visible panel, as wide as the page.
-const PAPER = 960;
-addEventListener("beforeprint", () => {
-  all(".panel:not([hidden]) .plot[data-figure]").forEach(drawOnce);
-  all(".plot[data-drawn]").forEach((place) => Plotly.relayout(place, { ...looks(), width: PAPER, autosize: false }));
-});
-addEventListener("afterprint", () => {
-  all(".plot[data-drawn]").forEach((place) => Plotly.relayout(place, { ...looks(), width: null, autosize: true }));
-});

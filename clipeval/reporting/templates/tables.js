@@ -57,7 +57,9 @@ class Sheet {
     this.body = element("tbody");
     this.head = element("thead");
     const caption = element("caption", title + " ");
-    const said = [about, counted(this.table.models.length, isHeat ? "checkpoint" : "line")].filter(Boolean).join(" · ");
+    const mixed = new Set(this.table.columns.map(([, under]) => under)).size > 1;
+    const metric = isHeat ? `${usualMetric(this.table)}${mixed ? " where no other is named" : ""}` : about;
+    const said = [metric, counted(this.table.models.length, isHeat ? "checkpoint" : "line")].filter(Boolean).join(" · ");
     caption.append(element("span", said));
     const table = element("table", "", { class: isHeat ? `heat${this.table.columns.length <= 6 ? " few" : ""}` : "board" });
     table.append(caption, this.head, this.body);
@@ -219,11 +221,3 @@ const drawSheets = () => {
   for (const place of all("[data-table]"))
     if (!place.closest(".panel[hidden]") && !sheets.has(place)) sheets.set(place, new Sheet(place));
 };
-let before = [];
-addEventListener("beforeprint", () => {
-  before = [...sheets.values()].map((sheet) => [sheet, sheet.limit]);
-  for (const [sheet] of before) if (!sheet.more.hidden) sheet.showAll();
-});
-addEventListener("afterprint", () => {
-  for (const [sheet, limit] of before) if (sheet.limit !== limit) Object.assign(sheet, { limit }).draw();
-});
