@@ -479,7 +479,7 @@ def _import_everything() -> None:
         *("clipeval.scaling.output.show", "clipeval.scaling.output.plots"),
         *("clipeval.reporting.page", "clipeval.checks.gate", "clipeval.checks.emit", "clipeval.checks.baseline"),
         *("clipeval.importers.import_files", "clipeval.models.loader", "torch.utils.data", "torchvision.transforms"),
-        *("pyarrow.dataset", "pyarrow.pandas_compat", "fontTools.subset", "fontTools.ttLib", "plotly.offline"),
+        *("pyarrow.dataset", "pyarrow.pandas_compat", "fontTools.subset", "fontTools.ttLib"),
     ):
         import_module(name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ VALUE = ("row", "good", "metric", "value", "ci_low", "ci_high", "status", "error
 """The columns that ``value_of`` and the choice of a metric read."""
 _ABOUT = ("suite", "model", "arch", "source", "gmacs", "dataset", "task", "shots", "notes")
 _USED = tuple(dict.fromkeys((*VALUE, *_ABOUT, *VERSIONS, *_APART)))
+_circumstances = itemgetter(*_APART)
 _LONGEST = 40
 
 
@@ -124,7 +126,8 @@ def _lines(rows: list[Row], metrics: Sequence[str]) -> Iterator[Line]:
     for row in rows:
         models.setdefault(str(row["model"]), []).append(row)
     for model, group in models.items():
-        varying = [name for name in _APART if _differs(name, group)]
+        alike = all(_circumstances(row) == _circumstances(group[0]) for row in group)
+        varying = [] if alike else [name for name in _APART if _differs(name, group)]
         parts: dict[tuple[str, ...], list[Row]] = {}
         for row in group:
             parts.setdefault(tuple(_brief(row.get(name)) for name in varying), []).append(row)

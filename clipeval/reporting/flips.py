@@ -12,13 +12,14 @@ from clipeval.reporting.rows import text
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_PICTURES = 160
+MOST_PICTURES = 100
 """Pictures per measurement; the samples that most pairs differ on have them."""
 
 
 def samples(comparison: Comparison, rows: pd.DataFrame, libraries: Libraries) -> dict[str, Any]:
-    """``cells``: per measurement the samples as ``[id, words, picture]``; ``pairs``: by ``a-b`` and measurement the
-    numbers of those that only the first and only the second gets right."""
+    """``cells``: per measurement the samples as ``[id, words, number of its picture or -1]``; ``pictures``: data URIs,
+    each once; ``pairs``: by ``a-b`` and measurement the numbers of those that only the first and only the second gets
+    right."""
     found: list[dict[str, int]] = [{} for _ in comparison.cells]
     numbered: dict[str, dict[int, list[list[int]]]] = {}
     for (a, b), cells in comparison.flips.items():
@@ -27,12 +28,16 @@ def samples(comparison: Comparison, rows: pd.DataFrame, libraries: Libraries) ->
             for place, flips in cells.items()
         }
     listed = []
+    pictures: dict[str, int] = {}
     for place, ids in enumerate(found):
         own = next(row for of_model in comparison.rows if (row := of_model[place]) >= 0)
         fingerprint = text(rows["dataset_fingerprint"].to_numpy(object)[own])
         library = _library(comparison.cells[place].dataset, fingerprint, libraries) if ids else None
-        listed.append([_sample(name, number, library) for name, number in ids.items()])
-    return {"cells": listed, "pairs": numbered}
+        found_here = [_sample(name, number, library) for name, number in ids.items()]
+        listed.append(
+            [[name, said, pictures.setdefault(uri, len(pictures)) if uri else -1] for name, said, uri in found_here]
+        )
+    return {"cells": listed, "pictures": list(pictures), "pairs": numbered}
 
 
 def _library(dataset: str, fingerprint: str, libraries: Libraries) -> Library | None:
@@ -42,7 +47,7 @@ def _library(dataset: str, fingerprint: str, libraries: Libraries) -> Library | 
         return None  # ids stand for what is not on this machine
 
 
-def _sample(name: str, number: int, library: Library | None) -> list[str]:
+def _sample(name: str, number: int, library: Library | None) -> tuple[str, str, str]:
     if library is None:
-        return [name, "", ""]
-    return [name, library.words(name), library.picture_of(name) if number < MOST_PICTURES else ""]
+        return name, "", ""
+    return name, library.words(name), library.picture_of(name) if number < MOST_PICTURES else ""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from clipeval.datasets.base import Dataset
 
-_SIDE = 160
+_SIDE = 128
 """Pixels of a picture's longer side."""
 
 

@@ -40,7 +40,7 @@ class Matrix:
 
 def matrices(columns: Sequence[Measured], config: Config) -> list[Matrix]:
     """One heat map per task, of the main metrics on its data sets; checkpoints from strong to weak."""
-    found = []
+    found: list[Matrix] = []
     for task in dict.fromkeys(column.task for column in columns if not column.suite):
         own = [column for column in columns if column.task == task and not column.suite]
         asked = [column.dataset for column in columns if column.task == task and column.suite]

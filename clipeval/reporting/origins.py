@@ -44,20 +44,22 @@ def columns(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _column(column: pd.Series, keys: dict[str, np.ndarray]) -> dict[str, Any]:
-    codes, distinct = column.factorize()
-    if not len(distinct):
+    codes, found = column.factorize()
+    distinct = [plain(value) for value in found]
+    if not distinct:
         return {}
     if len(distinct) == 1 and (codes == 0).all():
-        return {"same": plain(distinct[0])}
+        return {"same": distinct[0]}
+    by_code = [*distinct, None]  # -1 is the last
     for key, of in keys.items():
         first = np.unique(of, return_index=True)[1]
         if len(first) < len(codes) / 2 and (codes == codes[first][of]).all():
-            return {"values": [plain(distinct[code]) if code >= 0 else None for code in codes[first]], "of": key}
+            return {"values": [by_code[code] for code in codes[first]], "of": key}
     if 2 * len(distinct) > len(codes):
-        return {"cells": [plain(distinct[code]) if code >= 0 else None for code in codes]}
+        return {"cells": [by_code[code] for code in codes.tolist()]}
     starts = np.flatnonzero(np.diff(codes, prepend=codes[0] - 1))
     runs = np.stack([codes[starts], np.diff(starts, append=len(codes))], axis=1)
-    return {"values": [plain(value) for value in distinct], "runs": runs.ravel().tolist()}
+    return {"values": distinct, "runs": runs.ravel().tolist()}
 
 
 def command(row: dict[str, Any], model: str) -> str | None:

@@ -220,5 +220,5 @@ def _pairs(comparison: pairs.Comparison) -> dict[str, Any]:
             [place, *(round(x, 7) for x in (d.difference, *d.interval)), *both, d.lost, d.won, d.n, d.test]
             for (place, d), *both in zip(cells.items(), p, corrected, strict=True)
         ]
-    cells = [[cell.title, cell.metric] for cell in comparison.cells]
-    return {"cells": cells, "rows": comparison.rows, "pairs": found}
+    named = [[cell.title, cell.metric] for cell in comparison.cells]
+    return {"cells": named, "rows": comparison.rows, "pairs": found}

@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from made import HOSTILE, column, data, drawn, parse, row, shown, table
+from plotly.offline import get_plotlyjs
 
 import clipeval
 from clipeval import cli, vocabulary
 from clipeval.errors import MeasureError, UsageError
+from clipeval.reporting import page
 
 
 @pytest.fixture(scope="module")
@@ -226,8 +228,7 @@ def test_hostile_names_are_inert(tmp_path):
     ]  # fmt: skip
     rows.append(row(HOSTILE, HOSTILE, value=math.nan, status="failed", error=HOSTILE))
     folder = table(rows, tmp_path / "results")
-    page = clipeval.report(folder, tmp_path / "page")
-    tree = parse(page)
+    tree = parse(clipeval.report(folder, tmp_path / "page"))
     assert len(list(tree.all("script"))) == 6
     assert not [i for i in tree.all("img") if not i.attributes["src"].startswith("data:image/")]
     assert all(
@@ -256,6 +257,15 @@ def test_only_our_scripts_may_run_and_nothing_is_loaded(tree):
         for element in tree.all(tag):
             target = element.attributes.get(attribute, "#")
             assert target.startswith(("#", "data:image/")) or target in local
+
+
+def test_plots_need_no_more_than_the_basic_bundle(tree):
+    """It draws these kinds only; and it is of the version whose schema the figures are checked against."""
+    kinds = {trace["type"] for figure in data(tree, "figures").values() for trace in figure["data"]}
+    assert kinds <= {"scatter", "bar", "pie"}
+    ours, full = ((text[:200]) for text in (page._PLOTLY.read_text("utf-8"), get_plotlyjs()))
+    version = re.compile(r"v(\d+\.\d+\.\d+)")
+    assert version.search(ours)[1] == version.search(full)[1]
 
 
 def test_landmarks_headings_captions_and_labels(tree):

@@ -47,7 +47,8 @@ const compareFigure = (lines) => {
 
 const sampleOf = ([id, words, picture]) => {
   const made = element("li");
-  made.append(picture ? element("img", "", { src: picture, alt: id }) : element("span", id, { class: "absent" }));
+  const uri = data.pairs.samples.pictures[picture];
+  made.append(uri ? element("img", "", { src: uri, alt: id }) : element("span", id, { class: "absent" }));
   if (words) made.append(element("small", words));
   made.title = id;
   return made;
@@ -57,8 +58,8 @@ const flipsOf = (a, b, lines) => {
   return lines.filter(({ at, only }) => found[at] && only[0] + only[1]).map(({ at, name, only }) => {
     const sides = a < b ? found[at] : [...found[at]].reverse();
     const made = element("details", "", { class: "flips" });
-    const loaded = () => {
-      if (!made.open || made.childElementCount > 1) return;
+    made.fill = () => {
+      if (made.childElementCount > 1) return;
       for (const [side, numbers] of sides.entries()) {
         const head = `Only the ${side ? "second" : "first"} is right: ${numbers.length < only[side] ? `${numbers.length} of ` : ""}${counted(only[side], "sample")}`;
         const list = element("ul", "", { class: "samples" });
@@ -67,7 +68,7 @@ const flipsOf = (a, b, lines) => {
       }
     };
     made.append(element("summary", `${name.join(" · ")}: ${only[0].toLocaleString("en")} and ${only[1].toLocaleString("en")}`));
-    made.addEventListener("toggle", loaded);
+    made.addEventListener("toggle", made.fill);
     return made;
   });
 };
@@ -84,7 +85,10 @@ const compare = () => {
   const flips = flipsOf(a, b, lines);
   $("#flips").hidden = !flips.length;
   $("#flips > div").replaceChildren(...flips);
-  if (flips.length) flips[0].open = true;
+  if (flips.length) {
+    flips[0].fill();
+    flips[0].open = true;
+  }
   if (lines.length) draw($("#compare-plot"), compareFigure(lines));
   for (const marked of all("#pairs-table .here")) marked.classList.remove("here");
   $(`#pairs-table [data-pair="${a}-${b}"]`)?.classList.add("here");

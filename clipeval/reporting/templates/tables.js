@@ -62,7 +62,8 @@ class Sheet {
     const said = [metric, counted(this.table.models.length, isHeat ? "checkpoint" : "line")].filter(Boolean).join(" · ");
     caption.append(element("span", said));
     const table = element("table", "", { class: isHeat ? `heat${this.table.columns.length <= 6 ? " few" : ""}` : "board" });
-    table.append(caption, this.head, this.body);
+    this.widths = element("colgroup");
+    table.append(caption, this.widths, this.head, this.body);
     this.scroll = element("div", "", { class: "scroll" });
     this.scroll.append(table);
     this.more = button("", { class: "more" });
@@ -116,6 +117,7 @@ class Sheet {
       line.append(head);
     }
     this.head.replaceChildren(...this.suites(), line);
+    this.widths.replaceChildren(...this.shown.map(({ title }) => element("col", "", title === "Model" || title === "Mean" ? { class: title.toLowerCase() } : {})));
   }
 
   suites() {
