@@ -12,7 +12,7 @@ from clipeval.reporting.rows import text
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_PICTURES = 100
+MOST_PICTURES = 40
 """Pictures per measurement; the samples that most pairs differ on have them."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clipeval.config import Config
 from clipeval.errors import ClipevalError, DataError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from clipeval.datasets.base import Dataset
 
-_SIDE = 128
+_SIDE = 112
 """Pixels of a picture's longer side."""
 
 
@@ -95,10 +95,18 @@ def _open(name: str, fingerprint: str, config: Config) -> Dataset:
 
 
 def _data_uri(image: Image.Image) -> str:
+    """A smaller copy, as PNG or JPEG, whichever is shorter: drawings are PNG, photographs JPEG."""
     from PIL.Image import Resampling
 
     image.thumbnail((_SIDE, _SIDE), Resampling.LANCZOS)  # a smaller one stays as it is
+    kinds = {"png": _encoded(image, "PNG", optimize=True), "jpeg": _encoded(image, "JPEG", quality=82)}
+    if max(image.size) <= 48:
+        del kinds["jpeg"]  # its blocks blur icons
+    kind = min(kinds, key=lambda kind: len(kinds[kind]))
+    return f"data:image/{kind};base64,{base64.b64encode(kinds[kind]).decode()}"
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    kind = "PNG" if max(image.size) <= 48 else "JPEG"  # JPEG's blocks blur icons
-    image.save(buffer, kind, **({} if kind == "PNG" else {"quality": 82}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
