@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,13 @@ def galleries(rows: pd.DataFrame, libraries: Libraries) -> tuple[list[Gallery], 
         except (LookupError, TypeError, ValueError):  # columns, ids or numbers of captions that the data set has not
             missing.append(f"{dataset}: its per-sample outcomes do not belong to its images and captions.")
     return found, missing
+
+
+def pictures(galleries: Sequence[Gallery]) -> dict[str, int]:
+    """The data URIs of all pictures, numbered: many captions and checkpoints share some."""
+    queries = [query for gallery in galleries for query in gallery.queries]
+    uris = dict.fromkeys(image.uri for query in queries for image in (query.own, *query.found) if image.uri)
+    return {uri: number for number, uri in enumerate(uris)}
 
 
 def _queries(frame: pd.DataFrame, library: Library) -> Iterator[Query]:

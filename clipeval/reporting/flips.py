@@ -16,10 +16,12 @@ MOST_PICTURES = 40
 """Pictures per measurement; the samples that most pairs differ on have them."""
 
 
-def samples(comparison: Comparison, rows: pd.DataFrame, libraries: Libraries) -> dict[str, Any]:
-    """``cells``: per measurement the samples as ``[id, words, number of its picture or -1]``; ``pictures``: data URIs,
-    each once; ``pairs``: by ``a-b`` and measurement the numbers of those that only the first and only the second gets
-    right."""
+def samples(
+    comparison: Comparison, rows: pd.DataFrame, libraries: Libraries, pictures: dict[str, int]
+) -> dict[str, Any]:
+    """``cells``: per measurement the samples as ``[id, words, number of its picture or -1]``; ``pairs``: by ``a-b`` and
+    measurement the numbers of those that only the first and only the second gets right. ``pictures`` are the data URIs
+    of the page with their numbers, to which those of the samples are added."""
     found: list[dict[str, int]] = [{} for _ in comparison.cells]
     numbered: dict[str, dict[int, list[list[int]]]] = {}
     for (a, b), cells in comparison.flips.items():
@@ -28,7 +30,6 @@ def samples(comparison: Comparison, rows: pd.DataFrame, libraries: Libraries) ->
             for place, flips in cells.items()
         }
     listed = []
-    pictures: dict[str, int] = {}
     for place, ids in enumerate(found):
         own = next(row for of_model in comparison.rows if (row := of_model[place]) >= 0)
         fingerprint = text(rows["dataset_fingerprint"].to_numpy(object)[own])
@@ -37,7 +38,7 @@ def samples(comparison: Comparison, rows: pd.DataFrame, libraries: Libraries) ->
         listed.append(
             [[name, said, pictures.setdefault(uri, len(pictures)) if uri else -1] for name, said, uri in found_here]
         )
-    return {"cells": listed, "pictures": list(pictures), "pairs": numbered}
+    return {"cells": listed, "pairs": numbered}
 
 
 def _library(dataset: str, fingerprint: str, libraries: Libraries) -> Library | None:

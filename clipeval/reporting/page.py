@@ -104,11 +104,14 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Board], config: configurati
     summary, heat = overview.overview(rows, measured, config), matrix.matrices(measured, config)
     comparison, libraries = pairs.compare(rows, config), Libraries(config)
     galleries, gallery_gaps = examples.galleries(rows, libraries)
+    pictures = examples.pictures(galleries)
+    samples = flips.samples(comparison, rows, libraries, pictures)
     scripts = {"plotly": _inline(_PLOTLY.read_text("utf-8")), "script": _inline(_script())}
     documents = {
         "rows": provenance.columns(rows),
         "figures": plain(figures),
-        "pairs": _pairs(comparison) | {"samples": flips.samples(comparison, rows, libraries)},
+        "pairs": _pairs(comparison) | {"samples": samples},
+        "pictures": list(pictures),
         "tables": tables.tables(rows, names, summary, leaderboards, heat),
     }
     return str(
@@ -125,6 +128,7 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Board], config: configurati
                 "matrices": heat,
                 "comparison": comparison,
                 "galleries": galleries,
+                "pictures": pictures,
                 "gallery_gaps": gallery_gaps,
                 "gaps": gaps.gaps(rows),
                 "noticed": noticed.noticed(rows),

@@ -47,7 +47,7 @@ const compareFigure = (lines) => {
 
 const sampleOf = ([id, words, picture]) => {
   const made = element("li");
-  const uri = data.pairs.samples.pictures[picture];
+  const uri = data.pictures[picture];
   made.append(uri ? element("img", "", { src: uri, alt: id }) : element("span", id, { class: "absent" }));
   if (words) made.append(element("small", words));
   made.title = id;

@@ -1,4 +1,5 @@
 // Retrieval examples: a second checkpoint beside the first, and larger pictures.
+for (const image of all("img[data-picture]")) image.src = data.pictures[image.dataset.picture];
 const beside = () => {
   for (const menu of all("select[data-beside]")) {
     const panel = menu.closest(".panel");

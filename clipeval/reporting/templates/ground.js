@@ -1,7 +1,7 @@
 // What all parts of the script use: elements, the inlined data, numbers in words.
 const $ = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-const data = Object.fromEntries(["rows", "figures", "pairs", "tables"].map((id) => [id, JSON.parse($("#" + id).textContent)]));
+const data = Object.fromEntries(["rows", "figures", "pairs", "pictures", "tables"].map((id) => [id, JSON.parse($("#" + id).textContent)]));
 
 const element = (tag, text = "", attributes = {}) => {
   const made = document.createElement(tag);
