@@ -13,11 +13,11 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from browser import chromium, opened, walk  # noqa: E402
 
 _WIDTH = 1400
-_SECTIONS = ("leaderboard", "scaling", "examples")
+_SECTIONS = ("overview", "scaling", "examples")
 
 
 def main(out: str, page_file: str, plot: str = "") -> None:
-    """Photograph the head and three sections of a page."""
+    """Photograph the head and some sections of a page."""
     with chromium() as browser, opened(browser, Path(page_file), _WIDTH) as page:
         walk(page)
         page.evaluate(

@@ -409,6 +409,20 @@ def outcomes(results, model):
     raise AssertionError(f"no cell of {wanted}")
 
 
+def test_a_training_loss_is_smoothed(page):
+    """By hand, losses 3.5 and 2.5 at weight 0.5: (0.25 * 3.5 + 0.5 * 2.5) / 0.75."""
+    menu = page.locator("select[data-switch=learning]")
+    before = menu.input_value()
+    menu.select_option("Training loss")
+    plot = page.locator("#learning .panel:visible .plot")
+    page.locator("input[data-smooth]:visible").fill("0.5")
+    plot.locator(".scatterlayer").wait_for()
+    assert plot.evaluate("plot => plot.data[0].y") == pytest.approx([3.5, 17 / 6])
+    page.locator("input[data-smooth]:visible").fill("0")
+    assert plot.evaluate("plot => plot.data[0].y") == [3.5, 2.5]
+    menu.select_option(before)
+
+
 def test_an_automatic_audit_of_accessibility_finds_nothing(chromium, run):
     for width, scheme in ((1400, "light"), (400, "dark")):
         with opened(chromium, run.page, width, scheme) as page:

@@ -37,7 +37,7 @@ const remember = (event) => {
   history.replaceState(null, "", address(section || "main"));
 };
 const follow = () => {
-  const [where, query] = decodeURIComponent(location.hash.slice(1).split("?")[0]) === "" ? ["", ""] : location.hash.slice(1).split("?");
+  const [where, query] = location.hash.slice(1).split("?");
   if (query !== undefined) {
     const given = new URLSearchParams(query);
     for (const [name, { set }] of fields) set(given.get(name) ?? usual.get(name));
