@@ -15,7 +15,7 @@ from clipeval.config import Config
 from clipeval.names import NO_NAMES, Names
 from clipeval.regular import read_regular
 from clipeval.reporting import words
-from clipeval.reporting.figures import MOST_VISIBLE, Panel, colours, figure, legend_name, log_axis, points
+from clipeval.reporting.figures import MOST_VISIBLE, Panel, colours, figure, log_axis, plain, points
 from clipeval.reporting.rows import number
 from clipeval.results.suites import main_metrics
 
@@ -27,6 +27,7 @@ _MOST_LOSSES = 400
 _LINE = {"mode": "lines+markers", "marker": {"size": 7}}
 
 _LOG_BYTES = 1 << 30
+_LONGEST = 46
 _APART = 0.035
 """Share of the range by which the values at the ends of curves must differ to have room."""
 _COLOURS = "A colour is a source; the smaller the model, the paler."
@@ -83,7 +84,7 @@ def _probe_panel(
             "thickness": 1,
             "width": 3,
         }
-        look = _LINE | {"line": {"color": hues[model]}, "name": legend_name(names[model]), "error_y": error_y}
+        look = _LINE | {"line": {"color": hues[model]}, "name": _in_legend(names[model]), "error_y": error_y}
         visible = True if place < MOST_VISIBLE else "legendonly"
         first_rows = [int(part["row"].iloc[0]) for part in own.values()]
         hover = "%{x}: %{y:.2f} %"
@@ -94,6 +95,11 @@ def _probe_panel(
     if len(models) > MOST_VISIBLE:
         notes.append(f"The best {MOST_VISIBLE} of {len(models)} checkpoints are drawn; switch others on in the legend.")
     return Panel(name, "Linear probe", title, drawn, tuple(notes), ("Model", *order), tuple(lines))
+
+
+def _in_legend(name: str) -> str:
+    """A name for a legend: a long one without its middle, so that architecture and tag stay."""
+    return plain(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 16]}…{name[-15:]}")
 
 
 def _spread(part: pd.DataFrame) -> tuple[float, float, float]:
@@ -173,7 +179,7 @@ def _learning_panel(name: str, group: str, title: str, metric: str, part: pd.Dat
         y, seen = (100 * own["value"]).to_list(), own["samples_seen"].to_list()
         visible = True if place < MOST_VISIBLE else "legendonly"
         colour = runs.colour(run)
-        look = _LINE | {"line": {"color": colour}, "marker": {"size": 5}, "name": legend_name(runs.name(run))}
+        look = _LINE | {"line": {"color": colour}, "marker": {"size": 5}, "name": _in_legend(runs.name(run))}
         hover = "%{x:.4~s} samples: %{y:.2f} %"
         drawn["data"].append(points(seen, y, hover, own["row"], visible=visible, **look))
         if visible is True:
@@ -219,7 +225,7 @@ def _loss_panel(name: str, losses: dict[str, list[tuple[float, float]]], runs: _
                 "mode": "lines",
                 "x": [samples for samples, _ in kept],
                 "y": [loss for _, loss in kept],
-                "name": legend_name(runs.name(run)),
+                "name": _in_legend(runs.name(run)),
                 "line": {"color": colour, "width": 1.5},
                 "hovertemplate": "%{x:.4~s} samples: %{y:.4f}",
                 "visible": visible,
