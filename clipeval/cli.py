@@ -419,8 +419,7 @@ def list_(
 ) -> None:
     """List what can be named on the command line."""
     from clipeval import config as configuration
-    from clipeval import tables
-    from clipeval.lists import LISTS, holding, of_packages
+    from clipeval.lists import LISTS, holding, of_packages, print_list
 
     if what == "keys":
         from clipeval import keys
@@ -432,7 +431,7 @@ def list_(
     rows = holding(word, LISTS[what](configuration.load(config)))
     if as_json:
         return show_json(rows)
-    tables.print_list(what, rows)
+    print_list(what, rows)
     for line in of_packages(what):
         show(line)
 

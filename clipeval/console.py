@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -51,7 +52,7 @@ def show_command(command: str) -> None:
 
 
 def out(file: TextIO | None = None, width: int | None = None) -> Console:
-    """The console of tables, on stdout: as wide as the terminal, or wide enough for any table in a pipe.
+    """The console of tables, on stdout: as wide as the terminal, in a pipe as ``COLUMNS`` says or wide enough for any table.
 
     Every string in them, and every string printed, is taken for text that anybody may have chosen: no markup, no emoji
     codes, and made harmless by ``printable``. What is meant to have a style or several lines is a rich ``Text``.
@@ -65,8 +66,20 @@ def out(file: TextIO | None = None, width: int | None = None) -> Console:
         ) -> Text:
             return Text(printable(text), style=style, justify=justify, overflow=overflow)
 
-    plain_width = None if (file or sys.stdout).isatty() else _PIPE_WIDTH
-    return Harmless(file=file, highlight=False, width=width or plain_width)
+    return Harmless(file=file, highlight=False, width=width or _width(file or sys.stdout))
+
+
+def _width(file: TextIO) -> int | None:
+    """Of the terminal, where rich does not know it; elsewhere wide enough for any table, or what ``COLUMNS`` says."""
+    if not file.isatty():
+        asked = os.environ.get("COLUMNS", "")
+        return int(asked) if asked.isdecimal() and int(asked) else _PIPE_WIDTH
+    if os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):
+        return None
+    try:
+        return os.get_terminal_size(file.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
 
 
 def lines(*texts: str) -> Text:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from clipeval.console import show
+from clipeval.errors import few
+from clipeval.tables import Column, Sheet, human, number
 
 
 def _list_models(config: Any) -> list[dict[str, Any]]:
@@ -80,3 +84,77 @@ def of_packages(what: str) -> list[str]:
     found = extensions.named(group) if group in extensions.GROUPS else {}
     colon = "" if what == "tasks" else ":REFERENCE"
     return [f"{name}{colon} of {extension.package}" for name, extension in found.items()]
+
+
+_COLUMNS = {
+    "models": (
+        Column("model", "name"),
+        Column("source", leaves=1),
+        Column("samples seen", "figure", 3),
+        Column("samples seen from", leaves=8),
+        Column("params", "figure", 2),
+        Column("gmacs", "figure", 4),
+        Column("gmacs total", "figure", 6),
+        Column("image size", "figure", 7),
+    ),
+    "datasets": (
+        Column("name", "name"),
+        Column("n", "figure", 1),
+        Column("tasks", leaves=2),
+        Column("main metric", leaves=4),
+        Column("split", leaves=5),
+        Column("suites", leaves=3),
+        Column("spec", leaves=6),
+    ),
+    "suites": (
+        Column("name", "name"),
+        Column("metric", leaves=1),
+        Column("title", "prose"),
+        Column("members", "prose"),
+    ),
+    "tasks": (
+        Column("name", "name"),
+        Column("short", leaves=1),
+        Column("title", leaves=2),
+        Column("version", "figure", 4),
+        Column("main metric", leaves=3),
+        Column("metrics", "prose"),
+    ),
+    "studies": (
+        Column("name", "name"),
+        Column("models", "figure", 1),
+        Column("rows", "figure", 2),
+        Column("title", "prose"),
+        Column("cite", "prose"),
+        Column("licence", leaves=3),
+        Column("ask", "prose"),
+    ),
+}
+"""The most useful of a listing; ``--json`` has all."""
+_MOST_LISTED = 40
+
+
+def print_list(what: str, rows: Sequence[dict[str, Any]]) -> None:
+    """A listing with its most useful columns."""
+    sheet = Sheet("", *_COLUMNS[what])
+    for row in rows:
+        sheet.add(*(_cell(row, column.head.replace(" ", "_")) for column in sheet.columns))
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("unavailable"):
+            reasons.setdefault(row["unavailable"], []).append(row["name"])
+    sheet.legend += [f"cannot be measured: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    if rows:
+        sheet.print()
+    show(f"{len(rows)} {what}")
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value = row.get(name)
+    if name == "tasks":
+        from clipeval.tasks import named
+
+        return ", ".join(named(task).short or task for task in value or ())
+    if isinstance(value, list | tuple):
+        return few(value, _MOST_LISTED)
+    return human(value) if isinstance(value, float) else number(value)

@@ -65,6 +65,11 @@ class Task:
     export: str = "other"
     metrics: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> str:
+        """The title within a line: ``zero-shot retrieval``."""
+        return self.title if self.title == self.name else self.title[:1].lower() + self.title[1:]
+
     def gives(self, name: str) -> bool:
         """Whether ``name`` is one of its metrics, or the mean of several of them."""
         return all(part in self.metrics for part in metric(name).mean_of or (name,))
@@ -204,6 +209,12 @@ def not_a_share(name: str, value: float) -> str:
     return f"{name} = {value:g} is outside [0, 1]{advice}. Values are fractions, not percent."
 
 
+def value(name: str, reached: float) -> str:
+    """``top-1 23.6 %``; what is no share as it is."""
+    known = metric(name)
+    return f"{known.title} {100 * reached:.1f} %" if known.share else f"{known.title} {reached:.4f}"
+
+
 def task(name: str) -> Task:
     """What is known of a task; of any name something."""
     return TASKS.get(name) or Task(name, name)
@@ -226,6 +237,19 @@ def _place(lines: dict[str, Metric] | dict[str, Task], name: str) -> tuple[int, 
 def dataset(name: str, shots: int | None = None) -> str:
     """``ImageNet``, ``ImageNet, 10 shots``; a data set without another name keeps its own."""
     return DATASETS.get(name, name) + (f", {shots} shots" if shots else "")
+
+
+_TRAINED = ("linear_probe", "knn_probe", "finetune")
+"""Tasks with the metrics of zero-shot classification, which is what a metric is of without another word."""
+
+
+def cell(dataset: str, task_name: str, metric_name: str, shots: int | None = None, seed: int | None = None) -> str:
+    """``icons-40 · top-1``, ``cars · linear probe, 10 shots (seed 0) · top-1``: a task that the metric tells is not
+    said."""
+    told = task_name in TASKS and task_name not in _TRAINED
+    drawn = "" if shots is None else f"{shots} shots" + ("" if seed is None else f" (seed {seed})")
+    how = ", ".join(filter(None, ("" if told else task(task_name).words, drawn)))
+    return " · ".join(filter(None, (dataset, how, metric(metric_name).title)))
 
 
 def scale(name: str) -> str:

@@ -8,21 +8,23 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from clipeval.checks.plan import ASSUMED, Plan, Prospect
 from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS
-from clipeval.console import lines, out, say, show_command, show_json
+from clipeval.console import out, say, show_command, show_json
 from clipeval.errors import StoreError, UsageError
 from clipeval.files import write_text
 from clipeval.plain import json_text, printable
+from clipeval.tables import NONE, Column, Sheet
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    from rich.console import Console
 
 MOST_ANNOTATIONS = 10
 """GitHub shows no more of a kind per step."""
@@ -31,10 +33,13 @@ SUMMARY_BYTES = 1_000_000
 _MOST_LISTED = 1_000
 """Cells of a table for people; of more those that pass are counted."""
 _WIDTH = 200
-_ROOM_FOR_WHY = 150
-"""Columns of a terminal below which the reason is a line of its own."""
 _COLOURS = {FAIL: "bold red", NOT_COMPARABLE: "yellow", CANNOT_TELL: "yellow", PASS: "green"}
-_MARKDOWN = set("\\`*_{}[]<>()#+-!|~&@:.\"'")
+_MARKDOWN = re.compile(
+    r"[\\`*\[\]<>|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)"  # code, emphasis, links, HTML, cells and entities
+    r"|(?<!\w)@(?=\w)|#(?=\d)|:(?=//|[\w+-]+:)"  # people, issues, addresses and emoji
+    r"|^[-+=#]|(?<=^\d)[.)]|(?<=^\d\d)[.)]"  # lists and headings
+)
+"""What would not be shown as it is, in the place where it stands."""
 
 
 def text(result: CheckResult, width: int = _WIDTH) -> str:
@@ -101,28 +106,38 @@ def github(result: CheckResult) -> str:
     for cell in troubles[:MOST_ANNOTATIONS]:
         level = "error" if cell.verdict == FAIL else "warning"
         title = _command_property(f"clipeval: {cell.verdict}")
-        said.append(f"::{level} title={title}::{_command_data(f'{cell.who}: {cell.where}: {cell.reason}')}\n")
+        said.append(
+            f"::{level} title={title}::{_command_data(f'{cell.named(result.names)}: {cell.words}: {cell.reason}')}\n"
+        )
     if len(troubles) > MOST_ANNOTATIONS:
         said.append(f"{len(troubles) - MOST_ANNOTATIONS} more are in the job summary\n")
     return "".join([*said, printable(result.summary), "\n"])
 
 
 def markdown(result: CheckResult) -> str:
-    """The whole table for a job summary; rows beyond GitHub's size limit are counted."""
-    rows = [
-        f"### {_escaped(result.summary)}\n",
-        "| verdict | checkpoint | data set · task · metric | baseline | current | change | why |",
-        "|---|---|---|--:|--:|--:|---|",
-    ]
-    size = 0
-    for number, cell in enumerate(result.lines):
-        line = "| " + " | ".join(map(_escaped, _columns(cell))) + " |"
-        size += len(line.encode()) + 1
+    """The whole table for a job summary, one per checkpoint; rows beyond GitHub's size limit are counted."""
+    rows = [f"### {_escaped(result.summary)}"]
+    size, listed = 0, 0
+    by_checkpoint: dict[str, list[CheckedCell]] = {}
+    for cell in result.lines:
+        by_checkpoint.setdefault(cell.named(result.names), []).append(cell)
+    for who, cells in by_checkpoint.items():
         if size > SUMMARY_BYTES:
-            rows.append(f"\n{len(result.lines) - number} more cells do not fit here.")
             break
-        rows.append(line)
-    return "\n".join([*rows, "", *(f"- {_escaped(note)}" for note in result.notes)]) + "\n"
+        rows += ["", f"**{_escaped(who)}**", "", _HEADS, "|---|---|--:|--:|--:|---|"]
+        for cell in cells:
+            line = "| " + " | ".join(map(_escaped, _columns(cell))) + " |"
+            size += len(line.encode()) + 1
+            if size > SUMMARY_BYTES:
+                break
+            rows.append(line)
+            listed += 1
+    if listed < len(result.lines):
+        rows += ["", f"{len(result.lines) - listed} more cells do not fit here."]
+    return "\n".join([*rows, "", *(f"- {_escaped(note)}" for note in result.notes)]).rstrip("\n") + "\n"
+
+
+_HEADS = "| verdict | data set · metric | baseline | current | change | why |"
 
 
 FORMATS: dict[str, Callable[[CheckResult], str]] = {
@@ -167,30 +182,29 @@ def write_plan(plan: Plan, name: str, output: Path | None) -> None:
         _print_plan(plan, out())
 
 
-def _print_plan(plan: Plan, console: Any) -> None:
-    from clipeval.tables import table
-
+def _print_plan(plan: Plan, console: Console) -> None:
     wraps = {"soft_wrap": not console.is_terminal}
-    shown = table()
-    shown.add_column("data sets · task · metric", overflow="fold")
-    for column in (*(f"{100 * share:g} %" for share in ASSUMED), "measured"):
-        shown.add_column(column, justify="right", no_wrap=True)
+    shares = [f"{100 * share:g} %" for share in ASSUMED]
+    sheet = Sheet(
+        "If so many outcomes differ: how often an equally good checkpoint passes, suspects apart, and how many outcomes "
+        "would make that 90 %",
+        Column("data sets · task · metric", "name"),
+        *(Column(head, "figure") for head in (*shares, "measured")),
+        Column("outcomes", "prose"),
+    )
     for planned in plan.planned:
-        known = f"{planned.outcomes:,} outcomes, {planned.allowed:g} allowed"
-        cells = [lines(planned.where, known), *map(_prospect, planned.prospects)]
-        shown.add_row(*cells, *([] if planned.is_measured else ["–"]))
-    console.print("If so many outcomes differ: how often an equally good checkpoint passes,", **wraps)
-    console.print("suspects apart, and how many outcomes would make that 90 %", **wraps)
-    console.print(shown)
+        prospects = [*map(_prospect, planned.prospects), *([] if planned.is_measured else [NONE])]
+        sheet.add(planned.where, *prospects, f"{planned.outcomes:,}, {planned.allowed:g} allowed")
+    sheet.print(console)
     sources = dict.fromkeys(found.source for planned in plan.planned for found in planned.prospects if found.source)
     for line in [*(f"measured: {source}" for source in sources), *plan.notes]:
         console.print(line, **wraps)
 
 
-def _prospect(found: Prospect) -> Text:
+def _prospect(found: Prospect) -> str:
     needed = "never" if found.outcomes_needed is None else f"{found.outcomes_needed:,}"
     share = [f"at {100 * found.share:.2g} %"] if found.source else []
-    return lines(f"{100 * found.pass_chance:.0f} %", needed, *share)
+    return "\n".join([f"{100 * found.pass_chance:.0f} %", needed, *share])
 
 
 def _append_to_summary(document: str) -> None:
@@ -207,42 +221,32 @@ def _append_to_summary(document: str) -> None:
         ) from error
 
 
-def _print(result: CheckResult, console: Any) -> None:
-    from rich.text import Text
-
-    from clipeval.tables import table
-
-    names = {cell.who for cell in result.lines}
-    if len(names) == 1:
-        console.print(next(iter(names)), soft_wrap=True)
-    narrow = console.width < _ROOM_FOR_WHY
-    shown = table()
-    shown.add_column("verdict", no_wrap=True)
-    for column in (*(["checkpoint"] if len(names) > 1 else []), "data set · task · metric"):
-        shown.add_column(column, overflow="fold")
-    for column in ("baseline", "current", "change"):
-        shown.add_column(column, justify="right", no_wrap=True)
-    if not narrow:
-        shown.add_column("why", overflow="fold")
+def _print(result: CheckResult, console: Console) -> None:
+    folder = result.names.folder
+    sheet = Sheet(
+        f"Checkpoints in {folder}" if folder else "",
+        *(Column("verdict"), Column("checkpoint", "name"), Column("data set · metric", "name")),
+        *(Column(head, "figure") for head in ("baseline", "current", "change")),
+        Column("why", "prose"),
+        styles=_COLOURS,
+    )
     listed = result.lines
     notes = [*result.notes]
     if len(listed) > _MOST_LISTED:
         listed = [cell for cell in listed if cell.verdict != PASS]
         notes.append(f"{len(result.lines) - len(listed):,} cells that pass are not listed: --format json has them")
     for cell in listed:
-        verdict, who, where, *values, why = _columns(cell)
-        place: str | Text = lines(where, why) if narrow else where
-        row = [Text(verdict, style=_COLOURS[cell.verdict]), *([who] if len(names) > 1 else []), place, *values]
-        shown.add_row(*row, *([] if narrow else [why]))
+        verdict, *more = _columns(cell)
+        sheet.add(verdict, cell.named(result.names), *more)
     if listed:
-        console.print(shown)
+        sheet.print(console)
     for line in [*notes, result.summary]:
         console.print(line, soft_wrap=not console.is_terminal)
 
 
 def _columns(cell: CheckedCell) -> list[str]:
     values = [_percent(cell.baseline), _percent(cell.current), _change(cell)]
-    return [cell.verdict, cell.who, cell.where, *values, cell.reason]
+    return [cell.verdict, cell.words, *values, cell.reason]
 
 
 def _values(cell: CheckedCell) -> str:
@@ -260,7 +264,7 @@ def _change(cell: CheckedCell) -> str:
 
 def _escaped(words: str) -> str:
     """Text that Markdown and HTML show as it is, in one line."""
-    return "".join(f"&#{ord(c)};" if c in _MARKDOWN else c for c in printable(words))
+    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", printable(words))
 
 
 def _command_data(words: str) -> str:

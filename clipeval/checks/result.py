@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from clipeval import vocabulary
 from clipeval.checks.drops import FACTS, Drop
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, PASS, VERDICTS, Finding
 from clipeval.errors import EXIT_CHECK_FAILED, EXIT_NOT_MEASURED, EXIT_OK
+from clipeval.names import Names, display_names
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,25 @@ class CheckedCell:
 
     @property
     def where(self) -> str:
-        """Data set, task and metric, for people."""
+        """Data set, task and metric by their names, as test reporters know the cell by."""
         shots = f" · {self.shots} shots" if self.shots is not None else ""
         seed = f" · seed {self.seed}" if self.shots is not None and self.seed is not None else ""
         return f"{self.dataset} · {self.task}{shots}{seed} · {self.metric}"
 
     @property
+    def words(self) -> str:
+        """The same for people."""
+        return vocabulary.cell(self.dataset, self.task, self.metric, self.shots, self.seed)
+
+    @property
     def who(self) -> str:
         """The checkpoint, and the baseline's where that has another name."""
-        return self.model if self.model == self.baseline_model else f"{self.model} (baseline: {self.baseline_model})"
+        return self.named()
+
+    def named(self, names: Names | None = None) -> str:
+        """``who`` by display names."""
+        shown, before = ((names or Names())[name] for name in (self.model, self.baseline_model))
+        return shown if self.model == self.baseline_model else f"{shown} (baseline: {before})"
 
     @property
     def p(self) -> float:
@@ -137,6 +149,11 @@ class CheckResult:
     def lines(self) -> list[CheckedCell]:
         """Means and cells in the order in which they are to be read."""
         return sorted([*self.means, *self.cells], key=lambda cell: cell.place)
+
+    @cached_property
+    def names(self) -> Names:
+        """Display names of all checkpoints on either side."""
+        return display_names({"model": name} for cell in self.lines for name in (cell.model, cell.baseline_model))
 
     @property
     def suites(self) -> list[CheckedCell]:

@@ -71,6 +71,7 @@ def _planned(cell: Cell, plan: Plan, weights_bytes: int | None, speeds: dict[Cir
     whole = cell.entry.n if dataset is None else len(dataset)
     images = None if whole is None else min(whole, cell.limit or whole)
     speed = speeds.get((cell.model.arch, options.device, options.precision))
+    info = plan.info(cell.model)
     seconds = images / speed if cell.state == "to do" and images and speed else None
     return {
         "model": cell.model.name,
@@ -87,4 +88,7 @@ def _planned(cell: Cell, plan: Plan, weights_bytes: int | None, speeds: dict[Cir
         "pixels_bytes": plan.pixels_bytes(cell),
         "reason": cell.reason,
         "cell": cell.id,
+        "arch": info.arch,
+        "source": info.source,
+        "samples_seen": info.samples_seen,
     }

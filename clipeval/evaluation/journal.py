@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from clipeval import vocabulary
 from clipeval.console import RunProgress
 from clipeval.datasets.base import Dataset
 from clipeval.errors import ClipevalError, ModelError
@@ -15,6 +16,7 @@ from clipeval.evaluation.failures import as_clipeval_errors
 from clipeval.evaluation.plan import Plan, to_do
 from clipeval.evaluation.rows import failed_row, metric_rows
 from clipeval.evaluation.workbench import Measured
+from clipeval.names import SEPARATOR, display_names
 from clipeval.results import samples
 from clipeval.results.interim import Interim
 from clipeval.results.ledger import Ledger
@@ -31,6 +33,7 @@ class Journal:
         self._interim = Interim(plan.request.options.out, ledger)
         self._left: Counter[str] = Counter()
         self._work: dict[Cell, float] = {}
+        self._names = display_names(map(asdict, plan.infos()))
 
     def open(self, cells: Sequence[Cell], instead_of: int = 0) -> list[Cell]:
         """Record the suites, what is known of the checkpoints, and those of ``cells`` that cannot or need not be tried;
@@ -46,7 +49,7 @@ class Journal:
         for cell in to_do(cells):
             if cell.state == "skipped":
                 self._add_row(cell, cell.reason, "skipped")
-                self._progress.finish_cell(f"{cell.label}: skipped: {cell.reason}")
+                self._progress.finish_cell(f"{self._label(cell)}: skipped: {cell.reason}")
             elif cell.state != "to do":
                 self.fail(cell, cell.bug or ModelError(cell.reason))
         self._left.update(cell.model.name for cell in ready)
@@ -61,7 +64,7 @@ class Journal:
                 samples.write(self._plan.request.options.out, cell.id, result.samples)
                 remarks = [*self._plan.remarks(cell), *measured.remarks]
                 rows = metric_rows(cell, self._plan.info(cell.model), dataset, result, measured.timing, remarks)
-                shown = ", ".join(f"{m.name} {m.value:.4f}" for m in result.metrics if m.status == "ok")
+                reached = [m.value for m in result.metrics if m.status == "ok" and m.name == cell.main_metric]
                 self._ledger.add_cell(cell.id, rows)
         except ClipevalError as error:
             self.fail(cell, error)
@@ -71,7 +74,8 @@ class Journal:
         for row in rows:
             if row["status"] == "failed":
                 self.failures.append((cell, ModelError(str(row["error"]))))
-        line = f"{cell.label}: {shown} ({measured.timing['seconds']:.1f} s)"
+        shown = f"{vocabulary.value(cell.main_metric, reached[0])} " if reached else ""
+        line = f"{self._label(cell)}: {shown}({measured.timing['seconds']:.1f} s)"
         self._progress.finish_cell(line, self._work.pop(cell, 0.0))
         self._ended(cell)
 
@@ -79,10 +83,17 @@ class Journal:
         """A cell could not be measured. Raises StoreError."""
         self.failures.append((cell, error))
         # why is said once, at the end
-        self._progress.finish_cell(f"{cell.label}: FAILED", self._work.pop(cell, 0.0), measured=False)
+        self._progress.finish_cell(f"{self._label(cell)}: FAILED", self._work.pop(cell, 0.0), measured=False)
         if not self._is_only_absent(cell):
             self._add_row(cell, str(error), "failed")
         self._ended(cell)
+
+    def _label(self, cell: Cell) -> str:
+        """A cell in the words of the tables."""
+        shots = f", {cell.shots} shots (seed {cell.seed})" if cell.shots is not None else ""
+        return (
+            SEPARATOR.join((self._names[cell.model.name], cell.dataset, vocabulary.task(cell.task.name).words)) + shots
+        )
 
     def _ended(self, cell: Cell) -> None:
         """After the last cell of a checkpoint people can look at what is measured by now."""

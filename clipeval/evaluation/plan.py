@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from clipeval import datasets, models
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, UsageError, counted, is_not_here
+from clipeval.errors import ClipevalError, ModelError, UsageError, counted, few, is_not_here
 from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.history import History
 from clipeval.evaluation.keeping import Keeping
 from clipeval.evaluation.outline import variants
+from clipeval.evaluation.reasons import MOST_APART, together
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
 from clipeval.evaluation.words import require_metrics, require_tasks
@@ -134,7 +135,8 @@ class Plan:
         of_checkpoints = [
             f"{name}: {sentence}" for name, found in self.checkpoints.items() for sentence in found.remarks
         ]
-        missing = [f"missing: {cell.reason}" for cell in self.cells if cell.state == "missing"]
+        absent = together((cell.reason, cell.dataset) for cell in self.cells if cell.state == "missing")
+        missing = [f"missing: {_of_many(names)}{reason}" for reason, names in absent]
         lines = dict.fromkeys([*missing, *self._history.notes(), *of_splits, *of_checkpoints])
         new = [line for line in lines if line not in self._told]
         self._told.update(new)
@@ -173,6 +175,11 @@ class Plan:
         keeping = Keeping([cell for cell in cells if cell.state in ahead], self.checkpoints, self._shelf)
         self._keeping[name] = keeping
         return [replace(cell, keeps=keeping.splits(cell)) for cell in cells]
+
+
+def _of_many(datasets: Sequence[str]) -> str:
+    names = list(dict.fromkeys(datasets))
+    return f"{counted(len(names), 'data set')} ({few(names, 3)}): " if len(names) > MOST_APART else ""
 
 
 def to_do(cells: Sequence[Cell]) -> list[Cell]:

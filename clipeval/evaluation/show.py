@@ -9,15 +9,14 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
-from rich.table import Table
-
-from clipeval import console, vocabulary
+from clipeval import vocabulary
 from clipeval.console import show
-from clipeval.errors import few
+from clipeval.evaluation.reasons import MOST_APART, together, whose
+from clipeval.names import SEPARATOR, Names, display_names
 from clipeval.paths import cache_dir
 from clipeval.results.schema import WITH_VALUE
 from clipeval.results.suites import is_suite
-from clipeval.tables import human, number, table
+from clipeval.tables import Column, Sheet, human, number
 
 
 def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Path, failed: Sequence[Any] = ()) -> None:
@@ -29,29 +28,30 @@ def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Pat
     models = {cell.model.name for cell in cells}
     datasets = {cell.dataset for cell in cells}
     shown = [row for row in rows if row["model"] in models and (row["dataset"] in datasets or is_suite(row))]
-    for task in dict.fromkeys(row["task"] for row in shown):
+    names = display_names(shown)
+    for task in sorted({row["task"] for row in shown}, key=vocabulary.task_place):
         of_task = [row for row in shown if row["task"] == task and row["status"] in WITH_VALUE]
         for alike in _sharing_metrics(of_task):
-            console.out().print(_task_table(task, alike))
+            _sheet(task, alike, names).print()
     troubles: dict[tuple[str, ...], list[str]] = {}
     for row in shown:
         known = row["status"] == "failed" and (row["model"], row["dataset"], row["task"]) in told
         if row["status"] not in WITH_VALUE and not known:
             what = row["status"], row["dataset"], row["task"], row.get("metric") or "", str(row.get("error"))
-            troubles.setdefault(what, []).append(row["model"])
-    for (status, dataset, task, metric, error), names in troubles.items():
-        who = names[0] if len(names) == 1 else f"{len(names)} checkpoints"
-        show(f"{status}: {dataset} · {task} · {metric} · {who}: {error}")
+            troubles.setdefault(what, []).append(names[row["model"]])
+    for (status, dataset, task, metric, error), who in troubles.items():
+        of = [dataset, vocabulary.task(task).words, *([vocabulary.metric(metric).title] if metric else [])]
+        show(f"{status}: {SEPARATOR.join(of)} · {who[0] if len(who) == 1 else f'{len(who)} checkpoints'}: {error}")
     show(f"{len(rows)} rows in {out / 'results.parquet'} and {out / 'results.csv'}")
 
 
 def failures(failed: Sequence[tuple[Any, Exception]]) -> Iterator[str]:
-    """Why cells could not be measured, each reason once."""
-    labels: dict[str, list[str]] = {}
-    for cell, error in failed:
-        labels.setdefault(str(error), []).append(cell.label)
-    for reason, found in labels.items():
-        yield f"not measured: {few(dict.fromkeys(found), 3)}: {reason}"
+    """Why cells could not be measured, each reason once; what is not here was told when the run began."""
+    told = (("missing, as said above" if cell.state == "missing" else str(error), cell) for cell, error in failed)
+    for reason, cells in together(told):
+        labels = list(dict.fromkeys(cell.label for cell in cells))
+        many = whose((cell.model.name for cell in cells), (cell.dataset for cell in cells))
+        yield f"not measured: {', '.join(labels) if len(labels) <= MOST_APART else many}: {reason}"
 
 
 def _sharing_metrics(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -66,36 +66,56 @@ def _sharing_metrics(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]
     return sorted(found, key=lambda alike: rows.index(alike[0]))
 
 
-def _task_table(task: str, rows: Sequence[dict[str, Any]]) -> Table:
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    few_shot = any(row.get("shots") is not None for row in rows)
-    shown = table(f"{task}: % (95 % interval)")
-    for column in ("model", "data set"):
-        shown.add_column(column, overflow="fold")
-    for column in (
-        "GMACs",
-        "samples seen",
-        *(["shots"] if few_shot else []),
-        "n",
-        *(vocabulary.metric(name).title for name in metrics),
-    ):
-        shown.add_column(column, justify="right", no_wrap=True)
+def _sheet(task: str, rows: Sequence[dict[str, Any]], names: Names) -> Sheet:
+    metrics = sorted({row["metric"] for row in rows}, key=vocabulary.metric_place)
+    folder = f", checkpoints in {names.folder}" if names.folder and _has_files(rows, names) else ""
+    sheet = Sheet(
+        f"{vocabulary.task(task).title} in % (95 % interval){folder}",
+        Column("model", "name"),
+        Column("data set", "name"),
+        Column("shots", "name" if _few_shot(rows) else "word", leaves=1),
+        Column("GMACs", "figure", leaves=5),
+        Column("samples seen", "figure", leaves=6),
+        Column("n", "figure", leaves=7),
+        *(Column(vocabulary.metric(name).title, "figure", _leaves(task, name, metrics)) for name in metrics),
+    )
     lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in rows:
         key = tuple(row.get(name) for name in ("model", "dataset", "shots", "seed", "limit", "protocol"))
         lines.setdefault(key, {})[row["metric"]] = row
     for (model, dataset, shots, seed, _, protocol), values in lines.items():
         row = next(iter(values.values()))
-        if protocol == "cherti2023":
-            dataset = f"{dataset} (cherti2023: best of 9 on test)"
-        elif protocol not in (None, "default"):
-            dataset = f"{dataset} ({protocol})"
-        drawn = "full" if shots is None else f"{shots} (seed {seed})"
+        drawn = "" if not _few_shot(rows) else "full" if shots is None else f"{shots} (seed {seed})"
         samples = max((r["n"] for r in values.values() if r.get("n") is not None), default=None)
         n = number(samples) + (" of a limited run" if row["status"] == "limited" else "")
-        facts = [human(row.get("gmacs")), human(row.get("samples_seen")), *([drawn] if few_shot else []), n]
-        shown.add_row(model, dataset, *facts, *(_percent(values.get(metric)) for metric in metrics))
-    return shown
+        facts = human(row.get("gmacs")), human(row.get("samples_seen")), n
+        shown = (_percent(values.get(metric)) for metric in metrics)
+        sheet.add(names[model], _dataset(dataset, protocol), drawn, *facts, *shown)
+    return sheet
+
+
+def _few_shot(rows: Sequence[dict[str, Any]]) -> bool:
+    return any(row.get("shots") is not None for row in rows)
+
+
+def _has_files(rows: Sequence[dict[str, Any]], names: Names) -> bool:
+    return any(row["model"].startswith(names.folder) for row in rows)
+
+
+def _leaves(task: str, metric: str, metrics: Sequence[str]) -> int:
+    """How soon a metric leaves where there is no room: never one that stands for the task, nor all of them."""
+    main = [name for name in vocabulary.task(task).main if name in metrics] or metrics[:1]
+    if metric in main:
+        return 0
+    return (
+        3 if metric.endswith("@10") else 2 if metric.endswith("@1") else 4 if metric == "mean_per_class_recall" else 3
+    )
+
+
+def _dataset(name: str, protocol: str | None) -> str:
+    if protocol == "cherti2023":
+        return f"{name} (cherti2023: best of 9 on test)"
+    return name if protocol in (None, "default") else f"{name} ({protocol})"
 
 
 def _percent(row: dict[str, Any] | None) -> str:
@@ -109,26 +129,27 @@ def _percent(row: dict[str, Any] | None) -> str:
 
 def print_plan(cells: Sequence[dict[str, Any]]) -> None:
     """One line per cell, and the totals."""
-    shown = table()
-    for column in ("model", "data set", "task", "shots", "state"):
-        shown.add_column(column, overflow="fold")
-    for column in ("images", "seconds"):
-        shown.add_column(column, justify="right")
+    names = display_names(cells)
+    shown = Sheet(
+        f"checkpoints in {names.folder}" if names.folder else "",
+        *(Column(head, "name") for head in ("model", "data set", "task")),
+        *(Column("shots", leaves=1), Column("state"), Column("images", "figure"), Column("seconds", "figure")),
+    )
     for cell in cells:
         seconds = cell["estimated_seconds"]
-        shown.add_row(
-            cell["model"],
+        shown.add(
+            names[cell["model"]],
             cell["dataset"],
-            cell["task"],
+            vocabulary.task(cell["task"]).words,
             "" if cell["shots"] is None else f"{cell['shots']} (seed {cell['seed']})",
             _state(cell),
             number(cell["images"]),
             "unknown" if seconds is None and cell["state"] == "to do" else number(seconds, 1),
         )
-    console.out().print(shown)
-    reasons = Counter((_state(cell), cell["reason"]) for cell in cells if cell["reason"])
-    for (state, reason), count in reasons.items():
-        show(f"{count} {state}: {reason}")
+    shown.print()
+    why = together((cell["reason"], cell) for cell in cells if cell["reason"] and not cell["to_download"])
+    for reason, of in why:
+        show(f"{len(of)} {_state(of[0])}: {reason}")
     states = Counter(map(_state, cells))
     show(f"{len(cells)} cells: " + ", ".join(f"{count} {state}" for state, count in states.items()))
     for line in _bytes(cells):
