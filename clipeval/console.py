@@ -52,7 +52,8 @@ def show_command(command: str) -> None:
 
 
 def out(file: TextIO | None = None, width: int | None = None) -> Console:
-    """The console of tables, on stdout: as wide as the terminal, in a pipe as ``COLUMNS`` says or wide enough for any table.
+    """The console of tables, on stdout: as wide as the terminal, in a pipe as ``COLUMNS`` says or wide
+    enough for any table.
 
     Every string in them, and every string printed, is taken for text that anybody may have chosen: no markup, no emoji
     codes, and made harmless by ``printable``. What is meant to have a style or several lines is a rich ``Text``.
@@ -209,9 +210,9 @@ class RunProgress:
         self._work += work
         self._show_run()
 
-    def finish_cell(self, text: str, work: float = 0.0, *, measured: bool = True) -> None:
-        """A cell with so much ``work`` is finished; ``text`` says how it ended."""
-        self._done += 1
+    def finish_cell(self, text: str, work: float = 0.0, *, measured: bool = True, cells: int = 1) -> None:
+        """A cell with so much ``work`` is finished, or several at once; ``text`` says how it ended."""
+        self._done += cells
         if measured:
             self._work_done += work
         else:  # it says nothing of how fast the others will be

@@ -304,7 +304,13 @@ def estimate(value: float, low: float, high: float, *, ratio: bool = False) -> s
     half = (high - low) / 2
     most = _MOST_FIGURES - 1 - max(_magnitude(figure) for figure in figures)
     decimals = min(1 - _magnitude(half), most) if half > 0 else most
-    shown = [_decimal(figure, max(decimals, 1 - _magnitude(figure)) if ratio else decimals) for figure in figures]
+    far = not ratio and not _is_near(max(map(abs, figures)))
+    shown = [
+        _decimal(figure, max(decimals, 1 - _magnitude(figure)), not _is_near(figure))
+        if ratio
+        else _decimal(figure, decimals, far)
+        for figure in figures
+    ]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
@@ -312,12 +318,15 @@ def _magnitude(value: float) -> int:
     return math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
 
 
-def _decimal(value: float, decimals: int) -> str:
-    """Rounded to so many decimals, with an exponent where the number is very large or small."""
-    if value and not 1e-4 <= abs(value) < 1e6 and decimals != 0:
-        figures = _magnitude(value) + decimals
-        if figures >= 0:
-            return f"{value:.{figures}e}"
+def _is_near(value: float) -> bool:
+    """Whether a number is written without an exponent."""
+    return value == 0 or 1e-4 <= abs(value) < 1e6
+
+
+def _decimal(value: float, decimals: int, far: bool) -> str:
+    """Rounded to so many decimals, with an exponent where it is ``far``."""
+    if far and value:
+        return f"{value:.{max(_magnitude(value) + decimals, 0)}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"
 
 

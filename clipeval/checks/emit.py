@@ -37,7 +37,7 @@ _COLOURS = {FAIL: "bold red", NOT_COMPARABLE: "yellow", CANNOT_TELL: "yellow", P
 _MARKDOWN = re.compile(
     r"[\\`*\[\]<>|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)"  # code, emphasis, links, HTML, cells and entities
     r"|(?<!\w)@(?=\w)|#(?=\d)|:(?=//|[\w+-]+:)"  # people, issues, addresses and emoji
-    r"|^[-+=#]|(?<=^\d)[.)]|(?<=^\d\d)[.)]"  # lists and headings
+    r"|^[-+](?=[\s-]|$)|^[=#]|^\d{1,9}(?=[.)](?:\s|$))"  # lists and headings
 )
 """What would not be shown as it is, in the place where it stands."""
 
@@ -106,9 +106,8 @@ def github(result: CheckResult) -> str:
     for cell in troubles[:MOST_ANNOTATIONS]:
         level = "error" if cell.verdict == FAIL else "warning"
         title = _command_property(f"clipeval: {cell.verdict}")
-        said.append(
-            f"::{level} title={title}::{_command_data(f'{cell.named(result.names)}: {cell.words}: {cell.reason}')}\n"
-        )
+        what = f"{cell.named(result.names)}: {cell.words}: {cell.reason}"
+        said.append(f"::{level} title={title}::{_command_data(what)}\n")
     if len(troubles) > MOST_ANNOTATIONS:
         said.append(f"{len(troubles) - MOST_ANNOTATIONS} more are in the job summary\n")
     return "".join([*said, printable(result.summary), "\n"])
@@ -183,22 +182,21 @@ def write_plan(plan: Plan, name: str, output: Path | None) -> None:
 
 
 def _print_plan(plan: Plan, console: Console) -> None:
-    wraps = {"soft_wrap": not console.is_terminal}
     shares = [f"{100 * share:g} %" for share in ASSUMED]
     sheet = Sheet(
-        "If so many outcomes differ: how often an equally good checkpoint passes, suspects apart, and how many outcomes "
-        "would make that 90 %",
+        "If so many outcomes differ: how often an equally good checkpoint passes, suspects apart, and how many "
+        "outcomes would make that 90 %",
         Column("data sets · task · metric", "name"),
         *(Column(head, "figure") for head in (*shares, "measured")),
         Column("outcomes", "prose"),
     )
     for planned in plan.planned:
         prospects = [*map(_prospect, planned.prospects), *([] if planned.is_measured else [NONE])]
-        sheet.add(planned.where, *prospects, f"{planned.outcomes:,}, {planned.allowed:g} allowed")
+        sheet.add(planned.where, *prospects, f"{planned.outcomes:,} outcomes, {planned.allowed:g} allowed")
     sheet.print(console)
     sources = dict.fromkeys(found.source for planned in plan.planned for found in planned.prospects if found.source)
     for line in [*(f"measured: {source}" for source in sources), *plan.notes]:
-        console.print(line, **wraps)
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def _prospect(found: Prospect) -> str:
@@ -264,7 +262,7 @@ def _change(cell: CheckedCell) -> str:
 
 def _escaped(words: str) -> str:
     """Text that Markdown and HTML show as it is, in one line."""
-    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", printable(words))
+    return _MARKDOWN.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), printable(words))
 
 
 def _command_data(words: str) -> str:

@@ -14,6 +14,7 @@ from clipeval.evaluation import cost
 from clipeval.evaluation.cell import Cell
 from clipeval.evaluation.failures import as_clipeval_errors
 from clipeval.evaluation.plan import Plan, to_do
+from clipeval.evaluation.reasons import MOST_APART, whose
 from clipeval.evaluation.rows import failed_row, metric_rows
 from clipeval.evaluation.workbench import Measured
 from clipeval.names import SEPARATOR, display_names
@@ -46,12 +47,11 @@ class Journal:
             self._ledger.add_suite(suite.to_json())
         for info in self._plan.infos():
             self._ledger.add_checkpoint(asdict(info))
+        self._fail_before([cell for cell in to_do(cells) if cell.state not in ("to do", "skipped")])
         for cell in to_do(cells):
             if cell.state == "skipped":
                 self._add_row(cell, cell.reason, "skipped")
                 self._progress.finish_cell(f"{self._label(cell)}: skipped: {cell.reason}")
-            elif cell.state != "to do":
-                self.fail(cell, cell.bug or ModelError(cell.reason))
         self._left.update(cell.model.name for cell in ready)
         return ready
 
@@ -81,12 +81,26 @@ class Journal:
 
     def fail(self, cell: Cell, error: ClipevalError) -> None:
         """A cell could not be measured. Raises StoreError."""
-        self.failures.append((cell, error))
+        self._add_failure(cell, error)
         # why is said once, at the end
         self._progress.finish_cell(f"{self._label(cell)}: FAILED", self._work.pop(cell, 0.0), measured=False)
+        self._ended(cell)
+
+    def _fail_before(self, cells: Sequence[Cell]) -> None:
+        """Cells that cannot be tried; many of them in one line."""
+        for cell in cells:
+            self._add_failure(cell, cell.bug or ModelError(cell.reason))
+        if len(cells) > MOST_APART:
+            who = whose((self._names[cell.model.name] for cell in cells), (cell.dataset for cell in cells))
+            self._progress.finish_cell(f"{len(cells)} cells FAILED: {who}", measured=False, cells=len(cells))
+        else:
+            for cell in cells:
+                self._progress.finish_cell(f"{self._label(cell)}: FAILED", measured=False)
+
+    def _add_failure(self, cell: Cell, error: ClipevalError) -> None:
+        self.failures.append((cell, error))
         if not self._is_only_absent(cell):
             self._add_row(cell, str(error), "failed")
-        self._ended(cell)
 
     def _label(self, cell: Cell) -> str:
         """A cell in the words of the tables."""

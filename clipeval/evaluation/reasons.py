@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import TypeVar
 
 from clipeval.errors import counted, few
@@ -41,9 +41,14 @@ def _common(words: Sequence[str]) -> str:
     """What ``words`` begin and end with."""
     if len(set(words)) == 1:
         return words[0]
-    begin = os.path.commonprefix(words)
-    end = os.path.commonprefix([word[len(begin) :][::-1] for word in words])[::-1]
+    begin = _beginning(words)
+    end = _beginning([word[len(begin) :][::-1] for word in words])[::-1]
     return f"{begin}…{end}"
+
+
+def _beginning(words: Sequence[str]) -> str:
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*words, strict=False))
+    return "".join(letters[0] for letters in same)
 
 
 def whose(models: Iterable[str], datasets: Iterable[str]) -> str:

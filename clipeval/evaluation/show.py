@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
@@ -28,11 +28,11 @@ def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Pat
     models = {cell.model.name for cell in cells}
     datasets = {cell.dataset for cell in cells}
     shown = [row for row in rows if row["model"] in models and (row["dataset"] in datasets or is_suite(row))]
-    names = display_names(shown)
+    names, main = display_names(shown), {cell.main_metric for cell in cells}
     for task in sorted({row["task"] for row in shown}, key=vocabulary.task_place):
         of_task = [row for row in shown if row["task"] == task and row["status"] in WITH_VALUE]
         for alike in _sharing_metrics(of_task):
-            _sheet(task, alike, names).print()
+            _sheet(task, alike, names, main).print()
     troubles: dict[tuple[str, ...], list[str]] = {}
     for row in shown:
         known = row["status"] == "failed" and (row["model"], row["dataset"], row["task"]) in told
@@ -66,7 +66,7 @@ def _sharing_metrics(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]
     return sorted(found, key=lambda alike: rows.index(alike[0]))
 
 
-def _sheet(task: str, rows: Sequence[dict[str, Any]], names: Names) -> Sheet:
+def _sheet(task: str, rows: Sequence[dict[str, Any]], names: Names, main: Collection[str]) -> Sheet:
     metrics = sorted({row["metric"] for row in rows}, key=vocabulary.metric_place)
     folder = f", checkpoints in {names.folder}" if names.folder and _has_files(rows, names) else ""
     sheet = Sheet(
@@ -77,7 +77,7 @@ def _sheet(task: str, rows: Sequence[dict[str, Any]], names: Names) -> Sheet:
         Column("GMACs", "figure", leaves=5),
         Column("samples seen", "figure", leaves=6),
         Column("n", "figure", leaves=7),
-        *(Column(vocabulary.metric(name).title, "figure", _leaves(task, name, metrics)) for name in metrics),
+        *(Column(vocabulary.metric(name).title, "figure", _leaves(task, name, metrics, main)) for name in metrics),
     )
     lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -102,14 +102,12 @@ def _has_files(rows: Sequence[dict[str, Any]], names: Names) -> bool:
     return any(row["model"].startswith(names.folder) for row in rows)
 
 
-def _leaves(task: str, metric: str, metrics: Sequence[str]) -> int:
-    """How soon a metric leaves where there is no room: never one that stands for the task, nor all of them."""
-    main = [name for name in vocabulary.task(task).main if name in metrics] or metrics[:1]
-    if metric in main:
+def _leaves(task: str, metric: str, metrics: Sequence[str], main: Collection[str]) -> int:
+    """How soon a metric leaves where there is no room: never one that stands for the task or for a data set."""
+    standing = {*main, *vocabulary.task(task).main}.intersection(metrics) or metrics[:1]
+    if metric in standing:
         return 0
-    return (
-        3 if metric.endswith("@10") else 2 if metric.endswith("@1") else 4 if metric == "mean_per_class_recall" else 3
-    )
+    return {"acc5": 2, "mean_per_class_recall": 4}.get(metric, 2 if metric.endswith("@1") else 3)
 
 
 def _dataset(name: str, protocol: str | None) -> str:

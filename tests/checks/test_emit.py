@@ -9,6 +9,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from scipy.stats import norm
 
 from clipeval.checks import emit
@@ -16,6 +19,8 @@ from clipeval.checks.drops import Drop
 from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.verdicts import Finding
 from clipeval.errors import StoreError
+from clipeval.errors import StoreError, UsageError
+from clipeval.plain import printable
 from clipeval.stats.paired import Paired
 
 NAN = float("nan")
@@ -45,19 +50,18 @@ HOSTILE = "<script>alert(1)</script>|[x](javascript:y) `a` ::error::\n\x1b[31m\x
 
 def test_text():
     lines = [line.strip("─ ") for line in emit.text(MIXED, width=180).splitlines() if line.strip("─ ")]
-    cell = "zeroshot_classification · acc1"
     assert [re.split(r"\s{3,}", line) for line in lines] == [
-        ["verdict", "checkpoint", "data set · task · metric", "baseline", "current", "change", "why"],
-        ["fail", "new (baseline: old)", f"d · {cell}", "62.50", "50.00", "-12.50", "because"],
+        ["verdict", "checkpoint", "data set · metric", "baseline", "current", "change", "why"],
+        ["fail", "new (baseline: old)", "d · top-1", "62.50", "50.00", "-12.50", "because"],
         [
-            *("not-comparable", "new (baseline: old)", f"e · {cell}", "62.50", "50.00", "-12.50"),
+            *("not-comparable", "new (baseline: old)", "e · top-1", "62.50", "50.00", "-12.50"),
             "split val here, test in the baseline",
         ],
         [
-            *("cannot-tell", "new (baseline: old)", f"g · {cell}", "62.50", "–", "–"),
+            *("cannot-tell", "new (baseline: old)", "g · top-1", "62.50", "–", "–"),
             "missing: there is no such row",
         ],
-        ["pass", "old", "d · zeroshot_classification · 5 shots · seed 1 · acc1", "62.50", "50.00", "-12.50", "no drop"],
+        ["pass", "old", "d · 5 shots (seed 1) · top-1", "62.50", "50.00", "-12.50", "no drop"],
         ["a note"],
         ["check FAILED: 1 fail, 1 not-comparable, 1 cannot-tell, 1 pass (4 cells, now against before)"],
     ]
@@ -66,7 +70,8 @@ def test_text():
 def test_one_checkpoint_is_named_once():
     lines = emit.text(result(cell("fail"), cell("pass"))).splitlines()
     assert lines[0] == "new (baseline: old)"
-    assert " ".join(lines[2].split()) == "verdict data set · task · metric baseline current change why"
+    assert " ".join(lines[1].split()) == "verdict data set · metric baseline current change why"
+    assert sum("new" in line for line in lines) == 1
 
 
 def test_of_very_many_cells_those_that_pass_are_counted():
@@ -148,9 +153,9 @@ def test_a_mean_decides_for_its_cells():
         assert found.summary.startswith(f"check {word}: 1 cannot-tell, 1 pass (2 cells")
         assert found.summary.endswith(f"; means: 1 {verdict}")
         assert json.loads(emit.as_json(found))["suites"][0]["members"] == ["d", "e"]
-        lines = emit.text(found, 180).splitlines()
-        assert lines[4].split()[0] == verdict
-        assert "mean of 2 data sets" in lines[4]
+        first = emit.text(found, 180).splitlines()[3]
+        assert first.split()[0] == verdict
+        assert "mean of 2 data sets" in first
     assert emit.github(CheckResult(parts, means=[mean("pass")])).startswith("check passed: ")
     assert emit.github(CheckResult(parts, means=[mean("cannot-tell")])).count("::warning") == 1
 
@@ -231,10 +236,10 @@ def test_text_with_hostile_names_has_no_control_characters_and_no_markup():
 
 def test_annotations():
     assert emit.github(MIXED) == (
-        "::error title=clipeval%3A fail::new (baseline: old): d · zeroshot_classification · acc1: because\n"
-        "::warning title=clipeval%3A not-comparable::new (baseline: old): e · zeroshot_classification · acc1: "
+        "::error title=clipeval%3A fail::new (baseline: old): d · top-1: because\n"
+        "::warning title=clipeval%3A not-comparable::new (baseline: old): e · top-1: "
         "split val here, test in the baseline\n"
-        "::warning title=clipeval%3A cannot-tell::new (baseline: old): g · zeroshot_classification · acc1: "
+        "::warning title=clipeval%3A cannot-tell::new (baseline: old): g · top-1: "
         "missing: there is no such row\n"
         "check FAILED: 1 fail, 1 not-comparable, 1 cannot-tell, 1 pass (4 cells, now against before)\n"
     )
@@ -251,21 +256,23 @@ def test_at_most_ten_annotations_and_none_is_injected():
 def test_markdown_table():
     table = emit.markdown(result(cell("fail", "drop"), notes=("note|1",)))
     assert table.splitlines() == [
-        "### check FAILED&#58; 1 fail &#40;1 cells, now against before&#41;",
+        "### check FAILED: 1 fail (1 cells, now against before)",
         "",
-        "| verdict | checkpoint | data set · task · metric | baseline | current | change | why |",
-        "|---|---|---|--:|--:|--:|---|",
-        "| fail | new &#40;baseline&#58; old&#41; | d · zeroshot&#95;classification · acc1 | 62&#46;50 | 50&#46;00 | "
-        "&#45;12&#46;50 | drop |",
+        "**new (baseline: old)**",
+        "",
+        "| verdict | data set · metric | baseline | current | change | why |",
+        "|---|---|--:|--:|--:|---|",
+        "| fail | d · top-1 | 62.50 | 50.00 | -12.50 | drop |",
         "",
         "- note&#124;1",
     ]
 
 
 def test_markdown_with_hostile_names_is_text():
-    line = emit.markdown(result(cell("fail", HOSTILE, model=HOSTILE))).splitlines()[4]
-    assert line.count("|") == 8
-    assert not set("<>`[]") & set(line)
+    lines = emit.markdown(result(cell("fail", HOSTILE, model=HOSTILE, dataset=HOSTILE))).splitlines()
+    assert lines[6].count("|") == 7
+    for line in (lines[2], lines[6]):
+        assert not set("<>`[]") & set(line)
 
 
 def test_the_summary_fits_githubs_limit():
@@ -300,3 +307,41 @@ def test_unknown_format(command):
     code, out, err = command("clipeval", "check", "a", "--against", "b", "--format", "jnit")
     assert (code, out) == (2, "")
     assert "--format jnit: unknown. Did you mean 'junit'?" in err
+
+
+WORDS = st.text(st.sampled_from("ab1 _*`[]()<>|\\#@:&~!-+=.\"'/;é"), max_size=24).map(
+    lambda text: " ".join(text.split())
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(WORDS, WORDS)
+def test_markdown_shows_any_name_as_it_is(name, reason):
+    """As CommonMark with GitHub's tables and strikethrough reads it (markdown-it-py), each cell is the text itself."""
+    table = emit.markdown(result(cell("fail", reason, model=name, baseline_model=name, dataset=f"d{name}")))
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(table)
+    inline = [token for token in tokens if token.type == "inline"]
+    assert {child.type for token in inline for child in token.children} <= {"text", "strong_open", "strong_close"}
+    shown = ["".join(child.content for child in token.children) for token in inline]
+    cells = shown[shown.index("why") + 1 :][:6]
+    assert cells == ["fail", printable(f"d{name} · top-1"), "62.50", "50.00", "-12.50", printable(reason)]
+
+
+def test_ordinary_names_need_no_escape_in_markdown():
+    name = "hf-hub:timm/vit_base_patch16 (a.b, 2.5 %), imagenet1k@it"
+    reason = "- drop 8.34 points (at least 6.67), p 9.1e-10!"
+    assert f"| fail | {name} · top-1 | 62.50 | 50.00 | -12.50 | &#45;{reason[1:]} |" in emit.markdown(
+        result(cell("fail", reason, dataset=name))
+    )
+
+
+def test_a_checkpoint_is_named_once_in_markdown():
+    cells = [cell("fail", model=model, dataset=dataset) for model in ("one", "two") for dataset in "abc"]
+    table = emit.markdown(result(*cells))
+    assert [table.count(f"{name} (baseline") for name in ("one", "two")] == [1, 1]
+    assert table.count("| fail |") == 6
+
+
+def test_files_are_named_below_their_common_folder():
+    both = {"model": "runs/zoo/new", "baseline_model": "runs/zoo/old"}
+    assert emit.text(result(cell("pass", **both))).startswith("Checkpoints in runs/zoo/: new (baseline: old)\n")

@@ -12,6 +12,7 @@ from clipeval.errors import MeasureError, UsageError
 from clipeval.scaling.fit import fit
 from clipeval.scaling.output.show import print_fit
 from clipeval.scaling.questions.robustness import effective_robustness
+from clipeval.tables import estimate
 
 FLOOR, A, ALPHA, B, BETA = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
 """The law of Chinchilla's runs by Besiroglu et al. 2024 (arXiv 2404.10102)."""
@@ -92,7 +93,7 @@ def test_forecasts_and_figures_are_in_units_of_the_loss(capsys):
     assert row["predicted_low"] < row["predicted"] < row["predicted_high"]
     print_fit(found)
     shown = capsys.readouterr().out
-    assert f"{row['predicted']:.4f} [{row['predicted_low']:.4f}, {row['predicted_high']:.4f}]".split(" [")[0] in shown
+    assert estimate(*(row[name] for name in ("predicted", "law_low", "law_high"))) in shown
     assert "error E = the loss" in shown
     (figure,) = found.plot().values()
     axis = figure.axes[0]

@@ -78,7 +78,7 @@ def test_offline_opens_no_socket_and_names_what_is_missing_first(command, words,
     for what in MISSING:
         assert sum(what in line for line in named) == 1, (what, named)
     assert len(named) == len(MISSING)
-    assert any("acc1 " in line for line in lines[first_result:])
+    assert any("top-1 " in line for line in lines[first_result:])
 
 
 def test_offline_names_a_missing_training_split_first(command, zoo, words, no_network):

@@ -47,7 +47,7 @@ def beyond(row: Row, guard: float) -> str:
 
 @dataclass(frozen=True)
 class Digits:
-    """How many are shown: those that an interval supports, or in ``full`` as many as a printed figure is compared by."""
+    """How many are shown: those that an interval supports, or in ``full`` those that printed ones are compared by."""
 
     full: bool
 

@@ -177,13 +177,13 @@ def _compute(gmacs: float) -> str:
 def _predicted(row: dict[str, Any], unit: float, digits: Digits) -> tuple[str, str, str, str]:
     """What the law predicts, one later model, the measured value and its difference: percents, or a loss as it is."""
     decimals = 2 if unit == 100 else 4
-    by_law = digits.predicted(*(unit * row[name] for name in ("predicted", "law_low", "law_high")), 4, decimals)
-    later = [unit * row[name] for name in ("expected", "predicted_low", "predicted_high")]
+    by_law, later = (
+        digits.predicted(unit * row[value], unit * row[low], unit * row[high], shown, decimals)
+        for value, low, high, shown in (
+            ("predicted", "law_low", "law_high", 4),
+            ("expected", "predicted_low", "predicted_high", decimals),
+        )
+    )
     difference = NONE if math.isnan(row["difference"]) else f"{unit * row['difference']:+.{decimals}f}"
     measured = tables.number(float(unit * row["measured"]), decimals)
-    return (
-        "no scaling" if by_law == NONE else by_law,
-        digits.predicted(*later, decimals, decimals),
-        measured,
-        difference,
-    )
+    return "no scaling" if by_law == NONE else by_law, later, measured, difference
