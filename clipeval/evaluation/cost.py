@@ -71,7 +71,10 @@ def _planned(cell: Cell, plan: Plan, weights_bytes: int | None, speeds: dict[Cir
     whole = cell.entry.n if dataset is None else len(dataset)
     images = None if whole is None else min(whole, cell.limit or whole)
     speed = speeds.get((cell.model.arch, options.device, options.precision))
-    info = plan.info(cell.model)
+    found = plan.checkpoints.get(cell.model.name)
+    info = found.info if found else models.expected(cell.model)
+    public = zoo.checkpoints().get((cell.model.arch, cell.model.pretrained))
+    trained = info if found or public is None else public
     seconds = images / speed if cell.state == "to do" and images and speed else None
     return {
         "model": cell.model.name,
@@ -88,7 +91,8 @@ def _planned(cell: Cell, plan: Plan, weights_bytes: int | None, speeds: dict[Cir
         "pixels_bytes": plan.pixels_bytes(cell),
         "reason": cell.reason,
         "cell": cell.id,
+        "gmacs_image": info.gmacs_image,
         "arch": info.arch,
-        "source": info.source,
-        "samples_seen": info.samples_seen,
+        "source": trained.source,
+        "samples_seen": trained.samples_seen,
     }

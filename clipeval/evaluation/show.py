@@ -11,12 +11,15 @@ from typing import Any
 
 from clipeval import vocabulary
 from clipeval.console import show
+from clipeval.errors import few
 from clipeval.evaluation.reasons import MOST_APART, together, whose
 from clipeval.names import SEPARATOR, Names, display_names
 from clipeval.paths import cache_dir
 from clipeval.results.schema import WITH_VALUE
 from clipeval.results.suites import is_suite
 from clipeval.tables import Column, Sheet, human, number
+
+_MOST_LISTED = 6
 
 
 def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Path, failed: Sequence[Any] = ()) -> None:
@@ -41,7 +44,8 @@ def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Pat
             troubles.setdefault(what, []).append(names[row["model"]])
     for (status, dataset, task, metric, error), who in troubles.items():
         of = [dataset, vocabulary.task(task).words, *([vocabulary.metric(metric).title] if metric else [])]
-        show(f"{status}: {SEPARATOR.join(of)} · {who[0] if len(who) == 1 else f'{len(who)} checkpoints'}: {error}")
+        of.append(who[0] if len(who) == 1 else f"{len(who)} checkpoints")
+        show(f"{status}: {SEPARATOR.join(of)}: {_short(error)}")
     show(f"{len(rows)} rows in {out / 'results.parquet'} and {out / 'results.csv'}")
 
 
@@ -52,6 +56,12 @@ def failures(failed: Sequence[tuple[Any, Exception]]) -> Iterator[str]:
         labels = list(dict.fromkeys(cell.label for cell in cells))
         many = whose((cell.model.name for cell in cells), (cell.dataset for cell in cells))
         yield f"not measured: {', '.join(labels) if len(labels) <= MOST_APART else many}: {reason}"
+
+
+def _short(error: str) -> str:
+    """Of a long list, such as that of a suite's members, the beginning: the table has all."""
+    words = error.split(", ")
+    return error if len(words) <= _MOST_LISTED else few(words, _MOST_LISTED)
 
 
 def _sharing_metrics(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -87,10 +97,11 @@ def _sheet(task: str, rows: Sequence[dict[str, Any]], names: Names, main: Collec
         row = next(iter(values.values()))
         drawn = "" if not _few_shot(rows) else "full" if shots is None else f"{shots} (seed {seed})"
         samples = max((r["n"] for r in values.values() if r.get("n") is not None), default=None)
-        n = number(samples) + (" of a limited run" if row["status"] == "limited" else "")
+        n = number(samples)
         facts = human(row.get("gmacs")), human(row.get("samples_seen")), n
         shown = (_percent(values.get(metric)) for metric in metrics)
-        sheet.add(names[model], _dataset(dataset, protocol), drawn, *facts, *shown)
+        limited = " (limited)" if row["status"] == "limited" else ""
+        sheet.add(names[model], f"{_dataset(dataset, protocol)}{limited}", drawn, *facts, *shown)
     return sheet
 
 
@@ -150,12 +161,28 @@ def print_plan(cells: Sequence[dict[str, Any]]) -> None:
         show(f"{len(of)} {_state(of[0])}: {reason}")
     states = Counter(map(_state, cells))
     show(f"{len(cells)} cells: " + ", ".join(f"{count} {state}" for state, count in states.items()))
-    for line in _bytes(cells):
+    for line in (*_compute(cells), *_bytes(cells)):
         show(line)
 
 
 def _state(cell: dict[str, Any]) -> str:
     return "to download" if cell["to_download"] else str(cell["state"])
+
+
+def _compute(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """How many images are to be encoded, each once per checkpoint, and what that takes where it is known of all."""
+    ahead = {
+        (cell["model"], cell["dataset"], cell["split"]): (cell["images"], cell["gmacs_image"])
+        for cell in cells
+        if cell["state"] == "to do" or cell["to_download"]
+    }
+    known = [(images, gmacs) for images, gmacs in ahead.values() if images is not None]
+    if not known:
+        return
+    more = f", and those of {len(ahead) - len(known)} more" if len(known) < len(ahead) else ""
+    macs = sum(images * gmacs for images, gmacs in known) / 1e3
+    cost = "" if math.isnan(macs) else f", about {macs:,.0f} TMACs" if macs >= 1 else ", less than a TMAC"
+    yield f"to encode: {sum(images for images, _ in known):,} images{more}{cost}"
 
 
 def _bytes(cells: Sequence[dict[str, Any]]) -> Iterator[str]:

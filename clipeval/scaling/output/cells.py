@@ -87,4 +87,4 @@ class Digits:
         """A p value: four decimals, or two significant figures above 0.0001."""
         if self.full or math.isnan(value):
             return number(value, 4)
-        return "<0.0001" if value < 1e-4 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+        return "<0.0001" if value < 1e-4 else f"{value:#.2g}" if value < 0.1 else f"{value:.2f}"

@@ -7,27 +7,27 @@ from pathlib import Path
 
 import yaml
 
-from clipeval import tables, vocabulary
-from clipeval.console import out, show
+from clipeval import vocabulary
+from clipeval.console import show
 from clipeval.errors import UsageError
 from clipeval.files import write_text
 from clipeval.scaling.planner import Design, ladder
+from clipeval.tables import Column, Sheet
 from clipeval.yaml_file import read_yaml
 
 
 def print_design(plan: Design) -> None:
     """The runs as a table, how well the answer is known with them, and what speaks against the plan."""
     on = f"{vocabulary.dataset(plan.dataset)} · {vocabulary.metric(plan.metric).title}"
-    show(f"The next runs for {plan.budget:g} GMACs, to know {plan.what}: {on}")
-    table = tables.table()
-    for name in ("model", "source"):
-        table.add_column(name, overflow="fold")
-    for name in ("samples", "runs", "GMACs", "there"):
-        table.add_column(name, justify="right")
+    sheet = Sheet(
+        f"The next runs for {plan.budget:g} GMACs, to know {plan.what}: {on}",
+        *(Column("source", "name"), Column("model", "name")),
+        *(Column(name, "figure") for name in ("samples", "runs", "GMACs", "there")),
+    )
     for run in plan.runs:
         cost = f"{run.cost * run.count:,.4g}"
-        table.add_row(run.arch, run.source, f"{run.samples:,}", f"{run.count}", cost, f"{run.there}")
-    out().print(table)
+        sheet.add(run.source, run.arch, f"{run.samples:,}", f"{run.count}", cost, f"{run.there}")
+    sheet.print()
     show(f"· {sum(run.count for run in plan.runs)} runs, {plan.cost:.4g} GMACs{_trunks(plan)}")
     show(
         f"· {plan.what}: standard deviation {plan.sd_before:.3g} now, {plan.sd_after:.3g} with these runs, "

@@ -23,7 +23,8 @@ def print_fit(result: FitResult) -> None:
         if number:
             show("")
         sheet.print()
-    for note in result.notes:
+    rounded = [] if result.card["preset"] else ["figures have the digits that their intervals support; --json has all"]
+    for note in [*result.notes, *rounded]:
         show(f"· {note}")
 
 
