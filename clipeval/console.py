@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -67,7 +68,16 @@ def out(file: TextIO | None = None, width: int | None = None) -> Console:
         ) -> Text:
             return Text(printable(text), style=style, justify=justify, overflow=overflow)
 
-    return Harmless(file=file, highlight=False, width=width or _width(file or sys.stdout))
+    width = width or _width(file or sys.stdout)
+    height = 25 if width else None  # rich takes 80 columns of a dumb terminal where it is not told both
+    return Harmless(file=file, highlight=False, width=width, height=height)
+
+
+def show_lines(texts: Iterable[str]) -> None:
+    """Lines of a command's answer, broken between words on a terminal."""
+    console = out()
+    for text in texts:
+        console.print(text, soft_wrap=not console.is_terminal)
 
 
 def _width(file: TextIO) -> int | None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from clipeval.console import show
+from clipeval.drawing import Column
 from clipeval.errors import few
-from clipeval.tables import Column, Sheet, human, number
+from clipeval.tables import Sheet, human, number
 
 
 def _list_models(config: Any) -> list[dict[str, Any]]:

@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from clipeval import config
+from clipeval.lists import LISTS, holding, print_list
+
 
 @pytest.mark.parametrize(
     ("words", "present", "absent"),
@@ -47,3 +50,26 @@ def test_why_a_set_cannot_be_measured(command):
     assert "watermark" in rows["imagenet-w"]["unavailable"]
     assert rows["imagenet1k"]["unavailable"] is None
     assert "TensorFlow" in command("clipeval", "list", "datasets", "vtab/cub")[1]
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_no_name_is_lost_or_broken_at_any_width(what, monkeypatch, capsys):
+    rows = LISTS[what](config.load(None))
+    names = [row.get("name") or row["model"] for row in rows]
+    for width in (40, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_list(what, rows)
+        lines = capsys.readouterr().out.splitlines()
+        assert set(names) <= {line.strip().split("  ")[0] for line in lines}
+        assert all(len(line) <= width or any(name in line for name in names) for line in lines)
+        assert all(line == line.rstrip() for line in lines)
+    if what == "datasets":
+        assert "CLIP_benchmark makes it with TensorFlow Datasets" in " ".join(lines)
+
+
+def test_a_data_set_is_one_line_on_a_narrow_screen(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_list("datasets", holding("vtab/p", LISTS["datasets"](config.load(None))))
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines[2:4]} == {"vtab/pets", "vtab/pcam"}
+    assert "classification, probe" in lines[2]

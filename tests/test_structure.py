@@ -22,7 +22,7 @@ FLOORS = (
     ("yaml_file", "choices"),
     ("explained", "usage"),
     ("console", "streams", "digest", "config", "precision", "options", "extensions"),
-    ("machine",),
+    ("machine", "drawing"),
     ("files", "exits", "metrics", "cached", "tar"),
     ("tables",),
     ("remote", "keys"),

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from clipeval.tables import Column, Sheet, estimate
+from clipeval.drawing import Column
+from clipeval.tables import Sheet, estimate
 
 WIDTHS = range(40, 201)
 MODELS = (

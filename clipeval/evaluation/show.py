@@ -11,13 +11,14 @@ from typing import Any
 
 from clipeval import vocabulary
 from clipeval.console import show
+from clipeval.drawing import Column
 from clipeval.errors import few
 from clipeval.evaluation.reasons import MOST_APART, together, whose
 from clipeval.names import SEPARATOR, Names, display_names
 from clipeval.paths import cache_dir
 from clipeval.results.schema import WITH_VALUE
 from clipeval.results.suites import is_suite
-from clipeval.tables import Column, Sheet, human, number
+from clipeval.tables import Sheet, human, number
 
 _MOST_LISTED = 6
 
@@ -36,6 +37,7 @@ def print_results(rows: Sequence[dict[str, Any]], cells: Sequence[Any], out: Pat
         of_task = [row for row in shown if row["task"] == task and row["status"] in WITH_VALUE]
         for alike in _sharing_metrics(of_task):
             _sheet(task, alike, names, main).print()
+            show("")
     troubles: dict[tuple[str, ...], list[str]] = {}
     for row in shown:
         known = row["status"] == "failed" and (row["model"], row["dataset"], row["task"]) in told

@@ -73,7 +73,7 @@ def test_offline_opens_no_socket_and_names_what_is_missing_first(command, words,
     code, _, err = command("clipeval", "run", *words, *REMOTE, "-t", "classification", "--offline")
     assert code == 3
     lines = err.splitlines()
-    first_result = next(number for number, line in enumerate(lines) if line.startswith("[1/"))
+    first_result = next(number for number, line in enumerate(lines) if line.startswith("["))
     named = [line for line in lines[:first_result] if line.startswith("missing: ")]
     for what in MISSING:
         assert sum(what in line for line in named) == 1, (what, named)

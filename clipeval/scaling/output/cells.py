@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clipeval import vocabulary
-from clipeval.tables import NONE, Column, estimate, number, significant
+from clipeval.drawing import Column
+from clipeval.tables import NONE, estimate, number, significant
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from clipeval import vocabulary
+from clipeval.drawing import Column
 from clipeval.scaling.fitted import GUARD
 from clipeval.scaling.output import legend
 from clipeval.scaling.output.cells import Digits, beyond, cell, names, pair, rows_of
 from clipeval.scaling.output.result import FitResult
-from clipeval.tables import NONE, Column, Sheet, estimate, human, significant
+from clipeval.tables import NONE, Sheet, estimate, human, significant
 
 
 def _asked(result: FitResult, name: str) -> list[dict[str, Any]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 from clipeval import vocabulary
-from clipeval.console import show
+from clipeval.console import show_lines
+from clipeval.drawing import Column
 from clipeval.errors import UsageError
 from clipeval.files import write_text
 from clipeval.scaling.planner import Design, ladder
-from clipeval.tables import Column, Sheet
+from clipeval.tables import Sheet
 from clipeval.yaml_file import read_yaml
 
 
@@ -28,20 +30,22 @@ def print_design(plan: Design) -> None:
         cost = f"{run.cost * run.count:,.4g}"
         sheet.add(run.source, run.arch, f"{run.samples:,}", f"{run.count}", cost, f"{run.there}")
     sheet.print()
-    show(f"· {sum(run.count for run in plan.runs)} runs, {plan.cost:.4g} GMACs{_trunks(plan)}")
-    show(
-        f"· {plan.what}: standard deviation {plan.sd_before:.3g} now, {plan.sd_after:.3g} with these runs, "
+    show_lines(f"· {line}" for line in (*_known(plan), *plan.notes))
+
+
+def _known(plan: Design) -> Iterator[str]:
+    yield f"{sum(run.count for run in plan.runs)} runs, {plan.cost:.4g} GMACs{_trunks(plan)}"
+    yield (
+        f"{plan.what}: standard deviation {plan.sd_before:.3g} now, {plan.sd_after:.3g} with these runs, "
         f"{plan.sd_largest:.3g} with one run for all the money"
     )
-    show(f"· by the law {plan.law} as it is fitted now, from which runs scatter by {plan.scatter:.3g} in ln E")
+    yield f"by the law {plan.law} as it is fitted now, from which runs scatter by {plan.scatter:.3g} in ln E"
     for source, promised in plan.promised.items():
         if not math.isnan(promised):
-            show(
-                f"· {source}: its three largest runs were forecast from the others to {plan.missed[source]:.3g} in "
+            yield (
+                f"{source}: its three largest runs were forecast from the others to {plan.missed[source]:.3g} in "
                 f"ln E; the law promises {promised:.3g}"
             )
-    for note in plan.notes:
-        show(f"· {note}")
 
 
 def _trunks(plan: Design) -> str:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from clipeval import tables
-from clipeval.console import show
+from clipeval.console import show, show_lines
+from clipeval.drawing import Column
 from clipeval.scaling.cherti2023 import BEST_OF_PAPER
 from clipeval.scaling.fitted import GUARD
 from clipeval.scaling.output import extras, legend
 from clipeval.scaling.output.cells import Digits, beyond, cell, names, pair, rows_of
 from clipeval.scaling.output.result import FitResult
 from clipeval.scaling.validation import NO_SCALING, TOO_FEW
-from clipeval.tables import NONE, Column, Sheet
+from clipeval.tables import NONE, Sheet
 
 
 def print_fit(result: FitResult) -> None:
@@ -24,8 +25,7 @@ def print_fit(result: FitResult) -> None:
             show("")
         sheet.print()
     rounded = [] if result.card["preset"] else ["figures have the digits that their intervals support; --json has all"]
-    for note in [*result.notes, *rounded]:
-        show(f"· {note}")
+    show_lines(f"· {note}" for note in [*result.notes, *rounded])
 
 
 def sheets(result: FitResult) -> list[Sheet]:
