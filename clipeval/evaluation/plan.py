@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from clipeval import datasets, models
 from clipeval.config import Config, DatasetEntry
 from clipeval.datasets.base import Dataset
-from clipeval.errors import ClipevalError, ModelError, UsageError, counted, few, is_not_here
+from clipeval.errors import ClipevalError, ModelError, UsageError, counted, is_not_here
 from clipeval.evaluation.cell import Cell, training_splits
 from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.history import History
 from clipeval.evaluation.keeping import Keeping
 from clipeval.evaluation.outline import variants
 from clipeval.evaluation.reasons import MOST_APART, together
+from clipeval.evaluation.reasons import on_sets, together
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf
 from clipeval.evaluation.words import require_metrics, require_tasks
@@ -135,8 +136,12 @@ class Plan:
         of_checkpoints = [
             f"{name}: {sentence}" for name, found in self.checkpoints.items() for sentence in found.remarks
         ]
-        absent = together((cell.reason, cell.dataset) for cell in self.cells if cell.state == "missing")
-        missing = [f"missing: {_of_many(names)}{reason}" for reason, names in absent]
+        absent = [(cell.reason, cell.dataset) for cell in self.cells if cell.state == "missing"]
+        single = {reason for reason, _ in absent}
+        missing = [
+            f"missing: {'' if reason in single else f'{on_sets(names)}: '}{reason}"
+            for reason, names in together(absent)
+        ]
         lines = dict.fromkeys([*missing, *self._history.notes(), *of_splits, *of_checkpoints])
         new = [line for line in lines if line not in self._told]
         self._told.update(new)
@@ -175,11 +180,6 @@ class Plan:
         keeping = Keeping([cell for cell in cells if cell.state in ahead], self.checkpoints, self._shelf)
         self._keeping[name] = keeping
         return [replace(cell, keeps=keeping.splits(cell)) for cell in cells]
-
-
-def _of_many(datasets: Sequence[str]) -> str:
-    names = list(dict.fromkeys(datasets))
-    return f"{counted(len(names), 'data set')} ({few(names, 3)}): " if len(names) > MOST_APART else ""
 
 
 def to_do(cells: Sequence[Cell]) -> list[Cell]:

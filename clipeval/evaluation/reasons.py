@@ -53,6 +53,11 @@ def _beginning(words: Sequence[str]) -> str:
 
 def whose(models: Iterable[str], datasets: Iterable[str]) -> str:
     """``ViT-B-32,openai on 36 data sets (a, b, c and 33 more)``."""
-    of, on = list(dict.fromkeys(models)), list(dict.fromkeys(datasets))
-    sets = on[0] if len(on) == 1 else f"{counted(len(on), 'data set')} ({few(on, 3)})"
-    return f"{of[0] if len(of) == 1 else counted(len(of), 'checkpoint')} on {sets}"
+    of = list(dict.fromkeys(models))
+    return f"{of[0] if len(of) == 1 else counted(len(of), 'checkpoint')} on {on_sets(datasets)}"
+
+
+def on_sets(datasets: Iterable[str]) -> str:
+    """``36 data sets (a, b, c and 33 more)``, or the only one."""
+    names = list(dict.fromkeys(datasets))
+    return names[0] if len(names) == 1 else f"{counted(len(names), 'data set')} ({few(names, 3)})"
