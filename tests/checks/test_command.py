@@ -242,7 +242,7 @@ def test_a_planted_regression_of_the_demo_is_found(check, tmp_path, lost, expect
     assert code == expected
     if lost:
         assert " fail " in out
-        assert "icons-40 · zeroshot_classification · acc1" in out
+        assert "icons-40 · top-1" in out
 
 
 @pytest.mark.parametrize(("seed", "codes"), [(0, [0, 0, 0]), (1, [0, 0, 0]), (None, [3, 3, 3])])
