@@ -18,9 +18,8 @@ from clipeval.checks.plan import ASSUMED, Plan, Prospect
 from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS
 from clipeval.console import out, say, show_command, show_json
-from clipeval.errors import StoreError, UsageError
 from clipeval.drawing import Column
-from clipeval.errors import StoreError, UsageError, suggest
+from clipeval.errors import StoreError, UsageError
 from clipeval.files import write_text
 from clipeval.plain import json_text, printable
 from clipeval.tables import NONE, Sheet

@@ -15,7 +15,6 @@ from clipeval.evaluation.failures import InternalError, attempt
 from clipeval.evaluation.history import History
 from clipeval.evaluation.keeping import Keeping
 from clipeval.evaluation.outline import variants
-from clipeval.evaluation.reasons import MOST_APART, together
 from clipeval.evaluation.reasons import on_sets, together
 from clipeval.evaluation.request import Request
 from clipeval.evaluation.shelf import Shelf

@@ -19,7 +19,6 @@ from clipeval.checks.drops import Drop
 from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.verdicts import Finding
 from clipeval.errors import StoreError
-from clipeval.errors import StoreError, UsageError
 from clipeval.plain import printable
 from clipeval.stats.paired import Paired
 

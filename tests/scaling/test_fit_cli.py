@@ -196,3 +196,15 @@ def test_names_that_people_use_are_those_of_the_table_and_said(run, csv):
     ended, out, _ = run(csv(of_catalogue.assign(dataset="imagenet")), "--dataset", "imagenet")
     assert ended == 0
     assert "is meant" not in out
+
+
+def test_a_compute_at_equal_error_far_from_the_checkpoints_is_no_number(run):
+    """Of three checkpoints with an interval over many decades: JSON has no value and says why, the table has words."""
+    words = ("open_clip", "-d", "imagenet1k", "--bootstrap", 200)
+    pairs = json.loads(run(*words, "--json")[1])["comparisons"]
+    far = [pair for pair in pairs if "equal error undetermined" in pair["note"]]
+    assert far
+    assert all(pair["compute_multiplier"] is None for pair in far)
+    out = run(*words)[1]
+    assert out.count("beyond the data: its interval leaves") == 1
+    assert sum(line.count("  beyond the data  ") for line in out.splitlines()) == len(far)
