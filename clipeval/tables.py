@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -45,9 +45,10 @@ class Sheet:
 
     def print(self, to: Console | None = None) -> None:
         """Draw it on a console, by default on stdout."""
-        to = to or console.out()
-        for line in self.lines(to.width):
-            to.print(line, soft_wrap=True)
+        (to or console.out()).print(self, soft_wrap=True)
+
+    def __rich_console__(self, to: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.lines(options.max_width)
 
     def lines(self, width: int) -> list[Text]:
         """What is drawn on ``width`` columns. Only a name may be longer."""
