@@ -30,7 +30,7 @@ Frontier = Literal["none", "cherti2023", "pareto", "hull", "quantile"]
 Estimator = Literal["least-squares", "huber", "weighted"]
 Preset = Literal["cherti2023"]
 
-CheckFormat = Literal["text", "json", "junit", "github"]
+CheckFormat = Literal["text", "json", "junit", "github", "markdown"]
 Undecided = Literal["fail", "warn"]
 
 Listing = Literal["models", "datasets", "suites", "tasks", "studies", "keys"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from clipeval.checks.comment import comment
 from clipeval.checks.plan import ASSUMED, Plan, Prospect
 from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS
@@ -145,6 +146,7 @@ FORMATS: dict[str, Callable[[CheckResult], str]] = {
     "json": as_json,
     "junit": junit,
     "github": markdown,
+    "markdown": comment,
 }
 
 
@@ -163,8 +165,8 @@ def write(result: CheckResult, name: str, output: Path | None) -> None:
     elif name == "json":
         show_json(result.to_dict())
         say(result.summary)
-    elif name == "junit":
-        print(junit(result), end="")  # noqa: T201 every name in it is printable
+    elif name in ("junit", "markdown"):
+        print(FORMATS[name](result), end="")  # noqa: T201 every name in it is printable
         say(result.summary)
 
 

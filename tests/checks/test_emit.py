@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
+import junitparser
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -216,6 +217,15 @@ def test_junit_has_what_its_schema_requires():
     found = [[(child.tag, child.get("type")) for child in case] for case in suite.iter("testcase")]
     assert found == [[("failure", "fail")], [("error", "not-comparable")], [("error", "cannot-tell")], []]
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "2")
+
+
+def test_junit_reads_back_with_another_program():
+    [suite] = junitparser.JUnitXml.fromstring(emit.junit(MIXED).encode())
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (4, 1, 2, 0)
+    kinds = [[type(found).__name__ for found in case.result] for case in suite]
+    assert kinds == [["Failure"], ["Error"], ["Error"], []]
+    suite.update_statistics()
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (4, 1, 2, 0)
 
 
 def test_junit_with_hostile_names_reads_back():
