@@ -13,7 +13,7 @@ COPY clipeval clipeval
 COPY clipeval_train clipeval_train
 RUN pip install --no-cache-dir -c constraints.txt ".[$EXTRAS]" && useradd --create-home clipeval \
     && install -d -o clipeval /cache /work
-ENV CLIPEVAL_CACHE=/cache
+ENV CLIPEVAL_CACHE=/cache HF_HOME=/cache/huggingface
 USER clipeval
 WORKDIR /work
 ENTRYPOINT ["clipeval"]

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench gpu clean
+.PHONY: setup demo test lint bench gpu readme docs dist clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -31,5 +31,18 @@ bench: setup
 gpu: setup
 	$(BIN)/python -m bench gpu
 
+readme: setup
+	$(BIN)/python -m bench readme
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+dist: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 clean:
-	rm -rf $(VENV) .bench-venv demo
+	rm -rf $(VENV) .bench-venv demo site dist

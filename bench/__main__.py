@@ -30,7 +30,9 @@ LONG = ("fuzz", "kills", "architectures")
 """Of an hour or so: run only where they are named."""
 OF_A_FOLDER = ("studies",)
 """On data that are not here."""
-WITH_OPTIONS = (*LONG, *OF_A_FOLDER, "gpu", "outlook")
+OF_DOCUMENTS = ("readme",)
+"""What they show against what is printed: no benchmark."""
+WITH_OPTIONS = (*LONG, *OF_A_FOLDER, *OF_DOCUMENTS, "gpu", "outlook")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 from imports import ROOT
@@ -18,6 +19,17 @@ def test_the_wheel_has_every_published_table_once():
     assert all(
         place == name.replace("results/", "clipeval/") for name, place in included.items() if "published" in name
     )
+
+
+def test_the_image_is_built_of_what_is_there():
+    """Every place that the Dockerfile copies, and none that .dockerignore keeps from it."""
+    copied = [
+        words for line in (ROOT / "Dockerfile").read_text().splitlines() if (words := line.split())[:1] == ["COPY"]
+    ]
+    places = {place for words in copied for place in words[1:-1]}
+    assert [place for place in places if not (ROOT / place).exists()] == []
+    let_in = re.findall(r"^!(.*?)(?:/\*\*.*)?$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert set(let_in) == places
 
 
 def test_classifiers_agree_with_what_is_demanded():

@@ -54,7 +54,7 @@ class Runner:
         self.path = f"{bin_folder}:{Path(sys.executable).parent}:/usr/bin:/bin"
 
     def value(self, expression):
-        """``inputs.x``, ``steps.x.outputs.y``, ``github.x``, ``runner.temp``; ``||``, ``&&``, ``==``, ``!=`` of them."""
+        """Names such as ``inputs.x`` and ``steps.x.outputs.y``, and ``||``, ``&&``, ``==`` and ``!=`` of them."""
         if "||" in expression:
             return next(filter(None, map(self.value, expression.split("||"))), "")
         if "&&" in expression:
@@ -209,6 +209,19 @@ def test_gitlab_runs_what_the_workflow_runs():
     document = (ROOT / "docs" / "ci.md").read_text("utf-8")
     assert (ROOT / "examples" / "gitlab-ci.yml").read_text("utf-8").strip() in document
     assert re.findall(r"sh '(.*)'", document) == [*job["script"][1:], f"{junit} || true"]
+
+
+def test_the_workflow_that_the_document_shows_is_valid(tmp_path):
+    block = re.search(r"```yaml\n(name: check.*?)```", (ROOT / "docs" / "ci.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "w.yml").write_text(block[1])
+    words = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    done = subprocess.run([*words, str(tmp_path / "w.yml")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    _, gate, upload = yaml.safe_load(block[1])["jobs"]["check"]["steps"]
+    assert set(gate["with"]) <= set(ACTION["inputs"])
+    assert {name for name, entry in ACTION["inputs"].items() if entry.get("required")} <= set(gate["with"])
+    used = re.findall(r"steps\.(\w+)\.outputs\.([\w-]+)", upload["with"]["path"])
+    assert [name for step, name in used if step == gate["id"] and name in ACTION["outputs"]] == ["junit"]
 
 
 def test_the_document_names_every_input_and_output():
