@@ -137,11 +137,12 @@ def test_a_check_that_passes(tmp_path, monkeypatch):
         baseline=str(BASELINE),
         compare="demo/ladder/m-material-64000",
         comment="true",
+        extras="demo",
         **{"run-args": "--precision bf16 --prompts 'my prompts.json'"},
     )
     assert runner.run() == 0, runner.log
     asked = (tmp_path / "asked.txt").read_text().splitlines()
-    assert asked[:4] == ["-m", "pip", "install", str(tmp_path / "action")]
+    assert asked[:4] == ["-m", "pip", "install", f"{tmp_path}/action[demo]"]
     assert asked[4 : asked.index("gh")] == [
         *("run", "-o", str(BASELINE), "-m", "runs/a b/*.pt", "-m", "ViT-B-32,laion2b_s34b_b79k"),
         *("-d", "digits", "-d", "folder:/data/my birds", "--precision", "bf16", "--prompts", "my prompts.json"),
