@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from bench import readme
+from clipeval import cli
+from clipeval_train import cli as trainer
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [command for name in readme.DOCUMENTS for command in readme.shown(name, (ROOT / name).read_text("utf-8"))]
@@ -88,6 +91,27 @@ def test_documents_are_rewritten_in_their_places():
     )
 
 
+def test_commands_of_documents_have_the_options_they_are_shown_with():
+    """Also those that are not run here, in blocks and in sentences."""
+    options = {
+        f"{program} {name}": {word for option in command.params for word in option.opts}
+        for program, app in (("clipeval", cli.app), ("clipeval-train", trainer.app))
+        for name, command in get_command(app).commands.items()
+    }
+    wrong, seen = [], 0
+    for document in (*readme.DOCUMENTS, "CHANGELOG.md", "examples/check-workflow.yml", "examples/demo.sh"):
+        text = (ROOT / document).read_text("utf-8").replace("\\\n", " ")
+        text = re.sub(r"#.*", "", text) if document.startswith("examples") else text
+        for line in re.findall(r"^(?: {4}|\$ ).*\n|`[^`\n]+`|run: .*\n|show .*\n", text, re.MULTILINE):
+            for name, words in re.findall(r"\b(clipeval(?:-train)? [a-z]+)\b([^|`]*)", line):
+                given = re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", re.sub(r" (-- |# ).*", "", words))
+                known = options.get(name, set()) | {"--help", "-h"}
+                seen += len(given)
+                wrong += [f"{document}: {name} {option}" for option in given if name in options and option not in known]
+    assert wrong == []
+    assert seen > 100
+
+
 def test_links_of_documents_lead_somewhere():
     """To files of the repository, and to headings of them."""
     lost = []
@@ -106,4 +130,4 @@ def _headings(file):
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 320
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 310
