@@ -136,10 +136,11 @@ def rewritten(text: str, outputs: dict[Shown, tuple[str, str]]) -> str:
     for command, (stdout, stderr) in sorted(outputs.items(), key=lambda item: -item[0].first):
         if not differences(command, stdout, stderr):
             continue
-        now = [line for line in [*printed(command, stdout), *map(str.rstrip, stderr.splitlines())] if line]
+        now = [*printed(command, stdout), *map(str.rstrip, stderr.splitlines())]
         if command.selected:
             alike = (difflib.get_close_matches(line, now, 1, _ALIKE) for line in command.lines)
             now = [match[0] for match in alike if match]
+        now = re.sub(r"\n{3,}", "\n\n", "\n".join(now).strip("\n")).split("\n")
         margin = re.match(" *", lines[command.first])
         lines[command.first : command.last] = [f"{margin[0] if margin else ''}{line}".rstrip() for line in now]
     return "\n".join(lines) + "\n"

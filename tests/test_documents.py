@@ -82,12 +82,12 @@ def test_documents_are_rewritten_in_their_places():
     first, second, third = readme.shown("d", DOCUMENT)
     outputs = {
         first: ("b: Abc\nb: text is in\nb: else\n", ""),
-        second: ("all\nmuch of it\nmore\n", ""),
+        second: ("\nall\n\n\nmuch of it\n", "more\n"),
         third: ("1 MB\n", ""),
     }
     now = readme.rewritten(DOCUMENT, outputs)
     assert now == DOCUMENT.replace("    Abc\n\n    text is inside\n", "    b: Abc\n    b: text is in\n").replace(
-        "all\nof it\n", "all\nmuch of it\nmore\n"
+        "all\nof it\n", "all\n\nmuch of it\nmore\n"
     )
 
 
