@@ -71,6 +71,9 @@ def test_what_differs_is_told():
     assert readme.differences(second, "all\n\n", "of it\n") == []
     assert readme.differences(second, "all\nof it\nand more\n", "") == ["+ and more"]
     assert readme.differences(second, "all\n", "") == ["- of it"]
+    assert readme.differences(second, "of it\n", "all\n") == []
+    assert readme.differences(second, "of it\nall\n", "") != []
+    assert readme.differences(second, "all\nof it\n", "of it\n") != []
     assert readme.differences(first, "Abc b\nAbc\ntext is inside b\n", "") == ["- text is inside"]
     some = readme.Shown("d", "clipeval fit", ("two", "one"), 1, 3, selected=True)
     assert readme.differences(some, "one\ntwo\n", "") == ["lines stand in another order"]
