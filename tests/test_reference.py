@@ -58,6 +58,8 @@ def test_every_key_is_there(page, models):
     written = page()
     fields = {name for model in models for name, field in model.model_fields.items() if not field.exclude}
     assert [name for name in fields if f"| `{name}` |" not in written] == []
+    silent = re.findall(r"^\| `(\w+)` \| [^\[].*\|  \|$", written, re.MULTILINE)  # a link leads to what it means
+    assert silent == [], "a docstring below the field says what it means"
 
 
 class Inner(BaseModel):
