@@ -35,7 +35,7 @@ _FLAGS = {"E": 0, "i": re.IGNORECASE}
 @dataclass(frozen=True)
 class Shown:
     """One command of a document. ``first`` and ``last`` are the numbers of its first line of output and of the one behind
-    its last; ``selected``: lines of the output, not all of it."""
+    its last; ``selected``: lines of the output, not all of it; ``margin``: what each line has in front."""
 
     document: str
     command: str
@@ -43,6 +43,7 @@ class Shown:
     first: int
     last: int
     selected: bool
+    margin: str = ""
 
     @property
     def is_quick(self) -> bool:
@@ -74,7 +75,7 @@ def shown(document: str, text: str) -> list[Shown]:
             last -= 1
         command, comment, _ = said.partition("  # ")
         output = tuple(line[len(begins[1]) :].rstrip() for line in lines[first:last])
-        found.append(Shown(document, " ".join(command.split()), output, first, last, bool(comment)))
+        found.append(Shown(document, " ".join(command.split()), output, first, last, bool(comment), begins[1]))
     return [command for command in found if command.lines]
 
 
@@ -145,8 +146,7 @@ def rewritten(text: str, outputs: dict[Shown, tuple[str, str]]) -> str:
             alike = (difflib.get_close_matches(line, now, 1, _ALIKE) for line in command.lines)
             now = [match[0] for match in alike if match]
         now = re.sub(r"\n{3,}", "\n\n", "\n".join(now).strip("\n")).split("\n")
-        margin = re.match(" *", lines[command.first])
-        lines[command.first : command.last] = [f"{margin[0] if margin else ''}{line}".rstrip() for line in now]
+        lines[command.first : command.last] = [f"{command.margin}{line}".rstrip() for line in now]
     return "\n".join(lines) + "\n"
 
 
