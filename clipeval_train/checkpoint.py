@@ -10,7 +10,7 @@ A file is a dictionary of tensors and plain Python values, so ``torch.load(weigh
     model_cfg     its open_clip configuration: ``open_clip.CLIP(**model_cfg)`` takes ``state_dict``
     state_dict    weights in fp32
     ema           their running average, or None
-    metadata      source, source_family, unique_samples, samples_seen, seed, config, gpu_hours, energy_kwh, ...
+    metadata      source, source_family, mixture, unique_samples, samples_seen, seed, config, gpu_hours, energy_kwh, ...
     resume        what training goes on from; None in the last checkpoint of a run whose learning rate ended at zero
 """
 

@@ -39,10 +39,11 @@ class ContrastiveTask:
         self.config, self._world = config, world
         self._build()
         self._corpus = corpus = open_corpus(config, self._architecture)
-        source = "+".join(entry.source for entry in config.data)
+        source = "+".join(dict.fromkeys(entry.source for entry in config.data))
         self.facts = {
             "source": source,
             "source_family": source,
+            "mixture": corpus.shares,
             "unique_samples": len(corpus),
             "filtered": corpus.filtered,
             "bad_samples": corpus.left_out,

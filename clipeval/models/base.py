@@ -22,6 +22,7 @@ class ModelInfo:
     ``params*`` are counts, ``gmacs*`` are 1e9 multiply-accumulates for one image-text pair, ``samples_seen`` counts
     image-text pairs of pre-training (unknown: NaN), ``samples_seen_from`` is one of measured, tag, epochs, card,
     paper, config (the user's), or empty. ``source`` is the upstream data set and ``source_family`` its family.
+    ``mixture`` is JSON of the shares of several sources in the samples seen, empty for one.
     ``gpu_hours`` and ``energy_kwh`` are what the training has cost. ``init`` is the checkpoint that training began
     with, ``stage`` what was done to it (``finetune``, ``patch``), ``from_scratch_filter`` why it is no point of a
     from-scratch law; empty for one trained from scratch.
@@ -49,6 +50,7 @@ class ModelInfo:
     init: str = ""
     stage: str = ""
     from_scratch_filter: str = ""
+    mixture: str = ""
 
 
 @dataclass(frozen=True)

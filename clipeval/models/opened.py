@@ -141,7 +141,7 @@ def with_overrides(found: ModelInfo, opened: Opened) -> ModelInfo:
     facts: dict[str, Any] = {"model": opened.spec.name, "pretrained": opened.spec.pretrained}
     facts["checkpoint_sha256"] = opened.sha256
     if "source" in given:
-        facts |= {"source_family": given["source"], "unique_samples": math.nan}
+        facts |= {"source_family": given["source"], "unique_samples": math.nan, "mixture": ""}
     if "samples_seen" in given:
         facts |= {"samples_seen_from": "config"}
     found = ModelInfo(**{**vars(found), **facts, **given})

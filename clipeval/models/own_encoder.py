@@ -30,7 +30,8 @@ _ENCODER_VERSION = 1
 _LARGEST = 1 << 28
 _METHODS = ("pixels", "encode_images", "encode_texts")
 _TEXTS = ("arch", "source", "source_family", "samples_seen_from")
-_FACTS = frozenset(f.name for f in fields(ModelInfo)) - {"model", "pretrained", "checkpoint_sha256", "gmacs_total"}
+_OURS = {"model", "pretrained", "checkpoint_sha256", "gmacs_total", "mixture"}
+_FACTS = frozenset(f.name for f in fields(ModelInfo)) - _OURS
 _kept: list[tuple[ModelSpec, Any]] = []
 """The encoder that was made last: a function is called once for a plan and its run, unless others come between."""
 

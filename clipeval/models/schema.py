@@ -6,6 +6,7 @@ wrong type, or a size that no model has, is refused with the file, the key, the 
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -128,10 +129,20 @@ TOKENIZER = {
 """The settings of a tokenizer. All others of its libraries are refused: some run code, some read other files."""
 _COUNT = either(real(0, 1e18), Rule("NaN", lambda value: isinstance(value, float) and math.isnan(value)), NONE)
 _FACT = either(text(2000), NONE)
+_MIXTURE = Rule(
+    "a mapping of at most 256 sources to shares that sum to 1",
+    lambda value: (
+        isinstance(value, dict)
+        and len(value) <= 256
+        and all(text(2000).holds(name) and real(0, 1).holds(share) for name, share in value.items())
+        and (not value or math.isclose(sum(value.values()), 1, rel_tol=1e-6))
+    ),
+)
 _METADATA = {
     **dict.fromkeys(("source", "source_family", "init", "stage", "from_scratch_filter"), _FACT),
     **dict.fromkeys(("unique_samples", "samples_seen", "gpu_hours", "energy_kwh"), _COUNT),
     "samples_seen_from": one_of("measured", "tag", "epochs", "card", "paper", ""),
+    "mixture": _MIXTURE,
 }
 
 
@@ -174,6 +185,7 @@ class Metadata:
     init: str = ""
     stage: str = ""
     from_scratch_filter: str = ""
+    mixture: str = ""
 
 
 def metadata(content: dict[str, Any], where: object) -> Metadata:
@@ -182,6 +194,8 @@ def metadata(content: dict[str, Any], where: object) -> Metadata:
     check(found, _METADATA, f"{where}: metadata", others=True)
     known = {key: found[key] for key in _METADATA if found.get(key) is not None}
     known |= {key: float(known[key]) for key, rule in _METADATA.items() if rule is _COUNT and key in known}
+    shares = known.get("mixture", {})
+    known["mixture"] = json.dumps(shares, sort_keys=True) if len(shares) > 1 else ""
     family = known.get("source_family") or known.get("source", "")
     return Metadata(**{"samples_seen_from": "measured"} | known | {"source_family": family})
 

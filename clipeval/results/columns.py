@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from clipeval import vocabulary
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.ledger import Row
+from clipeval.results.mixture import PREFIX as MIX
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +98,31 @@ def archs(rows: pd.DataFrame) -> np.ndarray:
     if "arch" not in rows:
         return np.full(len(rows), "", dtype=object)
     return rows["arch"].fillna("").astype(object).str.removesuffix("-quickgelu").to_numpy(object)
+
+
+def mixed_sources(table: pd.DataFrame) -> list[str]:
+    """The sources that the table has shares of."""
+    return [
+        name.removeprefix(MIX) for name in map(str, table.columns) if name.startswith(MIX) and table[name].notna().any()
+    ]
+
+
+def shares(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """``[rows, sources]`` of a table. A missing share beside others is 0; a row without any is of its ``source`` alone,
+    where that is one of ``names``, else NaN. Raises MeasureError where a share is not a number."""
+    found = np.stack([numbers(table, MIX + name) for name in names], axis=1)
+    without = np.isnan(found).all(1)
+    source = table["source"].astype(object).to_numpy() if "source" in table else np.full(len(table), None)
+    alone = (source[:, None] == np.array(names, dtype=object)) & without[:, None]
+    found = np.where(np.isnan(found) & (~without | alone.any(1))[:, None], 0.0, found)
+    return np.where(alone, 1.0, found)
+
+
+def mixture_label(shares: Mapping[str, float]) -> str:
+    """``0.25 material + 0.75 phosphor-remix``, or the name of a source alone."""
+    parts = {name: f"{share:.4g}" for name, share in shares.items()}
+    alone = next((name for name, share in parts.items() if share == "1"), None)
+    return alone or " + ".join(f"{share} {name}" for name, share in parts.items() if share != "0")
 
 
 def refuse(rows: pd.DataFrame, wrong: np.ndarray, why: str, column: str = "") -> None:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from clipeval.results import mixture
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -130,7 +132,8 @@ _FITS = {
 
 
 def to_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as a DataFrame with exactly the columns of the schema, in order; what a row lacks is missing (NA).
+    """Rows as a DataFrame with the columns of the schema, in order; what a row lacks is missing (NA). Behind them are
+    the shares of mixtures (``mixture.py``), where a row is of one.
 
     Bytes of a file name that are no text (lone surrogates) are written as escapes.
     """
@@ -143,6 +146,7 @@ def to_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         if kind == TEXT:
             values = [None if value in (None, "") else well_formed(str(value)) for value in values]
         columns[name] = pd.Series(values, dtype=kind)
+    columns |= {well_formed(name): pd.Series(shares) for name, shares in mixture.columns(records).items()}
     return pd.DataFrame(columns)
 
 

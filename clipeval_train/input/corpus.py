@@ -58,8 +58,11 @@ class Corpus:
         self._ends = np.cumsum([source.units.sum() for source in sources])
         self._tokenizer = model.tokenizer(architecture)
         self.sizes = dict.fromkeys((source.name for source in sources), 0)
-        for source in sources:  # several entries may be of one source
+        self.shares = dict.fromkeys(self.sizes, 0.0)
+        """What part of the samples seen comes from each source."""
+        for source, weight in zip(sources, weights, strict=True):  # several entries may be of one source
             self.sizes[source.name] += int(source.units.sum())
+            self.shares[source.name] += weight / sum(weights)
         self.left_out = dict(sum((source.tally.bad for source in sources), Counter[str]()))
         """Samples and shards that were found bad when the sources were opened, by reason."""
         self.filtered = [

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -38,6 +38,9 @@ class LadderConfig(Frozen):
     name of open_clip) and beside it the keys in which its runs differ from ``defaults``."""
     sources: dict[str, dict[str, Any] | tuple[dict[str, Any], ...]] = Field(default_factory=dict)
     """Names for ``grid.source`` and the ``data`` entries each stands for, one or a list of them."""
+    mixtures: dict[str, dict[str, Annotated[Real, Field(ge=0)]]] = Field(default_factory=dict)
+    """More names for ``grid.source``, and the shares of ``sources`` in each, relative to one another:
+    ``{material: 1, phosphor-remix: 3}``."""
     slurm: dict[str, Any] = Field(default_factory=dict)
     """For ``--slurm``: options of sbatch without their dashes, and ``setup``, lines of shell before the training."""
     price_per_hour: Real | None = Field(None, ge=0)
@@ -68,6 +71,7 @@ def load_ladder(path: Path, settings: Sequence[str] = ()) -> Ladder:
     config = validated(numbers(document), origin, LadderConfig)
     _check_keys(config, origin)
     _check_models(config, origin)
+    _check_mixtures(config, origin)
     with _from(origin):
         slurm.check(config.slurm)
     axes = [key for key in _AXES if key in config.grid]
@@ -132,6 +136,22 @@ def _check_models(config: LadderConfig, origin: str) -> None:
                 raise UsageError(f"{where}: architectures cannot differ in it. Leave it out here.")
 
 
+def _check_mixtures(config: LadderConfig, origin: str) -> None:
+    for name, shares in config.mixtures.items():
+        where = f"{origin}: mixtures.{name}"
+        if name in config.sources:
+            raise UsageError(f"{where}: is a name in `sources`, too. Give it another.")
+        for source in shares:
+            if source not in config.sources:
+                raise UsageError(f"{where}.{source}: {_not_there(source, 'sources', config.sources)}")
+        if not sum(shares.values()) > 0:
+            raise UsageError(f"{where}: no source has a share above 0.")
+
+
+def _not_there(name: str, key: str, known: Mapping[str, Any]) -> str:
+    return f"'{name}' is not in `{key}`.{suggest(name, known)} There are: {', '.join(known) or 'none'}."
+
+
 def _varied(config: LadderConfig) -> dict[str, str]:
     """Keys in which runs differ, and where that stands."""
     return {key: f"runs.{key}" for run in config.runs for key in run} | {key: f"grid.{key}" for key in config.grid}
@@ -166,33 +186,54 @@ def _run(cell: Cell, config: LadderConfig, origin: str) -> Run:
     document = config.defaults | {key: value for key, (_, value) in cell.items() if key != "source"}
     places = {key: place for key, (place, _) in cell.items()}
     if "source" in cell:
-        chosen, listed = cell["source"][1], config.sources.get(str(cell["source"][1]))
-        if listed is None:
-            raise UsageError(
-                f"{origin}: {places['source']}: '{chosen}' is not in `sources`.{suggest(str(chosen), config.sources)} "
-                f"There are: {', '.join(config.sources) or 'none'}."
-            )
-        entries = listed if isinstance(listed, tuple) else (listed,)
-        document["data"] = [{"source": chosen} | entry for entry in entries]
-        places["data"] = f"sources.{chosen}"
-        if isinstance(listed, dict):
-            places["data[0]"] = places["data"]
-    if (chosen := document.get("model")) in config.models:
-        entry = config.models[chosen]
-        places["model"] = f"models.{chosen}"
+        chosen = str(cell["source"][1])
+        if chosen in config.mixtures:
+            document["data"] = _mixed(chosen, config)
+            places["data"] = f"mixtures.{chosen}"
+        elif chosen in config.sources:
+            document["data"] = _entries(chosen, config)
+            places["data"] = f"sources.{chosen}"
+            if isinstance(config.sources[chosen], dict):
+                places["data[0]"] = places["data"]
+        else:
+            raise UsageError(f"{origin}: {places['source']}: {_not_there(chosen, 'sources', config.sources)}")
+    if (model := document.get("model")) in config.models:
+        entry = config.models[model]
+        places["model"] = f"models.{model}"
         if "model" in entry:
-            places |= {key: f"models.{chosen}.{key}" for key in entry}
+            places |= {key: f"models.{model}.{key}" for key in entry}
         else:
             entry = {"model": entry}
         document |= entry
         if isinstance(document["model"], dict):
-            document["arch"] = chosen
+            document["arch"] = model
     document["out"] = (Path(config.out) / name).as_posix()
     try:
         processes = _processes(document.pop("processes", 1))
         return make(name, _counted(document), Path(config.out), processes=processes)
     except UsageError as error:
         raise UsageError(f"{origin}: {_placed(str(error).removeprefix(': '), places)}") from error
+
+
+def _entries(source: str, config: LadderConfig) -> list[dict[str, Any]]:
+    listed = config.sources[source]
+    return [{"source": source} | entry for entry in (listed if isinstance(listed, tuple) else (listed,))]
+
+
+def _mixed(mixture: str, config: LadderConfig) -> list[dict[str, Any]]:
+    """The entries of all sources with a share, which is divided among those of one as their own weights say."""
+    found = []
+    for source, share in config.mixtures[mixture].items():
+        entries = _entries(source, config)
+        weights = [numbers(entry.get("weight", 1.0)) for entry in entries]
+        if not all(isinstance(weight, int | float) and weight > 0 for weight in weights):
+            return entries  # refused where it is validated
+        found += [
+            entry | {"weight": share * weight / sum(weights)}
+            for entry, weight in zip(entries, weights, strict=True)
+            if share
+        ]
+    return found
 
 
 def _processes(number: Any) -> int:

@@ -70,6 +70,22 @@ def test_settings_replace_those_of_the_file(tmp_path):
     assert (runs[0].config.lr, runs[0].config.out) == (5e-3, "elsewhere/xs-a-32")
 
 
+def test_mixtures_of_sources(tmp_path):
+    """Shares are relative, a source of several entries divides its own, and one without a share is left out."""
+    sources = {
+        "a": {"shards": "builtin:digits", "weight": 7},
+        "b": [{"source": "x", "shards": "d1", "weight": 1}, {"source": "y", "shards": "d2", "weight": 3}],
+    }
+    mixtures = {"half": {"a": 1, "b": 1}, "most": {"a": "1e-1", "b": 0.4}, "none": {"a": 2, "b": 0}}
+    runs = ladder(tmp_path, grid={**GRID, "source": ["a", *mixtures]}, sources=sources, mixtures=mixtures).runs
+    assert [run.name for run in runs] == ["xs-a-64", "xs-half-64", "xs-most-64", "xs-none-64"]
+    found = [{entry.source: entry.weight for entry in run.config.data} for run in runs]
+    assert found[0] == {"a": 7}
+    assert found[1] == pytest.approx({"a": 1, "x": 0.25, "y": 0.75})
+    assert found[2] == pytest.approx({"a": 0.1, "x": 0.1, "y": 0.3})
+    assert found[3] == {"a": 2}
+
+
 GRID = {"model": ["xs"], "source": ["a"], "samples": [64]}
 
 
@@ -105,6 +121,10 @@ GRID = {"model": ["xs"], "source": ["a"], "samples": [64]}
         ({"models": {"xs": {**tower(4), "embed": 3}}}, r"models\.xs\.embed: unknown key\. Did you mean 'embed_dim'\?"),
         ({"sources": {"a": {"shard": "x"}, "b": {"shards": "x"}}}, r"sources\.a\.shard: unknown key\. .*'shards'"),
         ({"sources": {"a": [{"shards": "x", "weight": 0}]}}, r"sources\.a\[0\]\.weight: input should be greater"),
+        ({"mixtures": {"a": {"b": 1}}}, r"mixtures\.a: is a name in `sources`, too"),
+        ({"mixtures": {"q": {"c": 1}}}, r"mixtures\.q\.c: 'c' is not in `sources`\. There are: a, b\."),
+        ({"mixtures": {"q": {"a": 0}}}, r"mixtures\.q: no source has a share above 0"),
+        ({"mixtures": {"q": {"a": -1}}}, r"mixtures\.q\.a: input should be greater"),
         ({"price_per_hour": -1}, r"price_per_hour: input should be greater than or equal to 0"),
     ],
 )
