@@ -21,11 +21,11 @@ from pydantic import (
     model_serializer,
 )
 
+from clipeval.condition import condition
 from clipeval.errors import UsageError
 from clipeval.explained import explain
 from clipeval.paths import with_home
 from clipeval.yaml_file import parse_yaml, read_yaml
-from clipeval_train.condition import condition
 
 Model = TypeVar("Model", bound=BaseModel)
 _EXPONENT = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")

@@ -18,7 +18,7 @@ from imports import ROOT, circles, imports, modules, unknown
 import clipeval
 
 FLOORS = (
-    ("version", "errors", "paths", "plain", "regular", "vocabulary", "names"),
+    ("version", "errors", "paths", "plain", "regular", "vocabulary", "names", "condition"),
     ("yaml_file", "choices"),
     ("explained", "usage"),
     ("console", "streams", "digest", "config", "precision", "options", "extensions"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from clipeval.condition import condition
 from clipeval.errors import DataError, few
 from clipeval.plain import printable
-from clipeval_train.condition import condition
 from clipeval_train.config import SourceEntry
 
 

@@ -5,7 +5,7 @@ import itertools
 import pyarrow
 import pytest
 
-from clipeval_train.condition import condition
+from clipeval.condition import condition
 
 COLUMNS = {
     "score": [0.1, 0.28, 0.3, -0.5, 2.0],
@@ -65,6 +65,18 @@ def test_names_inside_others_and_texts_in_a_dictionary():
     parsed = condition("meta.score > 1 and kind == 'y'")
     assert parsed.fields == ("meta.score", "kind")
     assert parsed.holds(table).tolist() == [False, True]
+
+
+def test_names_between_backticks_may_hold_anything_else():
+    table = pyarrow.table({"mix.LAION-2B": [0.2, 0.8], "a b": ["`x`", "y"], "c": [1, 1]})
+    parsed = condition("`mix.LAION-2B` < 0.5 and `a b` == '`x`' and c == 1 and `mix.LAION-2B` > 0")
+    assert parsed.fields == ("mix.LAION-2B", "a b", "c")
+    assert parsed.holds(table).tolist() == [True, False]
+    assert condition("`a b` != 'it\\'s `c`'").fields == ("a b",)
+    with pytest.raises(ValueError, match="'`a b` - 1' is no field, number or text; write a condition like c == 1"):
+        condition("`a b` - 1 > 0", "c == 1")
+    with pytest.raises(ValueError, match="not a condition"):
+        condition("`a b > 1")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
-"""``where:``, which samples of a source are used: comparisons of what is known of them, joined by and, or, not.
+"""Which rows of a table are meant: comparisons of columns, joined by and, or, not.
 
-The text is parsed by Python's own parser and never run: what is no comparison is refused.
+Samples of a source to train on (``where:``) and rows of a results table to fit (``--where``) are chosen so. The text is
+parsed by Python's own parser and never run: what is no comparison is refused. A name that is none in Python stands
+between backticks: ```mix.LAION-2B` > 0.5``.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,11 +32,14 @@ _COMPARISONS = {
 _Compiled = Callable[["pyarrow.Table"], Any]
 _LONGEST = 1000
 _EXAMPLE = "clip_l14_similarity_score > 0.28 and NSFW == 'UNLIKELY'"
+_QUOTED = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|`([^`]+)`""")
+"""A text, or a name between backticks."""
+_STAND_IN = "_backticks_{}_"
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition on a table of samples."""
+    """A condition on the rows of a table."""
 
     fields: tuple[str, ...]
     """The columns that it compares."""
@@ -61,32 +67,53 @@ class _Unclear(Exception):
         self.node = node
 
 
-def condition(text: str) -> Condition:
-    """Parse a condition. Raises ValueError that says what is not understood, and how one looks."""
+def condition(text: str, example: str = _EXAMPLE) -> Condition:
+    """Parse a condition. Raises ValueError that says what is not understood, and shows an ``example``."""
+    quoted: dict[str, str] = {}
+
+    def stand_in(match: re.Match[str]) -> str:
+        return match[1] or quoted.setdefault(match[2], _STAND_IN.format(len(quoted)))
+
+    plain = _QUOTED.sub(stand_in, text).strip() if len(text) <= _LONGEST else text
     names: dict[str, None] = {}
     try:
-        found = _compiled(_parsed(text), names)
+        found = _compiled(_parsed(plain, example), _Names(names, {word: name for name, word in quoted.items()}))
     except _Unclear as error:
-        part = ast.get_source_segment(text.strip(), error.node) or text
-        raise ValueError(f"'{part:.80}' is no {error}; write a condition like {_EXAMPLE}") from None
+        part = ast.get_source_segment(plain, error.node) or text
+        for name, word in quoted.items():
+            part = part.replace(word, f"`{name}`")
+        raise ValueError(f"'{part:.80}' is no {error}; write a condition like {example}") from None
     if not names:
-        raise ValueError(f"it compares no field; write one like {_EXAMPLE}")
+        raise ValueError(f"it compares no field; write one like {example}")
     return Condition(tuple(names), found)
 
 
-def _parsed(text: str) -> ast.expr:
+@dataclass(frozen=True)
+class _Names:
+    """The columns that were met, in order, and which of them a word of the text stands for."""
+
+    met: dict[str, None]
+    quoted: dict[str, str]
+
+    def column(self, word: str) -> str:
+        name = self.quoted.get(word, word)
+        self.met[name] = None
+        return name
+
+
+def _parsed(text: str, example: str) -> ast.expr:
     try:
         if len(text) > _LONGEST:
             raise ValueError("too long")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd spellings, which are refused or harmless
-            return ast.parse(text.strip(), mode="eval").body
+            return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or "too deeply nested"
-        raise ValueError(f"not a condition ({reason}); write one like {_EXAMPLE}") from error
+        raise ValueError(f"not a condition ({reason}); write one like {example}") from error
 
 
-def _compiled(node: ast.expr, names: dict[str, None]) -> _Compiled:
+def _compiled(node: ast.expr, names: _Names) -> _Compiled:
     """True, false or null per row of a table, of one of the few forms that a condition has; its fields go into
     ``names``. Raises _Unclear for what has another."""
     if isinstance(node, ast.BoolOp):
@@ -111,15 +138,15 @@ def _call(name: str, *values: Any) -> Any:
     return pc.call_function(name, list(values))
 
 
-def _side(node: ast.expr, names: dict[str, None]) -> _Compiled:
+def _side(node: ast.expr, names: _Names) -> _Compiled:
     import pyarrow
 
-    name, value = _name(node), _constant(node)
-    if name is None and not isinstance(value, str | int | float):
+    word, value = _name(node), _constant(node)
+    if word is None and not isinstance(value, str | int | float):
         raise _Unclear(node, "field, number or text")
-    if name is None:
+    if word is None:
         return lambda table: pyarrow.scalar(value)
-    names[name] = None
+    name = names.column(word)
 
     def column(table: pyarrow.Table) -> Any:
         found = table[name]
