@@ -21,6 +21,7 @@ from clipeval.scaling.points import Checkpoints
 from clipeval.scaling.problem import Problem, noise_weights
 from clipeval.scaling.uncertainty.clusters import FEWEST_GROUPS, worth_clustering
 from clipeval.scaling.uncertainty.methods import Uncertainty, uncertainty
+from clipeval.scaling.uncertainty.random_intercept import random_intercept
 
 CLUSTERS = ("run", "source", "arch")
 """Columns of which points of the same value may err together."""
@@ -51,9 +52,9 @@ class Recipe:
         choices.require("--estimator", self.estimator, choices.Estimator)
         if self.estimator != LEAST_SQUARES and self.frontier not in (None, "none"):
             raise UsageError(f"--frontier {self.frontier} does not go with --estimator {self.estimator}. Use none.")
-        if self.cluster is not None and (self.frontier not in (None, "none") or ESTIMATORS[self.estimator] == HUBER):
+        if self.cluster is not None and ESTIMATORS[self.estimator] == HUBER:
             raise UsageError(
-                f"--cluster {self.cluster} goes with least squares through all points. Leave out --frontier and "
+                f"--cluster {self.cluster} goes with least squares through all points, or with a frontier. Leave out "
                 "--estimator huber."
             )
         if len(self.columns) > 1 and self.frontier not in (None, "none"):
@@ -133,13 +134,13 @@ def fit_problem(points: Checkpoints, problem: Problem) -> Fit:
     """The law of a problem, how well it is known, and the verdict on it. Raises MeasureError where the points do not
     determine it."""
     found, known = problem.estimate, uncertainty(problem)
-    if problem.groups is not None and known.reason:
+    if problem.groups is not None and not any(np.isfinite(one.high) for one in known.intervals.values()):
         verdict = validation.TOO_FEW
     elif problem.law.inputs > 1:
         verdict = validation.joint_verdict(problem)
     else:
         verdict = validation.verdict(known.intervals["alpha"], points.x, points.error)
-    notes = (*_notes(problem, known), "" if known.reason else _alike(points, problem))
+    notes = (*_notes(problem, known), _alike(points, problem, known), _by_levels(problem))
     return Fit(points, problem, found, known, verdict, notes=tuple(note for note in notes if note))
 
 
@@ -185,14 +186,14 @@ def _tolerance(points: Checkpoints, columns: tuple[str, ...]) -> np.ndarray | No
     return np.stack(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def _alike(points: Checkpoints, problem: Problem) -> str:
+def _alike(points: Checkpoints, problem: Problem, known: Uncertainty) -> str:
     """What is to be said of points that err together: that they are counted as such, or that they should be."""
     if problem.groups is not None:
         clusters = len(set(problem.groups))
         return (
             f"points come in {clusters} clusters, of which each may err as a whole; clusters are taken as independent"
         )
-    if problem.frontier != "none" or problem.freedom < 1:
+    if known.reason or problem.frontier != "none" or problem.freedom < 1:
         return ""
     if points.table["model"].nunique() == 1:
         return (
@@ -205,6 +206,24 @@ def _alike(points: Checkpoints, problem: Problem) -> str:
     column, found = next(iter(worth.items()))
     alike = f"residuals of the same {column} are alike (intraclass correlation {found.icc:.2f}, {found.groups} of them)"
     return f"{alike}: intervals take points as independent; --cluster {column} does not"
+
+
+def _by_levels(problem: Problem) -> str:
+    """The exponent of a power law where all that members of a cluster share is a level."""
+    if (
+        problem.groups is None
+        or problem.weights is not None
+        or problem.frontier != "none"
+        or problem.law.name != "power"
+    ):
+        return ""
+    try:
+        design = np.stack([problem.log_x, np.ones_like(problem.log_x)], axis=1)
+        found = random_intercept(design, problem.log_error, problem.groups.tolist(), np.array([[1.0, 0.0]]))
+    except MeasureError:
+        return ""
+    (low,), (high,) = found.interval()
+    return f"if clusters differ in their level alone, alpha is {found.estimate[0]:.6g} [{low:.6g}, {high:.6g}]"
 
 
 def _groups(points: Checkpoints, column: str) -> bool:

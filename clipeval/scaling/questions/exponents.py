@@ -21,14 +21,15 @@ def difference(a: Fit, b: Fit) -> Difference:
     """
     if a.estimate is None or b.estimate is None:
         return Difference()
-    if a.problem.groups is not None and b.problem.groups is not None:
-        sides = (Side(a.problem, a.problem.groups.tolist()), Side(b.problem, b.problem.groups.tolist()))
-        return _by_clusters(*sides)
+    clustered = a.problem.groups is not None and b.problem.groups is not None
+    if clustered and a.frontier == b.frontier == "none":
+        return _by_clusters(*(Side(fit.problem, list(fit.problem.groups)) for fit in (a, b)))  # type: ignore[arg-type]
     delta = a.estimate["alpha"] - b.estimate["alpha"]
     variances = np.array([a.known.alpha_se**2, b.known.alpha_se**2])
     df = np.array([a.known.alpha_df, b.known.alpha_df])
     found = t_test(delta, variances, df)
     frontiers = a.law.name == b.law.name == "power" and {a.frontier, b.frontier} != {"none"}
+    frontiers = frontiers and not clustered  # whose residuals cannot be exchanged one by one
     return _by_permutation(a, b, variances, found) if frontiers and found.test == WELCH else found
 
 

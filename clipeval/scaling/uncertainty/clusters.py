@@ -241,15 +241,16 @@ def worth_clustering(problem: Problem, columns: Mapping[str, Sequence[object]]) 
     return {name: found[name] for name in order if found[name].matters}
 
 
-def grouped(groups: Sequence[object], n: int) -> tuple[np.ndarray, int]:
-    """Group numbers ``[n]`` and how many groups there are. Raises MeasureError for fewer than 3 groups."""
+def grouped(groups: Sequence[object], n: int, fewest: int = FEWEST_GROUPS) -> tuple[np.ndarray, int]:
+    """Group numbers ``[n]`` and how many groups there are. Raises MeasureError for fewer than ``fewest`` groups."""
     labels, group_of = np.unique(np.array([str(group) for group in groups]), return_inverse=True)
     if len(group_of) != n:
         raise MeasureError(f"{len(group_of)} group labels for {n} points: give one per point.")
-    if len(labels) < FEWEST_GROUPS:
+    if len(labels) < fewest:
+        what = "a cluster-robust interval" if fewest == FEWEST_GROUPS else "an interval of a frontier by clusters"
         raise MeasureError(
-            f"points in {len(labels)} group(s) ({', '.join(labels)}): a cluster-robust interval needs at least "
-            f"{FEWEST_GROUPS}, as groups that err together are what it counts. Name a finer grouping, or add groups."
+            f"points in {len(labels)} group(s) ({', '.join(labels)}): {what} needs at least "
+            f"{fewest}, as groups that err together are what it counts. Name a finer grouping, or add groups."
         )
     return group_of, len(labels)
 

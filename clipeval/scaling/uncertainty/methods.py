@@ -26,14 +26,22 @@ from clipeval.errors import MeasureError
 from clipeval.scaling.laws import LogLinear
 from clipeval.scaling.minimise import LEAST_SQUARES
 from clipeval.scaling.problem import Problem
-from clipeval.scaling.uncertainty.clusters import clustered
+from clipeval.scaling.uncertainty.clusters import clustered, grouped
 from clipeval.scaling.uncertainty.interval import Interval
 from clipeval.scaling.uncertainty.permutation import permutation_interval
 from clipeval.scaling.uncertainty.profile import profile_intervals
-from clipeval.scaling.uncertainty.resample import data_again, models_again, quantile_lines, scales_again
+from clipeval.scaling.uncertainty.resample import (
+    data_again,
+    groups_again,
+    models_again,
+    quantile_lines,
+    scales_again,
+)
 
 FEWEST = 10
 """Models below which a bootstrap over them gives no interval."""
+FEWEST_RESAMPLED = 8
+"""Groups of models below which a bootstrap over them gives no interval."""
 FEWEST_FOR_A_LEVEL = 28
 """Models below which the level of a quantile line has no interval."""
 _ENDS = (0.025, 0.975)
@@ -68,6 +76,8 @@ def uncertainty(problem: Problem) -> Uncertainty:
     generator = np.random.default_rng(problem.seed)
     # a beta of 0 or inf is an end that the data leave open
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if problem.groups is not None and problem.frontier != "none":
+            return _of_frontier_in_clusters(problem, problem.groups, generator)
         if problem.seen.tau != 0.5:
             return _of_quantile(problem, generator)
         if problem.frontier != "none":
@@ -104,6 +114,30 @@ def _of_clusters(problem: Problem, groups: np.ndarray, generator: np.random.Gene
     draws = law.parameters(np.clip(moved, *law.bounds(problem.log_x, problem.error)), problem.unscaled)
     drawn = _drawn(found.intervals, draws, f"Student's t with the CR2 covariance of {found.groups} clusters")
     return replace(drawn, alpha_se=found.alpha_se, alpha_df=found.alpha_df)
+
+
+def _of_frontier_in_clusters(problem: Problem, groups: np.ndarray, generator: np.random.Generator) -> Uncertainty:
+    """The exponent of a frontier from whole groups of models drawn with replacement. Where its level lies is not known
+    from few groups, so that there are no draws."""
+    try:
+        group_of, count = grouped(groups.tolist(), len(problem.error), FEWEST_RESAMPLED)
+    except MeasureError as refusal:
+        return _nothing(problem, str(refusal))
+    if not isinstance(problem.law, LogLinear) or problem.frontier not in ("quantile", "pareto"):
+        return _nothing(problem, "a bootstrap over clusters is too narrow for this frontier; quantile has one")
+    drawn = _finite(groups_again(problem, group_of, generator))
+    freedom = max(count - len(problem.law.names), 1)
+    low, high = np.quantile(drawn, _ENDS, axis=0)
+    se = float(drawn[:, 0].std())
+    if problem.frontier == "pareto":  # the models drawn again are a worse frontier than all, never a better one
+        half = stdtrit(freedom, 0.975) * drawn.std(axis=0)
+        best = problem.estimate.params
+        low, high = np.minimum(low, best - half), np.maximum(high, best + half)
+    method = f"bootstrap over {count} clusters"
+    named = _named(problem, np.stack([low, high]), method)
+    named["beta"] = Interval(_NAN, _NAN, "none", "clusters do not show where the frontier lies")
+    nothing = np.empty((0, len(problem.law.names)))
+    return Uncertainty(named, nothing, "none", named["beta"].reason, se, float(freedom))
 
 
 def _of_robust_fit(problem: Problem, generator: np.random.Generator) -> Uncertainty:

@@ -20,6 +20,19 @@ def models_again(problem: Problem, generator: np.random.Generator) -> np.ndarray
     return problem.refit(log_x, log_error, problem.weight[index])
 
 
+def groups_again(problem: Problem, groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Parameters ``[draws, k]`` for whole groups of models drawn with replacement; ``groups`` ``[n]`` are their numbers
+    from 0. Draws of equally many models are fitted together."""
+    members = [np.flatnonzero(groups == number) for number in range(int(groups.max()) + 1)]
+    drawn = generator.integers(len(members), size=(problem.draws, len(members)))
+    size = np.array([len(rows) for rows in members])[drawn].sum(1)
+    log_x, found = _jittered(problem, problem.draws, generator), np.empty((problem.draws, len(problem.law.names)))
+    for some in (np.flatnonzero(size == n) for n in np.unique(size)):
+        index = np.array([np.concatenate([members[number] for number in drawn[draw]]) for draw in some])
+        found[some] = problem.refit(log_x[some[:, None], index], problem.log_error[index])
+    return found
+
+
 def quantile_lines(problem: Problem, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Parameters ``[draws, 2]`` of the line of a quantile: for intervals of them, and for intervals of the line.
 
