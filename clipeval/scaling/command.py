@@ -77,6 +77,14 @@ def fit(
         ),
     ] = "gmacs_total",
     by: By = "source_family",
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only rows that meet a condition: \"arch != 'RN50' and samples_seen < 1e10\".",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     law: Annotated[
         Law, typer.Option(metavar="LAW", help=f"Form of the law: {listed(Law)}.", rich_help_panel=HOW)
     ] = "power",
@@ -152,6 +160,14 @@ def fit(
             rich_help_panel=QUESTIONS,
         ),
     ] = "imagenet1k",
+    mixtures: Annotated[
+        bool,
+        typer.Option(
+            "--mixtures",
+            help="Error by the shares of training data (columns mix.SOURCE): the best mixture.",
+            rich_help_panel=QUESTIONS,
+        ),
+    ] = False,
     rank_laws: Annotated[
         bool,
         typer.Option(
@@ -181,6 +197,7 @@ def fit(
         metric=metric,
         x=x,
         by=by,
+        where=where,
         law=law,
         frontier=frontier,
         preset=preset,
@@ -194,6 +211,7 @@ def fit(
         robustness=robustness or (),
         against=against,
         rank=rank_laws,
+        mixtures=mixtures,
         chance=config.load().chances if rank_laws or law == "sigmoid" else {},
     )
     if out:

@@ -10,13 +10,15 @@ from clipeval.errors import MeasureError, UsageError
 from clipeval.results.columns import COMPUTE
 from clipeval.results.published import published
 from clipeval.scaling import cherti2023
+from clipeval.scaling.estimate import LEAST_SQUARES
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import SIGMOID
 from clipeval.scaling.output.result import FitResult, versions
-from clipeval.scaling.points import FAMILY, Question, Selection, select
+from clipeval.scaling.points import FAMILY, Question, Selection, rows_where, select
 from clipeval.scaling.questions.allocation import growth
 from clipeval.scaling.questions.forecast import find_measured, parse, predict
-from clipeval.scaling.questions.optimal import joint_law, no_advice, optimal, require_joint
+from clipeval.scaling.questions.mixing import mixing
+from clipeval.scaling.questions.optimal import joint_law, no_advice, optimal, require_joint, side_by_side
 from clipeval.scaling.questions.ranking import ranking
 from clipeval.scaling.questions.robustness import TASK as ROBUSTNESS_TASK
 from clipeval.scaling.questions.robustness import effective_robustness
@@ -61,6 +63,8 @@ def fit(
     rank: bool = False,
     chance: Mapping[str, float] | None = None,
     cluster: str | None = None,
+    where: str | None = None,
+    mixtures: bool = False,
 ) -> FitResult:
     """Fit a scaling law to each data set, metric and source of a tidy results table.
 
@@ -74,7 +78,11 @@ def fit(
     compared at equal accuracy on the data set ``against``. With ``rank`` all laws are compared by AICc.
     ``chance`` is the accuracy of guessing by data set, where a sigmoid begins; without it that of clipeval's own.
     ``cluster`` is a column of which points of the same value may err together, such as checkpoints of one run; all
-    points are then fitted, without a frontier, by least squares.
+    points are then fitted, without a frontier, by least squares. ``where`` is a condition on the columns of the table
+    that rows have to meet, such as ``"samples_seen < 1e10 and arch != 'RN50'"``.
+
+    ``mixtures`` asks something else: error by the shares of the training data (columns ``mix.SOURCE``) and ``x``, one
+    law for all runs of a data set, and the mixture with the lowest error. There are no laws of single sources then.
 
     Raises UsageError for unknown names and MeasureError for rows that cannot be fitted; both name the column or row.
     """
@@ -97,9 +105,16 @@ def fit(
         rows = cherti2023.as_published(rows)
     main_metrics = cherti2023.METRICS if preset else {}
     question = Question(
-        task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics, forecasts, cluster
+        task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics, forecasts, cluster, where
     )
     selection = select(rows, question)
+    card = _card(selection, recipe, question, preset)
+    if mixtures:
+        _require_alone(recipe, forecasts, preset, budget, robustness, rank)
+        table, said = mixing(selection, columns, bootstrap, seed)
+        form = {"law": "mixtures", "error": card["form"]["error"]}
+        card |= {"form": form, "frontier": "none", "estimator": "least-squares of ln E"}
+        return FitResult([], [], x, card, [*_account(selection), *said], {"mixtures": table})
     _require_both_sides(selection, recipe)
     recipes = [cherti2023.recipe(recipe, points.cell[0]) if preset else recipe for points in selection.points]
     fits = [fit_one(points, recipe) for points, recipe in zip(selection.points, recipes, strict=True)]
@@ -112,15 +127,27 @@ def fit(
         found = own + found
     if any(forecast.later.laws for forecast in found):
         notes.append(_TWO_INTERVALS)
-    more = {} if budget is None else {"allocations": optimal(fits, budget, x), "growth": growth(fits)}
+    more = {}
+    if budget is not None:
+        more = {"allocations": optimal(fits, budget, x), "joint_laws": side_by_side(fits, budget)}
+        more["growth"] = growth(fits)
     if robustness:
-        lines, pairs = effective_robustness(rows, baseline=against, shifts=robustness, metric=metric or "acc1", by=by)
+        kept = rows_where(rows, where) if where else rows
+        lines, pairs = effective_robustness(kept, baseline=against, shifts=robustness, metric=metric or "acc1", by=by)
         more |= {"robustness": pairs, "robustness_lines": lines}
     if rank:
         more |= {"laws": ranking(fits, recipe)}
-    card = _card(selection, recipe, question, preset)
     notes += _warnings(fits, {} if budget is None else {id(fit): no_advice(fit, budget) for fit in fits})
     return FitResult(fits, found, x, card, [*_account(selection), *notes], more)
+
+
+def _require_alone(recipe: Recipe, *questions: object) -> None:
+    plain = (recipe.law, recipe.frontier, recipe.holdout, recipe.estimator, recipe.cluster)
+    if any(questions) or plain != ("power", None, None, LEAST_SQUARES, None):
+        raise UsageError(
+            "--mixtures fits a law of its own to all runs. Leave out --law, --frontier, --estimator, --preset, "
+            "--holdout, --forecast, --cluster, --budget, --robustness and --rank-laws."
+        )
 
 
 def _guessing() -> dict[str, float]:
@@ -180,6 +207,7 @@ def _card(selection: Selection, recipe: Recipe, question: Question, preset: str 
         "x": question.x,
         "by": question.by,
         "preset": preset,
+        "where": question.where,
         "data": {
             "sha256": selection.digest(),
             "rows": sum(len(points.x) for points in selection.points),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval import config, vocabulary
-from clipeval.errors import ClipevalError, MeasureError, UsageError, suggest
+from clipeval.condition import condition
+from clipeval.errors import ClipevalError, MeasureError, UsageError, first_line, suggest
 from clipeval.results.columns import (
     COMPUTE,
     SATURATED,
@@ -19,10 +20,13 @@ from clipeval.results.columns import (
     compute,
     errors,
     mixed,
+    mixed_sources,
+    mixture_label,
     numbers,
     refuse,
     row_label,
     scales,
+    shares,
 )
 from clipeval.results.schema import CIRCUMSTANCES
 from clipeval.tasks import canonical_name
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 FAMILY = "source_family"
 _FALLBACK_METRIC = "mean_average_precision"
+_EXAMPLE = "arch != 'RN50' and samples_seen < 1e10"
 _REQUIRED = ("model", "dataset", "task", "metric", "value")
 _CHECKPOINT = ("model", "arch", "pretrained", "samples_seen", "gmacs")
 """What makes two rows values of the same checkpoint."""
@@ -42,6 +47,8 @@ Cell = tuple[str, str, str, int | None]
 @dataclass(frozen=True)
 class Question:
     """What is to be fitted.
+
+    Of the table only the rows are looked at for which the condition ``where`` holds, where there is one.
 
     ``datasets`` may hold globs, None asks for all; without a ``metric`` it is each task's main ones, or those that
     ``main_metrics`` names instead; ``x`` has one column, or several for joint laws; one law is fitted for each value of
@@ -56,6 +63,7 @@ class Question:
     main_metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forecasts: Sequence[str] = ()
     cluster: str | None = None
+    where: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,13 +132,43 @@ def select(table: pd.DataFrame, question: Question) -> Selection:
     _require_columns(table, question)
     left_out: dict[str, int] = {}
     notes: list[str] = []
-    rows = _usable(_asked(table, question, notes), left_out)
+    asked = _asked(table, question, notes)
+    rows = rows_where(asked, question.where) if question.where else asked
+    if len(rows) < len(asked):
+        left_out[f"outside of --where {question.where}"] = len(asked) - len(rows)
+    rows = _usable(rows, left_out)
     rows = _with_source(_of_metrics(rows, question), question.by, notes)
     rows = _with_scale(rows, question.x, left_out)
     rows = _with_error(rows, left_out, notes)
     rows = rows.assign(fit_x=list(scales(rows, question.x)))
     rows = _one_per_checkpoint(rows, left_out, notes)
     return Selection(list(_checkpoints(rows)), left_out, notes, _mixed(rows))
+
+
+def rows_where(table: pd.DataFrame, text: str) -> pd.DataFrame:
+    """The rows for which a condition on columns holds, such as ``arch != 'RN50' and samples_seen < 1e10``.
+
+    A comparison with a value that is missing is not true. Raises UsageError for what is no condition, and for columns
+    that are not there or cannot be compared so; MeasureError where no row is left.
+    """
+    import pyarrow
+
+    try:
+        asked = condition(text, _EXAMPLE)
+        for name in asked.fields:
+            if name not in table:
+                filled = _filled(table)
+                raise UsageError(
+                    f"--where {text}: the results table has no column '{name}'.{suggest(name, filled.split(', '))} "
+                    f"Columns with values: {filled}."
+                )
+        columns = {name: pyarrow.array(table[name], from_pandas=True) for name in asked.fields}
+        kept = asked.holds(pyarrow.table(columns))
+    except (ValueError, TypeError, OverflowError, pyarrow.ArrowException) as error:
+        raise UsageError(f"--where {text}: {first_line(error)}.") from error
+    if not kept.any():
+        raise MeasureError(f"--where {text}: holds for none of the {len(table)} rows.")
+    return table[kept]
 
 
 def task_name(word: str, table: pd.DataFrame) -> str:
@@ -254,10 +292,20 @@ def _metrics(task: str, dataset: str, there: Sequence[str], question: Question) 
 
 
 def source_of(rows: pd.DataFrame, by: str) -> pd.Series:
-    """The value of the column ``by`` for each row; for families, ``source`` where no family is given."""
-    if by != FAMILY or "source" not in rows:
+    """The value of the column ``by`` for each row; for families, ``source`` where no family is given.
+
+    As sources, mixtures of other shares are others: ``0.25 a + 0.75 b``.
+    """
+    if by not in (FAMILY, "source") or "source" not in rows:
         return rows[by]
-    return rows[by].fillna(rows["source"]) if by in rows else rows["source"]
+    found = rows["source"] if by not in rows else rows[by].fillna(rows["source"])
+    names = mixed_sources(rows)
+    if len(names) < 2:
+        return found
+    mixed, labels = shares(rows, names), found.astype(object).to_numpy(copy=True)
+    for row in np.flatnonzero(((mixed > 0) & (mixed < 1)).any(1)):
+        labels[row] = mixture_label(dict(zip(names, mixed[row], strict=True)))
+    return type(found)(labels, index=found.index)
 
 
 def _with_source(rows: pd.DataFrame, by: str, notes: list[str]) -> pd.DataFrame:

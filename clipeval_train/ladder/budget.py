@@ -42,16 +42,21 @@ def print_allocation(found: pd.DataFrame) -> None:
 
     title = f"The ladder's best run for {found['budget'][0]:g} GMACs, by a law of GMACs per sample and samples seen"
     table = tables.table(title)
+    units = {100.0: "error in %", 1.0: "loss"}
+    predicted = " or ".join(name for unit, name in units.items() if (found["unit"] == unit).any())
     for position, name in enumerate(
-        ("data set", "metric", "source", "model", "samples", "error in % (95 %)", "beyond the data")
+        ("data set", "metric", "source", "model", "samples", f"{predicted} (95 %)", "beyond the data")
     ):
         table.add_column(name, justify="left" if position < 4 else "right")
     choices = found[found["kind"] == "architecture"].sort_values("error")
     for row in choices.drop_duplicates(["dataset", "metric", "shots", "source"]).sort_index().to_dict("records"):
-        error, low, high = (100 * row[name] for name in ("error", "error_low", "error_high"))
+        error, low, high = (
+            f"{row['unit'] * row[name]:.{2 if row['unit'] == 100 else 4}f}"
+            for name in ("error", "error_low", "error_high")
+        )
         table.add_row(
             *(vocabulary.dataset(row["dataset"]), vocabulary.metric(row["metric"]).title, row["source"], row["arch"]),
-            *(f"{row['samples_seen']:,.0f}", f"{error:.2f} [{low:.2f}, {high:.2f}]"),
+            *(f"{row['samples_seen']:,.0f}", f"{error} [{low}, {high}]"),
             f"{row['decades_beyond']:.2f} decades" if row["decades_beyond"] > 0 else "within",
         )
     out().print(table)

@@ -82,7 +82,7 @@ def test_the_best_use_of_a_budget(run, tmp_path):
     budget = 1e11
     words = ("--budget", budget, "--bootstrap", 100)
     document = json.loads(run(budgeted(), *words, "--json", "-o", tmp_path / "out"))
-    assert list(document) == ["fits", "comparisons", "forecasts", "allocations", "growth"]
+    assert list(document) == ["fits", "comparisons", "forecasts", "allocations", "joint_laws", "growth"]
     assert document["fits"][0]["law"] == "joint_nd"
     optimum, *architectures = document["allocations"]
     closed_form = (0.4 / 100 * budget**0.3) ** (1 / 0.6)

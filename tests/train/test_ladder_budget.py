@@ -76,6 +76,17 @@ def test_the_command(tmp_path, results, capsys):
     assert "2,000,000" not in shown
 
 
+def test_a_loss_is_no_percentage(tmp_path, results, capsys):
+    """The same numbers as losses ten times as high: shown as they are."""
+    table = pd.read_csv(results)
+    table.assign(value=10 * (1 - table["value"]), metric="loss", higher_is_better=False).to_csv(results, index=False)
+    assert run_ladder(Request(plan_file(tmp_path), budget=2000.0, results=[str(results)])) == 0
+    shown = capsys.readouterr().out
+    assert "loss (95 %)" in shown
+    assert "%" not in shown.replace("(95 %)", "")
+    assert f"{10 * error(GMACS['s'], 500_000):.1f}" in shown
+
+
 def test_results_of_other_models_and_too_few_of_them(tmp_path, results):
     table = pd.read_csv(results)
     table[table["arch"] == "other"].to_csv(tmp_path / "few.csv", index=False)

@@ -11,6 +11,7 @@ from clipeval.scaling.fitted import GUARD
 from clipeval.scaling.output import legend
 from clipeval.scaling.output.cells import Digits, beyond, cell, names, pair, rows_of
 from clipeval.scaling.output.result import FitResult
+from clipeval.scaling.questions.mixing import NO_EFFECT
 from clipeval.tables import NONE, Sheet, estimate, human, significant
 
 
@@ -82,6 +83,57 @@ def _size(row: dict[str, Any]) -> str:
         ends = ("open" if math.isnan(end) else significant(end, 2) for end in (row["gmacs_low"], row["gmacs_high"]))
         return f"{significant(row['gmacs'], 2)} [{', '.join(ends)}]"
     return estimate(row["gmacs"], row["gmacs_low"], row["gmacs_high"], ratio=True)
+
+
+def joint_laws(result: FitResult, digits: Digits) -> Sheet | None:
+    """The best size by each joint law, and whether they agree."""
+    rows = _asked(result, "joint_laws")
+    if not any(row["gmacs"] == row["gmacs"] for row in rows):
+        return None
+    sheet = Sheet(
+        "The same by each joint law",
+        *names("data set", "metric", "source", "law"),
+        *(Column("AICc", "figure", 1), Column("GMACs per sample", "figure"), Column("error", "figure", 1)),
+        Column("conclusion", "prose"),
+    )
+    for row in rows:
+        named = (*cell(row), row["source"], row["law"], digits.number(row["aicc"], 1, 1))
+        if row["reason"]:
+            sheet.add(*named, NONE, NONE, row["reason"])
+            continue
+        error = estimate(*(row["unit"] * row[name] for name in ("error", "error_low", "error_high")))
+        sheet.add(*named, _size(row | {"kind": "optimum"}), error, row["conclusion"])
+    return sheet
+
+
+def mixtures(result: FitResult) -> Sheet:
+    """The best mixture by each law of error and shares."""
+    rows = _asked(result, "mixtures")
+    sheet = Sheet(
+        f"The best mixture at {rows[0]['at']:.4g} {rows[0]['x']}, by laws of error and shares, with 95 % intervals",
+        *names("data set", "metric"),
+        *(Column("mixtures", "figure", 1), Column("best mixture"), Column("its error", "figure")),
+        *(Column("one run of it", "figure", 1), Column("lowest measured", "figure", 1)),
+        *(Column("off by, left out", "figure", 2), Column("without shares", "figure", 2), Column("verdict", "prose")),
+    )
+    sources = [name.removesuffix("_low") for name in rows[0] if name.startswith("mix.") and name.endswith("_low")]
+    for row in rows:
+        known, unit = row["verdict"] != NO_EFFECT, row["unit"]
+        seen = [name for name in sources if row[name] > 0 or row[f"{name}_high"] > 0]
+        error = estimate(*(unit * row[name] for name in ("error", "error_low", "error_high")))
+        low, high, measured = (significant(unit * row[name], 3) for name in ("run_low", "run_high", "measured_error"))
+        sheet.add(
+            *cell(row), f"{row['n_mixtures']} ({row['n_points']} runs)",
+            "\n".join(_share(row, name) for name in seen) if known else NONE, error if known else NONE,
+            f"{low} to {high}" if known else NONE, f"{row['measured']}\n{measured}",
+            f"{100 * row['loo_error']:.2f} %", f"{100 * row['loo_error_without']:.2f} %", row["verdict"],
+        )  # fmt: skip
+    return sheet
+
+
+def _share(row: dict[str, Any], name: str) -> str:
+    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    return f"{value:.2f} {name.removeprefix('mix.')}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
 
 
 def growth(result: FitResult, digits: Digits) -> Sheet | None:

@@ -108,7 +108,7 @@ class FitResult:
         from clipeval.scaling.output import plots
 
         asked = [forecast for forecast in self.predictions if forecast.model in self.card["forecasts"]["asked"]]
-        drawn = plots.figures(self.laws, self.pairs, asked, self.x)
+        drawn = plots.figures(self.laws, self.pairs, asked, self.x) if self.laws else {}
         if folder is not None:
             plots.save(drawn, expand(folder))
         return drawn

@@ -34,10 +34,12 @@ def sheets(result: FitResult) -> list[Sheet]:
     Figures have the digits that their intervals support, those of a preset six: they are to be compared with printed
     ones. All digits are in ``FitResult.to_dict`` and in the files.
     """
+    if "mixtures" in result.more:
+        return [extras.mixtures(result)]
     digits = Digits(full=bool(result.card["preset"]))
     questions = (
         *(_laws, extras.ranking, _comparisons, _matched, _forecasts),
-        *(extras.allocations, extras.growth, extras.robustness_lines, extras.robustness),
+        *(extras.allocations, extras.joint_laws, extras.growth, extras.robustness_lines, extras.robustness),
     )
     return [sheet for sheet in (question(result, digits) for question in questions) if sheet is not None]
 

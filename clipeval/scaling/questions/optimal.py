@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipeval.errors import UsageError
+from clipeval.errors import MeasureError, UsageError
 from clipeval.results.columns import archs, numbers
 from clipeval.scaling.fitted import GUARD, Fit
+from clipeval.scaling.laws import LAWS
+from clipeval.scaling.recipe import fit_problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +34,13 @@ _COLUMNS = (
         "gmacs_high",
     ),
     "edge",
+    "unit",
+)
+SIDE_BY_SIDE = ("joint_nd", "joint_shared")
+"""Laws of size and samples whose optima are shown beside that of the law that was fitted."""
+_BESIDE = (
+    *("task", "dataset", "metric", "shots", "source", "law", "aicc", "gmacs", "gmacs_low", "gmacs_high", "edge"),
+    *("samples_seen", "error", "error_low", "error_high", "unit", "reason", "conclusion"),
 )
 _SIZE, _SEEN, _UNIQUE = "gmacs", "samples_seen", "unique_samples"
 
@@ -53,7 +63,8 @@ def optimal(fits: Sequence[Fit], budget: float, x: str) -> pd.DataFrame:
     ``gmacs_high`` that of the optimum, NaN where it is open: where more than 2.5 % of the draws end at the smallest or
     the largest checkpoint. ``edge`` is ``smallest`` or ``largest`` where the optimum itself does, which may then lie
     beyond. ``flat_low`` and ``flat_high`` are the range of GMACs per sample within which the error stays within 1 % of
-    the lowest; ``excess`` is the error relative to the optimum, minus 1.
+    the lowest; ``excess`` is the error relative to the optimum, minus 1. ``unit`` is what errors are shown in: 100 for
+    percents, 1 for a loss.
 
     A law that ``no_advice`` refuses has no row, nor has a choice more than a decade beyond the data. Raises UsageError
     for another x or a budget that is not positive.
@@ -76,6 +87,56 @@ def no_advice(fit: Fit, budget: float) -> str:
         return "no advice for a budget: it is too small for this law, of which the errors are above 100 %"
     beyond = float(fit.decades_beyond(scales)[error.argmin()])
     return f"no advice for a budget: its best use lies {beyond:.1f} decades beyond the data" if beyond > GUARD else ""
+
+
+def side_by_side(fits: Sequence[Fit], budget: float) -> pd.DataFrame:
+    """The optimum of ``budget`` (GMACs) by each joint law through the same points: one row per fit and law.
+
+    Sources that no law can be fitted to have none. AICc says which law the points prefer, ``reason`` why a law says
+    nothing, and ``conclusion`` whether any size lies in the intervals of all of them. With one exponent for size and
+    samples the best size grows as the square root of compute whatever the data, which only the others can contradict.
+    """
+    import pandas as pd
+
+    rows = []
+    for fit in fits:
+        found = [_beside(fit, name, budget) for name in dict.fromkeys((fit.law.name, *SIDE_BY_SIDE))]
+        task, dataset, metric, shots = fit.points.cell
+        shared = {"task": task, "dataset": dataset, "metric": metric, "shots": shots, "source": fit.points.source}
+        if any("aicc" in row for row in found):
+            rows += [shared | row | {"conclusion": _agreement(found)} for row in found]
+    return pd.DataFrame(rows, columns=list(_BESIDE))
+
+
+def _beside(fit: Fit, name: str, budget: float) -> dict[str, Any]:
+    """The optimum by the law ``name`` through the points of ``fit``, or why there is none."""
+    if name != fit.law.name:
+        law, x = LAWS[name], fit.points.x[:, :2]
+        tolerance = fit.problem.x_tolerance
+        problem = replace(fit.problem, law=law, x=x, x_tolerance=None if tolerance is None else tolerance[:, :2])
+        try:
+            fit = fit_problem(replace(fit.points, x=x), problem)
+        except (MeasureError, np.linalg.LinAlgError) as refusal:
+            return {"law": name, "reason": str(refusal)}
+    if fit.estimate is None:
+        return {"law": name, "reason": fit.known.reason}
+    reason = no_advice(fit, budget)
+    return {"law": name, "aicc": fit.estimate.aicc, "reason": reason} | ({} if reason else _rows(fit, budget)[0])
+
+
+def _agreement(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the best sizes of the laws that have one may be the same. Beyond an edge anything may be."""
+    known = [row for row in rows if not row["reason"]]
+    if len(known) < 2:
+        return "not settled: fewer than two laws have a best size"
+    inside = [row for row in known if not row["edge"]]
+    low = [np.nan_to_num(row["gmacs_low"], nan=-np.inf) for row in inside]
+    high = [np.nan_to_num(row["gmacs_high"], nan=np.inf) for row in inside]
+    low += [row["gmacs"] for row in known if row["edge"] == "largest"]
+    high += [row["gmacs"] for row in known if row["edge"] == "smallest"]
+    if max(low, default=-np.inf) <= min(high, default=np.inf):
+        return "the laws agree within their intervals"
+    return "not settled: the best sizes of the laws differ by more than their intervals"
 
 
 def joint_law(table: pd.DataFrame) -> tuple[str, str]:
@@ -110,7 +171,7 @@ def _rows(fit: Fit, budget: float) -> list[dict[str, Any]]:
     usable = [row for row in rows if row["decades_beyond"] <= GUARD and (fit.points.loss or row["error"] <= 1)]
     task, dataset, metric, shots = fit.points.cell
     shared = {"task": task, "dataset": dataset, "metric": metric, "shots": shots, "source": fit.points.source}
-    return [shared | row for row in (optimum, *usable)]
+    return [shared | {"unit": fit.points.unit} | row for row in (optimum, *usable)]
 
 
 def _described(fit: Fit, gmacs: np.ndarray, budget: float, lowest: float) -> list[dict[str, Any]]:
