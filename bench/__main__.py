@@ -26,8 +26,8 @@ NAMES = (
     ),
     "train",
 )
-LONG = ("fuzz", "kills", "architectures")
-"""Of an hour or so: run only where they are named."""
+LONG = ("fuzz", "kills", "architectures", "laws")
+"""Of ten minutes to an hour: run only where they are named."""
 OF_A_FOLDER = ("studies",)
 """On data that are not here."""
 OF_DOCUMENTS = ("readme",)
