@@ -103,7 +103,7 @@ def hull(log_x: np.ndarray, log_error: np.ndarray) -> Points:
     return _kept(log_x, log_error, order, kept)
 
 
-_IN_CACHE = 16_000
+_IN_CACHE = 32_000
 """Numbers of an array that is worked through at once: draws are independent, and larger arrays leave the processor's
 cache at every step of the arithmetic."""
 
@@ -115,46 +115,101 @@ def quantile_line(log_x: np.ndarray, log_error: np.ndarray, tau: float) -> tuple
     it is a weighted quantile of the slopes to the others; the search goes on from the second point of that line and
     ends where neither pivot gains any more (Wesolowsky 1981, Commun. Stat. B 10:479).
     """
-    step = max(1, _IN_CACHE // log_x.shape[1])
+    step = max(1, _IN_CACHE // _looked_at(log_x.shape[1], tau))
     starts = range(0, max(len(log_x), 1), step)
     lines = [_quantile_lines(log_x[k : k + step], log_error[k : k + step], tau) for k in starts]
     slopes, intercepts = zip(*lines, strict=True)
     return np.concatenate(slopes), np.concatenate(intercepts)
 
 
+_FEW = 48
+"""Points of which all are looked at."""
+_CLOSE = 1e-12
+
+
 def _quantile_lines(log_x: np.ndarray, log_error: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.arange(len(log_x))
+    """The lines by the lowest points alone: of those above the line only their sum matters (Portnoy and Koenker 1997,
+    Stat. Sci. 12:279). Where one of the others turns out to lie below the line, by more points."""
+    n, rows = log_x.shape[1], np.arange(len(log_x))
     centred = log_x - log_x.mean(-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = (centred * log_error).sum(-1) / (centred**2).sum(-1)
-    residual = log_error - slope[:, None] * log_x
-    pivot = np.argsort(residual, axis=-1)[:, int(tau * log_x.shape[1])]
-    intercept = residual[rows, pivot]
-    loss = np.full(len(log_x), np.inf)
+    residual, intercept = log_error - slope[:, None] * log_x, np.empty(len(log_x))
+    kept, rank = _looked_at(n, tau), int(tau * n)
     while len(rows):
-        new_slope, new_pivot, new_loss = _pivot(log_x[rows], log_error[rows], pivot[rows], tau)
-        gains = new_loss < loss[rows] - 1e-13
-        rows, old_pivot = rows[gains], pivot[rows[gains]]
-        slope[rows], loss[rows], pivot[rows] = new_slope[gains], new_loss[gains], new_pivot[gains]
-        intercept[rows] = log_error[rows, old_pivot] - slope[rows] * log_x[rows, old_pivot]
+        if kept == n:
+            nothing = Above(0, np.zeros(len(rows)), np.zeros(len(rows)))
+            found = _lines_of_few(log_x[rows], log_error[rows], residual[rows], tau, rank, nothing)
+            slope[rows], intercept[rows] = found
+            break
+        x, y = log_x[rows], log_error[rows]
+        lowest = np.argpartition(residual[rows], kept - 1, axis=-1)[:, :kept]
+        few_x, few_y, few_residual = (np.take_along_axis(part, lowest, -1) for part in (x, y, residual[rows]))
+        above = Above(n - kept, x.sum(-1) - few_x.sum(-1), y.sum(-1) - few_y.sum(-1))
+        a, b = slope[rows], intercept[rows] = _lines_of_few(few_x, few_y, few_residual, tau, rank, above)
+        low_of_all, low_of_few = (
+            (v - a[:, None] * u < b[:, None] - _CLOSE).sum(-1) for u, v in ((x, y), (few_x, few_y))
+        )
+        rows, kept = rows[low_of_all != low_of_few], min(n, 2 * kept)
     return slope, intercept
 
 
-def _pivot(x: np.ndarray, y: np.ndarray, pivot: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _looked_at(n: int, tau: float) -> int:
+    """How many of the lowest points are enough for most lines."""
+    return min(n, int(2.5 * tau * n) + 12) if n > _FEW and tau < 0.5 else n
+
+
+@dataclass(frozen=True)
+class Above:
+    """Points of which only so much is known: how many, and the sums ``[draws]`` of their log_x and log_error."""
+
+    count: int
+    x: np.ndarray
+    y: np.ndarray
+
+    def right_and_up(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The sums of their distances from points ``[draws]``."""
+        return self.x - self.count * x, self.y - self.count * y
+
+
+def _lines_of_few(
+    x: np.ndarray, y: np.ndarray, residual: np.ndarray, tau: float, rank: int, above: Above
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and intercept ``[draws]`` of the lines of points ``[draws, m]`` and those ``above`` them."""
+    rows = np.arange(len(x))
+    pivot = np.argpartition(residual, rank, axis=-1)[:, rank]
+    slope, intercept, loss = np.zeros(len(x)), np.zeros(len(x)), np.full(len(x), np.inf)
+    while len(rows):
+        others = Above(above.count, above.x[rows], above.y[rows])
+        new_slope, new_pivot, new_loss = _pivot(x[rows], y[rows], pivot[rows], tau, others)
+        gains = new_loss < loss[rows] - 1e-13
+        rows, old_pivot = rows[gains], pivot[rows[gains]]
+        slope[rows], loss[rows], pivot[rows] = new_slope[gains], new_loss[gains], new_pivot[gains]
+        intercept[rows] = y[rows, old_pivot] - slope[rows] * x[rows, old_pivot]
+    return slope, intercept
+
+
+def _pivot(
+    x: np.ndarray, y: np.ndarray, pivot: np.ndarray, tau: float, above: Above
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best line through each row's pivot: its slope, the other point it passes through, and its check loss."""
     rows = np.arange(len(x))
-    right, up = x - x[rows, pivot, None], y - y[rows, pivot, None]
+    at_x, at_y = x[rows, pivot], y[rows, pivot]
+    right, up = x - at_x[:, None], y - at_y[:, None]
     reach = np.abs(right)
     slopes = np.divide(up, right, out=np.full_like(up, np.inf), where=right != 0)
     order = np.argsort(slopes, axis=-1)
-    passed = np.cumsum(reach[rows[:, None], order], axis=-1)
+    passed = np.cumsum(np.take_along_axis(reach, order, -1), axis=-1)
     # the loss falls with the slope until the reach of the lines passed makes up for the pull of all points
-    pull = (np.where(right > 0, tau, 1 - tau) * reach).sum(-1)
-    position = np.minimum((passed < pull[:, None] * (1 - 1e-12)).sum(-1), x.shape[1] - 1)
+    right_of_others, up_of_others = above.right_and_up(at_x, at_y)
+    pull = (np.where(right > 0, tau, 1 - tau) * reach).sum(-1) + tau * right_of_others
+    last = np.maximum(np.isfinite(slopes).sum(-1) - 1, 0)
+    position = np.minimum((passed < pull[:, None] * (1 - 1e-12)).sum(-1), last)
     other = order[rows, position]
     slope = slopes[rows, other]
     residual = up - slope[:, None] * right
-    return slope, other, np.maximum(tau * residual, (tau - 1) * residual).sum(-1)
+    loss = np.maximum(tau * residual, (tau - 1) * residual).sum(-1)
+    return slope, other, loss + tau * (up_of_others - slope * right_of_others)
 
 
 def _kept(log_x: np.ndarray, log_error: np.ndarray, order: np.ndarray, kept: np.ndarray) -> Points:

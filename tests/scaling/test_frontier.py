@@ -118,3 +118,25 @@ def test_mean_of_all_models_is_not_a_frontier():
     excess = np.random.default_rng(1).exponential(1, (4000, len(COMPUTE))) * (0.02 + 0.03 * position)
     assert simulated_bias("none", excess)[0] > 0.01
     assert abs(simulated_bias(DEFAULT_FRONTIER, excess)[0]) <= 0.002
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.25])
+def test_line_of_a_quantile_of_very_many_points_is_that_of_linear_programming(tau):
+    """Most points are left out of the search; some lie below the line although least squares places them above it."""
+    rng = np.random.default_rng(5)
+    x = rng.uniform(20, 30, (6, 150))
+    y = -0.1 * x + rng.exponential(0.1, x.shape)
+    y[1:3] += 0.3 * np.maximum(x[1:3] - 24, 0) ** 2
+    y[3:, :40] = 3 - 0.4 * x[3:, :40]
+    slopes, intercepts = quantile_line(x, y, tau)
+    for log_x, log_error, slope, intercept in zip(x, y, slopes, intercepts, strict=True):
+        n = len(log_x)
+        # log_error = slope x + intercept + above - below, at the least cost of what is above and below
+        exact = linprog(
+            np.concatenate([[0, 0], np.full(n, tau), np.full(n, 1 - tau)]),
+            A_eq=np.hstack([log_x[:, None], np.ones((n, 1)), np.eye(n), -np.eye(n)]),
+            b_eq=log_error,
+            bounds=[(None, None)] * 2 + [(0, None)] * (2 * n),
+        )
+        residual = log_error - slope * log_x - intercept
+        assert np.maximum(tau * residual, (tau - 1) * residual).sum() == pytest.approx(exact.fun, rel=1e-9)

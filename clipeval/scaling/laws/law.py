@@ -119,7 +119,8 @@ def vary(log_x: np.ndarray, weights: np.ndarray) -> np.ndarray:
         there, one = weights > 0, log_x[..., 0]
         if not there.all():
             one = np.where(there, one, np.nan)
-        return np.fmax.reduce(one, axis=-1) - np.fmin.reduce(one, axis=-1) >= LEAST_WIDTH
+        one = np.ascontiguousarray(one.T)  # of few points each, over which numpy reduces slowly
+        return np.fmax.reduce(one, axis=0) - np.fmin.reduce(one, axis=0) >= LEAST_WIDTH
     share = (weights / weights.sum(-1, keepdims=True))[..., None]
     centred = log_x - (share * log_x).sum(1, keepdims=True)
     return np.linalg.eigvalsh(np.swapaxes(centred, 1, 2) @ (share * centred))[:, 0] >= LEAST_SPREAD**2

@@ -77,6 +77,16 @@ class Power(LogLinear):
             return np.stack(quantile_line(log_x, log_error, loss.tau), axis=-1)
         return super().closed_form(log_x, log_error, weights, loss)
 
+    def least_squares(self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        share = weights / weights.sum(-1, keepdims=True)
+        x_mean, y_mean = np.einsum("bn,bn->b", share, log_x), np.einsum("bn,bn->b", share, log_error)
+        centred = log_x - x_mean[:, None]
+        pull = share * centred
+        with np.errstate(divide="ignore", invalid="ignore"):
+            alpha = np.einsum("bn,bn->b", pull, log_error - y_mean[:, None]) / np.einsum("bn,bn->b", pull, centred)
+        alpha = np.where(vary(log_x[..., None], weights), alpha, np.nan)
+        return np.stack([alpha, y_mean - alpha * x_mean], axis=-1)
+
     def inverse(self, error: np.ndarray, params: np.ndarray) -> np.ndarray:
         alpha, beta = params[..., 0, None], params[..., 1, None]
         return scale_at(error / beta, alpha)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from clipeval.errors import MeasureError
@@ -54,8 +56,8 @@ def _by_permutation(a: Fit, b: Fit, variances: np.ndarray, by_t: Difference) -> 
     # an exponent without any error, as of a data set on which all are at chance, is the common one
     weights = 1 / variances if variances.all() else variances[::-1]
     common = float(np.average([a.estimate["alpha"], b.estimate["alpha"]], weights=weights))
-    generator = np.random.default_rng(0)
-    errors = _errors(a, common, generator) - _errors(b, common, generator)
+    orders = _orders(len(a.points.x), len(b.points.x))
+    errors = slope_errors(a.problem, common, orders[0]) - slope_errors(b.problem, common, orders[1])
     errors = errors[np.isfinite(errors)]
     delta = by_t.delta
     low, high = delta - np.quantile(errors, (0.975, 0.025))
@@ -65,6 +67,8 @@ def _by_permutation(a: Fit, b: Fit, variances: np.ndarray, by_t: Difference) -> 
     return Difference(delta, float(low), float(high), float(p), PERMUTATION, by_t.p_welch)
 
 
-def _errors(fit: Fit, exponent: float, generator: np.random.Generator) -> np.ndarray:
-    orders = np.argsort(generator.random((_PERMUTATIONS, len(fit.points.x))), axis=-1)
-    return slope_errors(fit.problem, exponent, orders)
+@lru_cache(maxsize=4)
+def _orders(*counts: int) -> tuple[np.ndarray, ...]:
+    """Permutations ``[permutations, n]`` of each of these counts: the same for all data sets of two sources."""
+    generator = np.random.default_rng(0)
+    return tuple(np.argsort(generator.random((_PERMUTATIONS, n)), axis=-1) for n in counts)
