@@ -51,7 +51,7 @@ def figures(
     Forecasts have their two intervals, the wide one of a later model and the narrow one of the law.
     """
     cells = list(dict.fromkeys(fit.points.cell for fit in fits))
-    all_of_it = Drawn(fits, comparisons, forecasts, x, looks_of(fits))
+    all_of_it = Drawn(fits, comparisons, forecasts, x, looks_of([fit.points for fit in fits]))
     drawn = {_file_name(cell): _figure([cell], all_of_it) for cell in cells}
     if 2 <= len(cells) <= _MOST_PANELS:
         drawn["scaling"] = _figure(cells, all_of_it)
@@ -208,14 +208,16 @@ def _checkpoints(axis: Axes, fit: Fit, x: np.ndarray, looks: Looks) -> None:
     kinds = np.array([looks.kinds[arch] for arch in archs(fit.points.table)], dtype=object)
     for source, kind in dict.fromkeys(zip(sources, kinds, strict=True)):
         here = (sources == source) & (kinds == kind)
+        colour = looks.colours[fit.points.source, source]
+        hollow = fit.points.source in looks.hollow
         axis.scatter(
             x[here],
             fit.points.unit * fit.points.error[here],
             s=sizes[here],
             marker=looks.markers[kind],
-            color=[looks.colours[fit.points.source, source]],
-            edgecolors="white",
-            linewidths=0.4,
+            color=["white" if hollow else colour],
+            edgecolors=colour if hollow else "white",
+            linewidths=0.8 if hollow else 0.4,
             zorder=4,
         )
 

@@ -183,6 +183,12 @@ def _fit_row(fit: Fit, x: str) -> dict[str, Any]:
     }
 
 
+def r2_shown(row: Mapping[str, Any]) -> float:
+    """R2 of a row of fits, for people: NaN of the line of a quantile, which is not meant to go through the middle
+    of its points, and where there is no law."""
+    return _NAN if row["frontier"] == "quantile" else float(row["r2"])
+
+
 def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 

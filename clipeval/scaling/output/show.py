@@ -13,7 +13,7 @@ from clipeval.scaling.cherti2023 import BEST_OF_PAPER
 from clipeval.scaling.fitted import GUARD
 from clipeval.scaling.output import extras, legend
 from clipeval.scaling.output.cells import Digits, beyond, cell, names, pair, rows_of
-from clipeval.scaling.output.result import FitResult
+from clipeval.scaling.output.result import FitResult, r2_shown
 from clipeval.scaling.validation import NO_SCALING, TOO_FEW
 from clipeval.tables import NONE, Sheet
 
@@ -73,7 +73,7 @@ def _laws(result: FitResult, digits: Digits) -> Sheet:
             legend.models(row),
             row["frontier"] if len(frontiers) > 1 else "",
             *values,
-            NONE if row["frontier"] == "quantile" else digits.number(row["r2"], 4, 2),
+            digits.number(row["r2"], 4, 2) if r2_shown(row) else NONE,
             digits.number(row["aicc"], 1, 1),
             digits.number(row["holdout_mae"], 3, 2),
             verdict,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval.results.columns import archs, numbers
-from clipeval.scaling.fitted import Fit
 from clipeval.scaling.points import Checkpoints
 from clipeval.tables import human
 
@@ -31,12 +30,28 @@ STYLE: dict[Any, Any] = {
 }
 FEW = 4
 """Up to so many sources a figure has a shade for every upstream data set, bands, and the laws in the panels."""
-_HUES = (
-    *("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000"),
-    *("#8C564B", "#9467BD", "#BCBD22", "#17BECF", "#AEC7E8", "#98DF8A", "#C5B0D5", "#C49C94"),
+HUES = (
+    *("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9467BD"),
+    *("#8C564B", "#A8A800", "#D81B60", "#00A6A6", "#5C6BC0", "#7CB342", "#B0853B"),
 )
-"""Okabe and Ito's palette, which readers with colour blindness can tell apart, then others."""
-_MARKERS = "vos*PD^Xhp<>8d"
+"""Okabe and Ito's palette, which readers with colour blindness can tell apart, without black and yellow, then others:
+all can be seen on white and on black. Further sources have hollow markers in the same colours."""
+MARKERS = {
+    **{"v": "triangle-down", "o": "circle", "s": "square", "*": "star", "P": "cross", "D": "diamond"},
+    **{"^": "triangle-up", "X": "x", "h": "hexagon", "p": "pentagon", "<": "triangle-left", ">": "triangle-right"},
+    **{"8": "octagon", "d": "diamond-tall"},
+}
+"""Matplotlib's markers in the order of architectures, and what Plotly calls them."""
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of all pictures of one table: ``lines`` is by fitted source, ``shades`` by (fitted source, upstream data
+    set) from few unique samples to many; markers of the sources ``hollow`` are not filled."""
+
+    lines: dict[str, str]
+    shades: dict[tuple[str, str], str]
+    hollow: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -45,11 +60,12 @@ class Looks:
     samples to many, ``markers`` by ``kinds`` of architectures in ascending order of GMACs; ``samples`` are all numbers
     of samples seen. With many sources an upstream data set has the colour of its fitted source."""
 
-    colours: dict[tuple[str, str], Any]
+    colours: dict[tuple[str, str], str]
     lines: dict[str, str]
     kinds: dict[str, str]
     markers: dict[str, str]
     samples: list[float]
+    hollow: frozenset[str] = frozenset()
 
     @property
     def few(self) -> bool:
@@ -62,20 +78,36 @@ class Looks:
         place = (np.log(samples) - low) / (high - low) if high > low else np.full(len(samples), 0.5)
         return 14 + 56 * np.nan_to_num(np.clip(place, 0, 1), nan=0.5) ** 1.5
 
+    def shown_samples(self) -> list[float]:
+        """The fewest samples seen, a number between and the most, for a legend; none where all are equal."""
+        steps = _unique(float(f"{value:.1e}") for value in self.samples)
+        return _unique([steps[0], steps[len(steps) // 2], steps[-1]]) if len(steps) > 1 else []
 
-def looks_of(fits: Sequence[Fit]) -> Looks:
-    """How the checkpoints and laws of a call are drawn."""
-    everything = [fit.points for fit in fits]
-    lines = {source: _HUES[i % len(_HUES)] for i, source in enumerate(_unique(points.source for points in everything))}
+
+def palette_of(everything: Sequence[Checkpoints]) -> Palette:
+    """The colours of all sources, in the order in which they first appear."""
+    sources = _unique(points.source for points in everything)
+    lines = {source: HUES[i % len(HUES)] for i, source in enumerate(sources)}
+    return Palette(lines, _shades(everything, lines), frozenset(sources[len(HUES) :]))
+
+
+def looks_of(everything: Sequence[Checkpoints], palette: Palette | None = None) -> Looks:
+    """How the checkpoints and laws of one picture, or of several that share a legend, are drawn."""
+    palette = palette or palette_of(everything)
+    lines = {source: palette.lines[source] for source in _unique(points.source for points in everything)}
+    pairs = _unique((points.source, source) for points in everything for source in upstream(points))
+    shades = palette.shades if len(lines) <= FEW else {pair: lines[pair[0]] for pair in pairs}
+    colours = {pair: shade for pair, shade in shades.items() if pair in set(pairs)}
     gmacs: dict[str, float] = {}
     for points in everything:
         gmacs |= dict(zip(archs(points.table), _column(points, "gmacs", 0.0), strict=True))
     kinds = {arch: arch for arch in sorted(gmacs, key=lambda arch: gmacs[arch])}
-    if len(kinds) > len(_MARKERS):
+    if len(kinds) > len(MARKERS):
         kinds = {arch: re.split("[^A-Za-z]", arch)[0] for arch in kinds}
-    markers = {kind: _MARKERS[i % len(_MARKERS)] for i, kind in enumerate(_unique(kinds.values()))}
+    markers = {kind: [*MARKERS][i % len(MARKERS)] for i, kind in enumerate(_unique(kinds.values()))}
     samples = np.concatenate([samples_seen(points) for points in everything])
-    return Looks(_shades(everything, lines), lines, kinds, markers, sorted(samples[samples > 0].tolist()) or [1.0])
+    seen = sorted(samples[samples > 0].tolist()) or [1.0]
+    return Looks(colours, lines, kinds, markers, seen, palette.hollow & set(lines))
 
 
 def upstream(points: Checkpoints) -> np.ndarray:
@@ -101,9 +133,8 @@ def legend(looks: Looks) -> list[Line2D]:
     if len(markers) > 1:
         handles.append(_heading("Architecture"))
         handles += [_entry(kind, marker=marker, color="0.35") for kind, marker in markers.items()]
-    steps = _unique(float(f"{value:.1e}") for value in looks.samples)
-    if len(steps) > 1:
-        shown = np.array(_unique([steps[0], steps[len(steps) // 2], steps[-1]]))
+    shown = np.array(looks.shown_samples())
+    if len(shown):
         handles.append(_heading("Samples seen"))
         handles += [
             _entry(human(value), ms=float(np.sqrt(size)), color="0.35")
@@ -112,19 +143,23 @@ def legend(looks: Looks) -> list[Line2D]:
     return handles
 
 
-def _shades(everything: Sequence[Checkpoints], lines: dict[str, str]) -> dict[tuple[str, str], Any]:
-    from matplotlib.colors import to_rgb
-
-    shades: dict[tuple[str, str], Any] = {}
-    for family, hue in lines.items():
-        sizes: dict[str, float] = {}
-        for points in everything:
-            if points.source == family:
-                sizes |= dict(zip(upstream(points), _column(points, "unique_samples", 0.0), strict=True))
-        for i, source in enumerate(sorted(sizes, key=lambda name: sizes[name])):
-            strength = 1.0 if len(sizes) == 1 or len(lines) > FEW else 0.35 + 0.65 * i / (len(sizes) - 1)
-            shades[family, source] = tuple(1 - strength * (1 - part) for part in to_rgb(hue))
+def _shades(everything: Sequence[Checkpoints], lines: dict[str, str]) -> dict[tuple[str, str], str]:
+    sizes: dict[str, dict[str, float]] = {source: {} for source in lines}
+    for points in everything:
+        sizes[points.source] |= dict(zip(upstream(points), _column(points, "unique_samples", 0.0), strict=True))
+    shades: dict[tuple[str, str], str] = {}
+    for family, known in sizes.items():
+        for i, source in enumerate(sorted(known, key=lambda name: known[name])):
+            shades[family, source] = _tint(
+                lines[family], 1.0 if len(known) == 1 else 0.35 + 0.65 * i / (len(known) - 1)
+            )
     return shades
+
+
+def _tint(hue: str, strength: float) -> str:
+    """A colour mixed with white: ``strength`` 1 is the colour itself."""
+    parts = (int(hue[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - strength * (255 - part)):02X}" for part in parts)
 
 
 def _entry(label: str, **look: Any) -> Line2D:
