@@ -16,6 +16,8 @@ HUES = (
 )
 """Colours of sources and checkpoints: legible on white and on black."""
 LEFT_OUT_HUE = "#8b8f98"
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+"""That of the page: Plotly's labels have one of their own."""
 MOST_VISIBLE = 12
 _MOST_DECADES = 3
 _LEGEND_WIDTH = 42
@@ -69,6 +71,7 @@ def figure(x: str, y: str, **layout: Any) -> dict[str, Any]:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "hovermode": "closest",
+            "hoverlabel": {"font": {"family": FONT}},
             "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.01, "xanchor": "left", "x": 0},
             "xaxis": {"title": {"text": x}, **axis, **layout.get("xaxis", {})},
             "yaxis": {"title": {"text": y}, **axis, **layout.get("yaxis", {})},
@@ -76,16 +79,18 @@ def figure(x: str, y: str, **layout: Any) -> dict[str, Any]:
     }
 
 
-def log_axis(values: Iterable[float], suffix: str = "") -> dict[str, Any]:
-    """A logarithmic axis for these values: powers of ten where it spans many, else round numbers in words."""
+def log_axis(values: Iterable[float], suffix: str = "", margin: float = 0.3) -> dict[str, Any]:
+    """A logarithmic axis for these values and ``margin`` decades beyond: powers of ten where it spans many, else round
+    numbers in words."""
     found = [float(value) for value in values if value > 0 and math.isfinite(value)]
     if not found:
         return {"type": "log"}
-    low, high = math.log10(min(found)) - 0.3, math.log10(max(found)) + 0.3
+    low, high = math.log10(min(found)) - margin, math.log10(max(found)) + margin
     if high - low > _MOST_DECADES:
         return {"type": "log", "dtick": 1, "exponentformat": "power"}
     exponents = range(math.floor(low), math.ceil(high) + 1)
-    steps = next(steps for steps in _STEPS if sum(low < e + math.log10(s) < high for e in exponents for s in steps) > 3)
+    enough = (steps for steps in _STEPS if sum(low < e + math.log10(s) < high for e in exponents for s in steps) > 3)
+    steps = next(enough, _STEPS[-1])
     ticks = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{words.size(tick)}{suffix}" for tick in ticks]}
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,20 @@ from clipeval.names import Names, display_names
 from clipeval.paths import expand
 from clipeval.plain import plain
 from clipeval.reporting import comparison as pairs
-from clipeval.reporting import curves, examples, exports, flips, gaps, matrix, noticed, overview, scaling, tables, words
+from clipeval.reporting import (
+    curves,
+    examples,
+    exports,
+    findings,
+    flips,
+    gaps,
+    matrix,
+    noticed,
+    overview,
+    scaling,
+    tables,
+    words,
+)
 from clipeval.reporting import measured as columns
 from clipeval.reporting import origins as provenance
 from clipeval.reporting import rows as table
@@ -35,6 +49,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_STYLES = ("style.css", "findings.css")
 _SCRIPTS = (
     "ground",
     "origin",
@@ -43,6 +58,7 @@ _SCRIPTS = (
     "columns",
     "tables",
     "menus",
+    "findings",
     "compare",
     "examples",
     "address",
@@ -94,12 +110,13 @@ def _refuse_foreign(out: Path) -> None:
 def _page(rows: pd.DataFrame, leaderboards: Sequence[Board], config: configuration.Config, names: Names) -> str:
     from markupsafe import Markup
 
+    scaled, missing = scaling.scaling(rows, config), gaps.gaps(rows)
     panels = {
-        "scaling": scaling.panels(rows, config),
         "probes": curves.probe_panels(rows, config, names),
         "learning": curves.learning_panels(rows, config, names),
     }
-    figures = {panel.id: panel.figure for found in panels.values() for panel in found}
+    drawn = [*(plot.panel for plot in scaled.plots), *(panel for found in panels.values() for panel in found)]
+    figures = {panel.id: panel.figure for panel in drawn}
     measured = columns.measured(rows, config)
     summary, heat = overview.overview(rows, measured, config), matrix.matrices(measured, config)
     comparison, libraries = pairs.compare(rows, config), Libraries(config)
@@ -130,15 +147,19 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Board], config: configurati
                 "galleries": galleries,
                 "pictures": pictures,
                 "gallery_gaps": gallery_gaps,
-                "gaps": gaps.gaps(rows),
+                "gaps": missing,
+                "scaling": scaled,
+                "findings": findings.findings(rows, scaled, leaderboards, missing, config),
                 "noticed": noticed.noticed(rows),
                 "sources": sorted(rows["source"].dropna().unique()),
                 "archs": sorted(rows["arch"].dropna().unique()),
                 "earlier": int((rows["good"] & ~rows["final"]).sum()),
                 "version": __version__,
-                "absent": _absent(panels, comparison, galleries, gallery_gaps),
+                "absent": _absent(
+                    panels | {"scaling": [plot.panel for plot in scaled.plots]}, comparison, galleries, gallery_gaps
+                ),
                 "policy": _policy(scripts.values()),
-                "style": Markup((_TEMPLATES / "style.css").read_text("utf-8")),
+                "style": Markup("".join((_TEMPLATES / name).read_text("utf-8") for name in _STYLES)),
                 "documents": {name: Markup(provenance.as_json(found)) for name, found in documents.items()},
             }
         )
@@ -175,7 +196,7 @@ def _grouped(items: Iterable[Any], attribute: str) -> list[tuple[str, list[Any]]
     """Items by an attribute, in the order in which its values first appear."""
     groups: dict[str, list[Any]] = {}
     for item in items:
-        groups.setdefault(getattr(item, attribute), []).append(item)
+        groups.setdefault(attrgetter(attribute)(item), []).append(item)
     return list(groups.items())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from clipeval.tables import human
 
@@ -34,3 +35,9 @@ def probability(p: float) -> str:
 def count(n: int, noun: str) -> str:
     """``1 checkpoint``, ``12,345 checkpoints``"""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``"""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

@@ -18,7 +18,18 @@ from made import HOSTILE, row, table
 
 import clipeval
 
-SECTIONS = ("overview", "leaderboard", "heatmap", "scaling", "compare", "examples", "probe", "learning", "missing")
+SECTIONS = (
+    "findings",
+    "overview",
+    "leaderboard",
+    "heatmap",
+    "scaling",
+    "compare",
+    "examples",
+    "probe",
+    "learning",
+    "missing",
+)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +180,7 @@ def test_plots_answer_to_hover_and_click(page, run):
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
     label = plot.locator(".hoverlayer .hovertext")
     label.wait_for()
-    assert re.match(r"[ab]/checkpoints/001000\.pt", label.text_content())
+    assert re.search(r"[ab]/checkpoints/001000\.pttoy-[ab], tiny, 1k samples seen", label.text_content())
     page.mouse.down()
     page.mouse.up()
     page.get_by_role("dialog").wait_for()

@@ -28,6 +28,10 @@ def read(rows, tmp_path):
     return table.read([str(made.table(rows, tmp_path))], configuration.packaged())
 
 
+def plots_of(rows, config=None):
+    return list(scaling.scaling(rows, config or configuration.packaged()).plots)
+
+
 def drawn(panel):
     """The figure, checked against Plotly's schema."""
     return Figure(panel.figure)
@@ -43,8 +47,8 @@ def ladder(error, sources=("a",), steps=6):
 
 def test_laws_are_those_of_fit_and_points_those_of_the_table(tmp_path):
     rows = read(ladder(lambda c: 0.9 * c**-0.1, "ab"), tmp_path)
-    [panel] = scaling.panels(rows, configuration.packaged())
-    figure = drawn(panel)
+    [plot] = plots_of(rows)
+    figure = drawn(plot.panel)
     markers = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
     lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None and trace.line.width == 2]
     for source in "ab":
@@ -55,42 +59,35 @@ def test_laws_are_those_of_fit_and_points_those_of_the_table(tmp_path):
     for line, factor in zip(lines, (0.9, 0.9 * 2**-0.1), strict=True):
         assert np.allclose(line.y, 100 * factor * np.array(line.x) ** -0.1, rtol=1e-3)
     assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
-    assert [line[0] for line in panel.table] == ["a", "b"]
-    assert [float(line[3]) for line in panel.table] == pytest.approx([-0.1, -0.1], abs=1e-4)
+    assert [line.source for line in plot.laws] == ["a", "b"]
+    alphas = [float(line.alpha.split()[0].replace("−", "-")) for line in plot.laws]
+    assert alphas == pytest.approx([-0.1, -0.1], abs=1e-4)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_too_few_points_are_drawn_without_a_law_and_that_is_said(tmp_path, steps):
-    [panel] = scaling.panels(read(ladder(lambda c: 0.9 * c**-0.1, steps=steps), tmp_path), configuration.packaged())
-    figure = drawn(panel)
+    [plot] = plots_of(read(ladder(lambda c: 0.9 * c**-0.1, steps=steps), tmp_path))
+    figure = drawn(plot.panel)
     assert [trace.mode for trace in figure.data] == ["markers"]
     assert np.allclose(figure.data[0].y, [100 * (1 - 0.9 * 10 ** (-0.1 * i)) for i in range(2, 2 + steps)])
-    assert panel.notes[0].startswith("No law is drawn: ")
+    assert plot.panel.notes[0].startswith("No law is drawn: ")
 
 
 def test_a_source_with_too_few_points_stands_beside_a_law(tmp_path):
     rows = ladder(lambda c: 0.9 * c**-0.1) + ladder(lambda c: 0.5, "b", steps=2)
-    [panel] = scaling.panels(read(rows, tmp_path), configuration.packaged())
-    names = [(trace.name, len(trace.x)) for trace in drawn(panel).data if trace.mode == "markers"]
+    [plot] = plots_of(read(rows, tmp_path))
+    names = [(trace.name, len(trace.x)) for trace in drawn(plot.panel).data if trace.mode == "markers"]
     assert names == [("a", 6), ("b", 2)]
-    assert [line[0] for line in panel.table] == ["a"]
-    assert "Sources without a line have too few points for a law." in panel.notes
+    assert [(line.source, line.equation != "too few points for a law") for line in plot.laws] == [
+        ("a", True),
+        ("b", False),
+    ]
 
 
 def test_checkpoints_of_one_compute_have_no_law(tmp_path):
     rows = [row(m, value=v, gmacs_total=7.0) for m, v in (("a", 0.2), ("b", 0.3), ("c", 0.4))]
-    [panel] = scaling.panels(read(rows, tmp_path), configuration.packaged())
-    assert panel.notes == ("No law is drawn: no source has checkpoints of different compute.",)
-
-
-def test_only_so_many_data_sets_are_fitted(tmp_path, monkeypatch):
-    monkeypatch.setattr(scaling, "MOST_FITTED", 1)
-    points = ladder(lambda c: 0.9 * c**-0.1)
-    rows = read([p | {"dataset": d} for d in ("digits", "icons") for p in points], tmp_path)
-    first, second = scaling.panels(rows, configuration.packaged())
-    assert first.table
-    assert "first 1 data sets only" in second.notes[0]
-    assert len(drawn(second).data[0].x) == 6
+    [plot] = plots_of(read(rows, tmp_path))
+    assert plot.panel.notes == ("No law is drawn: no source has checkpoints of different compute.",)
 
 
 def test_probe_curves_are_means_over_draws(tmp_path):

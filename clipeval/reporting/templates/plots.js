@@ -31,7 +31,7 @@ const draw = async (place, figure) => {
   });
 };
 const drawOnce = (place) => {
-  if (!place.dataset.drawn) draw(place, data.figures[place.dataset.figure]);
+  if (!place.dataset.drawn) draw(place, structuredClone(data.figures[place.dataset.figure])); // may be in two places
 };
 const watcher = new IntersectionObserver((seen) => {
   for (const { target, isIntersecting } of seen) if (isIntersecting) drawOnce(target);

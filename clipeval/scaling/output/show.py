@@ -73,7 +73,7 @@ def _laws(result: FitResult, digits: Digits) -> Sheet:
             legend.models(row),
             row["frontier"] if len(frontiers) > 1 else "",
             *values,
-            digits.number(row["r2"], 4, 2) if r2_shown(row) else NONE,
+            digits.number(r2_shown(row), 4, 2),
             digits.number(row["aicc"], 1, 1),
             digits.number(row["holdout_mae"], 3, 2),
             verdict,
