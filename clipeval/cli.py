@@ -357,11 +357,41 @@ def report(
     config: ConfigFile = None,
 ) -> None:
     """Make one self-contained HTML page of results tables, and the same as CSV, Markdown and model-index YAML."""
-    from clipeval.reporting.page import FILES
+    from clipeval.reporting.page import CARDS, FILES
     from clipeval.reporting.page import report as make
 
     page = make(results, out, config)
-    say(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser. Beside it: {', '.join(FILES[1:])}")
+    say(
+        f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser. Beside it: {', '.join(FILES[1:])}, {CARDS}/"
+    )
+
+
+@app.command()
+def push(
+    results: Annotated[
+        list[str],
+        typer.Argument(metavar="RESULTS... REPO", help="Results folders, tables or studies; last ORG/NAME."),
+    ],
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", metavar="NAME", help="The checkpoint, where RESULTS hold several.")
+    ] = None,
+    dataset: Annotated[
+        bool, typer.Option("--dataset", help="Upload the whole table as Parquet, to a data set repository.")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="A repository that is made now is private.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload. Without it nothing is sent, only shown.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Share results on the Hugging Face hub: a checkpoint's model card and .eval_results, or the table as a data set.
+
+    Without --yes it shows what would go up, and asks nobody. HF_TOKEN must be one that may write. A card that is there
+    keeps its text.
+    """
+    from clipeval.reporting.push import push as upload
+    from clipeval.reporting.push import show_pushed
+
+    *given, repo = results
+    show_pushed(upload(given, repo, model=model, dataset=dataset, private=private, yes=yes, config=config))
 
 
 @app.command(

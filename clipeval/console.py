@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,12 +20,15 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _PLAIN_INTERVAL_SECONDS = 30.0
-_PIPE_WIDTH = 200
+PIPE_WIDTH = 200
+"""Of tables where there is no terminal: wide enough for any."""
 _WORTH_TELLING_SECONDS = 60
 _STATE_WIDTH = 28
 """Of what stands behind a bar, which has most often room in it, so that bars stay as they are."""
 _LONGEST = 4000
 """Characters of a message; what is longer quotes something that is no name."""
+_record: ContextVar[tuple[list[Any], int] | None] = ContextVar("record", default=None)
+"""Where what is shown goes instead of stdout, and for which width it is made."""
 
 
 def say(message: object) -> None:
@@ -36,8 +41,23 @@ def say(message: object) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
+@contextmanager
+def recorded(width: int) -> Iterator[list[Any]]:
+    """Inside, what ``show`` and the console of ``out`` are given for stdout is kept in the list, as wide as is said,
+    and printed nowhere: lines as text, tables as rich's."""
+    items: list[Any] = []
+    token = _record.set((items, width))
+    try:
+        yield items
+    finally:
+        _record.reset(token)
+
+
 def show(line: object) -> None:
     """One line of a command's answer, on stdout, made harmless by ``printable``."""
+    if record := _record.get():
+        record[0].append(printable(line))
+        return
     print(printable(line), flush=True)  # noqa: T201
 
 
@@ -62,12 +82,22 @@ def out(file: TextIO | None = None, width: int | None = None) -> Console:
     from rich.console import Console
     from rich.text import Text
 
+    record = _record.get() if file is None else None
+
     class Harmless(Console):
         def render_str(
             self, text: str, *, style: Any = "", justify: Any = None, overflow: Any = None, **_: Any
         ) -> Text:
             return Text(printable(text), style=style, justify=justify, overflow=overflow)
 
+        def print(self, *objects: Any, **how: Any) -> None:
+            if record:
+                record[0].extend(objects)
+            else:
+                super().print(*objects, **how)
+
+    if record:
+        width = record[1]
     width = width or _width(file or sys.stdout)
     height = 25 if width else None  # rich takes 80 columns of a dumb terminal where it is not told both
     return Harmless(file=file, highlight=False, width=width, height=height)
@@ -84,7 +114,7 @@ def _width(file: TextIO) -> int | None:
     """Of the terminal, where rich does not know it; elsewhere wide enough for any table, or what ``COLUMNS`` says."""
     if not file.isatty():
         asked = os.environ.get("COLUMNS", "")
-        return int(asked) if asked.isdecimal() and int(asked) else _PIPE_WIDTH
+        return int(asked) if asked.isdecimal() and int(asked) else PIPE_WIDTH
     if os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):
         return None
     try:
@@ -112,7 +142,10 @@ def live() -> Progress:
     state = TextColumn("{task.fields[state]}", markup=False, table_column=as_wide)
     bar = BarColumn(bar_width=None, table_column=Column(ratio=2))
     columns = SpinnerColumn(), description, bar, state, TimeElapsedColumn()
-    return Progress(*columns, console=out(sys.stderr), transient=True, expand=True)
+    kind = Progress
+    if in_notebook():
+        from clipeval.notebook import NotebookProgress as kind
+    return kind(*columns, console=out(sys.stderr), transient=True, expand=True)
 
 
 def duration(seconds: float) -> str:
@@ -128,8 +161,14 @@ def duration(seconds: float) -> str:
 
 
 def is_watched() -> bool:
-    """Whether stderr is a terminal."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    """Whether stderr is a terminal, or a cell of a notebook."""
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, which shows more than text."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 class RunProgress:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -43,6 +44,23 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` make a folder of files beside ``folder`` and put it in its place, with nothing left of the old one.
+    Raises StoreError."""
+    new, old = (folder.with_name(f".{folder.name[:_KEPT_OF_A_NAME]}.{uuid.uuid4().hex}.tmp") for _ in range(2))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fill(new)
+        if os.path.lexists(folder):
+            folder.rename(old)
+        new.rename(folder)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot write: {error.strerror or error}. Choose another -o.") from error
+    finally:
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def require_own(folder: Path, names: Iterable[str], own: Callable[[], bool], what: str) -> None:

@@ -51,6 +51,11 @@ def text(result: CheckResult, width: int = _WIDTH) -> str:
     return page.getvalue()
 
 
+def print_check(result: CheckResult) -> None:
+    """The same on stdout, as wide as the terminal."""
+    _print(result, out())
+
+
 def as_json(result: CheckResult) -> str:
     """``CheckResult.to_dict`` as JSON; a number that is not there is null."""
     return json_text(result.to_dict(), ascii_only=True) + "\n"
@@ -161,7 +166,7 @@ def write(result: CheckResult, name: str, output: Path | None) -> None:
         write_text(output, FORMATS[name](result))
         say(result.summary)
     elif name == "text":
-        _print(result, out())
+        print_check(result)
     elif name == "json":
         show_json(result.to_dict())
         say(result.summary)

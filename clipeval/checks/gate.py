@@ -27,26 +27,30 @@ from clipeval.checks.suites import Mean, Tested, asked_for
 from clipeval.checks.trend import Trends
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS, Finding
 from clipeval.machine import uncollected
+from clipeval.results.reading import Results as Given
+from clipeval.spelling import also, several
 from clipeval.stats.paired import compare
 from clipeval.stats.scored import NotPairedError, OtherSamplesError, Scored
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 _MOST_NOTES = 6
 """Lines that say what would decide a drop."""
 
 
+@also(model="models", baseline="against")
 @uncollected()
 def check(
-    current: str | Path | pd.DataFrame,
-    against: str | Path | pd.DataFrame,
+    current: Given,
+    against: Given,
     *,
     rules: str | Path | None = None,
-    models: Sequence[str] = (),
+    models: Sequence[str] | str = (),
     undecided: str = "fail",
 ) -> CheckResult:
-    """Compare the results ``current`` with the baseline ``against``: results folders, table files or DataFrames.
+    """Compare the results ``current`` with the baseline ``against``: each a results folder, a file, a published
+    study, a DataFrame, or a list of these. Only a folder has the outcomes per sample that paired tests need.
 
     ``rules`` is a configuration whose ``rules`` count, by default ``./benchmarks.yaml`` where there is one. ``models``
     are checkpoints to compare, ``NAME`` or ``NEW=OLD``; by default all of the baseline, by name, or the only one on
@@ -57,7 +61,7 @@ def check(
     config = configuration.load(rules)
     found = Rules(config)
     now, before = Results(current), Results(against)
-    pairs = list(pair_cells(now, before, pair_models(now, before, models), found))
+    pairs = list(pair_cells(now, before, pair_models(now, before, several(models)), found))
     tests = [tested(pair, now, before) for pair in pairs]
     asked = asked_for(pairs, now.suites) if any(pair.current and pair.baseline for pair in pairs) else {}
     for number, mean in asked.items():

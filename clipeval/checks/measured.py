@@ -6,21 +6,19 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from clipeval.paths import expand
+from clipeval.paths import exists, expand
 from clipeval.results import samples
 from clipeval.results.columns import records
 from clipeval.results.ledger import Ledger, Row, suites_asked
 from clipeval.results.outcomes import Shelf
-from clipeval.results.reading import read_results, typed
+from clipeval.results.reading import Results as Given
+from clipeval.results.reading import named, read_results
 from clipeval.results.schema import SAMPLES
 from clipeval.results.suites import SEVERAL_TASKS, SuiteRequest
 from clipeval.stats.scored import NotPairedError, Scored
 from clipeval.tasks import TASKS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Key = tuple[Any, ...]
 
@@ -28,19 +26,16 @@ _COMPARABLE = (*SAMPLES, "precision", "n", "higher_is_better")
 
 
 class Results:
-    """One side of a comparison: the table of a results folder, of a file, or of a DataFrame.
+    """One side of a comparison: the table of a results folder, or of anything else that is one.
 
     Outcomes per sample are found through the ledger beside the table. Raises UsageError for what is no table.
     """
 
-    def __init__(self, source: str | Path | pd.DataFrame) -> None:
+    def __init__(self, source: Given) -> None:
         self._folder: Path | None = None
-        if isinstance(source, str | Path):
-            path = expand(source)
-            self.name, self.frame = str(source), read_results(path)
+        self.name, self.frame = named(source), read_results(source)
+        if isinstance(source, str | Path) and exists(path := expand(source)):
             self._folder = path if path.is_dir() else path.parent
-        else:
-            self.name, self.frame = "table", typed(source)
         distinct = self.frame.drop_duplicates()
         self.rows = records(distinct.assign(protocol=distinct["protocol"].fillna("default")))
         self._of_model: dict[str, list[Row]] = {}

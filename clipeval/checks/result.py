@@ -15,9 +15,12 @@ from clipeval.checks.drops import FACTS, Drop
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, PASS, VERDICTS, Finding
 from clipeval.errors import EXIT_CHECK_FAILED, EXIT_NOT_MEASURED, EXIT_OK
 from clipeval.names import Names, display_names
+from clipeval.shown import Shown
+
+_MOST_TOLD = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CheckedCell:
     """One value against its baseline, or the mean of several. Values are in the metric's own unit; NaN is one that is
     not there.
@@ -39,6 +42,9 @@ class CheckedCell:
     drop: Drop | None = None
     members: tuple[str, ...] = ()
     decides: bool = True
+
+    def __repr__(self) -> str:
+        return f"CheckedCell({self.verdict}: {self.who} · {self.where}: {self.baseline:.4f} -> {self.current:.4f})"
 
     @cached_property
     def verdict(self) -> str:
@@ -129,13 +135,15 @@ class CheckedCell:
         }
 
 
-@dataclass(frozen=True)
-class CheckResult:
+@dataclass(frozen=True, repr=False)
+class CheckResult(Shown):
     """Every checked cell, failures and suspects first, and ``means`` of cells that no row of the tables has.
 
     ``notes`` say what was not checked. ``undecided``: whether what could not be decided is exit code 3 (``fail``) or 0
     (``warn``).
     """
+
+    printer = "clipeval.checks.emit:print_check"
 
     cells: Sequence[CheckedCell]
     notes: Sequence[str] = ()
@@ -165,6 +173,14 @@ class CheckResult:
         """Cells per verdict, all four of them."""
         found = Counter(cell.verdict for cell in self.cells)
         return {verdict: found[verdict] for verdict in VERDICTS}
+
+    def __repr__(self) -> str:
+        told = [
+            f"  {cell.verdict}: {cell.who} · {cell.where}: {cell.reason}" for cell in self.lines if self.stops(cell)
+        ]
+        more = [f"  and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
+        end = "Cells: .cells, .suites. Exit code: .exit_code. All of it: print(result)"
+        return "\n".join([f"CheckResult: {self.summary}", *told[:_MOST_TOLD], *more, end])
 
     @cached_property
     def verdict(self) -> str:

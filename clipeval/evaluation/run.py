@@ -23,6 +23,7 @@ from clipeval.names import display_names
 from clipeval.paths import cache_dir, expand
 from clipeval.results import table
 from clipeval.results.ledger import Ledger, Row, exclusive
+from clipeval.spelling import also, several
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,7 @@ class Outcome:
         return EXIT_BUG if EXIT_BUG in codes else EXIT_NOT_MEASURED if codes else EXIT_OK
 
 
+@also(model="models", dataset="datasets", task="tasks")
 def run(
     models: Sequence[str] | str = (),
     datasets: Sequence[str] | str = (),
@@ -69,10 +71,12 @@ def run(
     keep_weights: bool = True,
     allow_python: bool = False,
     prompts: str | None = None,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Evaluate checkpoints on data sets and return the tidy table of the results folder ``out``.
 
-    The arguments are those of ``clipeval run``. A cell that cannot be measured is a row with status ``failed``; wrong
+    The arguments are those of ``clipeval run``. ``progress`` is shown on a terminal and in a notebook, and with True
+    also in a pipe, as lines; with False nowhere. A cell that cannot be measured is a row with status ``failed``; wrong
     arguments raise UsageError.
     """
     from clipeval.results.schema import to_frame
@@ -94,13 +98,10 @@ def run(
         keep_weights=keep_weights,
         allow_python=allow_python,
     )
-    asked = {"models": _words(models), "datasets": _words(datasets), "tasks": _words(tasks)}
+    asked = {"models": several(models), "datasets": several(datasets), "tasks": several(tasks)}
     request = Request(config=configuration.load(config), options=options, prompts=prompts, **asked)
-    return to_frame(execute(request, quiet=True).rows)
-
-
-def _words(value: Sequence[str] | str) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+    quiet = not (is_watched() if progress is None else progress)
+    return to_frame(execute(request, quiet=quiet).rows)
 
 
 def execute(request: Request, *, quiet: bool = False) -> Outcome:

@@ -25,7 +25,7 @@ def away(error: Exception) -> str:
     """Words for a host that did not answer."""
     host = _asked(error)
     hint = "HF_ENDPOINT" if host == endpoint() else f"{endpoint()}, which sends there"
-    return f"{host} cannot be reached: {type(error).__name__}: {_said(error)}. Check the network or {hint}."
+    return f"{host} cannot be reached: {type(error).__name__}: {said(error)}. Check the network or {hint}."
 
 
 def _asked(error: Exception) -> str:
@@ -45,7 +45,7 @@ def _reason(error: Exception, page: str, path: str) -> tuple[type[RemoteError], 
     if isinstance(error, errors.GatedRepoError):
         if token is None:
             return RemoteError, f"it is gated: accept its terms at {page} and set HF_TOKEN."
-        return RemoteError, f"it is gated, and this HF_TOKEN has no access: ask for it at {page} ({_said(error)})"
+        return RemoteError, f"it is gated, and this HF_TOKEN has no access: ask for it at {page} ({said(error)})"
     if isinstance(error, errors.RepositoryNotFoundError):
         if token is None:
             return RemoteError, f"there is no such repository at {page}, or it is private: then set HF_TOKEN."
@@ -55,15 +55,15 @@ def _reason(error: Exception, page: str, path: str) -> tuple[type[RemoteError], 
     if isinstance(error, errors.EntryNotFoundError):
         return AbsentError, f"{page} has no such file."
     if status == 401:
-        return RemoteError, f"{endpoint()} refuses the token ({_said(error)}): renew HF_TOKEN, or unset it."
+        return RemoteError, f"{endpoint()} refuses the token ({said(error)}): renew HF_TOKEN, or unset it."
     if status is not None:
-        return RemoteError, f"{_asked(error)} answers {status}: {_said(error)}. Try again later."
+        return RemoteError, f"{_asked(error)} answers {status}: {said(error)}. Try again later."
     if client.is_of_transport(error):
         return RemoteError, away(error)
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""
         return RemoteError, f"cannot be kept: {where}{error.strerror}."
-    return RemoteError, f"cannot be had from {endpoint()}: {type(error).__name__}: {_said(error)}"
+    return RemoteError, f"cannot be had from {endpoint()}: {type(error).__name__}: {said(error)}"
 
 
 def _status(error: Exception) -> int | None:
@@ -71,7 +71,7 @@ def _status(error: Exception) -> int | None:
     return status if isinstance(status, int) and status >= 400 else None
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """The server's own words where there are some."""
     text = str(getattr(error, "server_message", None) or first_line(error))
     return public(first_line(ValueError(text)))[:300].rstrip(".")

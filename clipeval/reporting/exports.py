@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,8 @@ import yaml
 
 from clipeval import vocabulary
 from clipeval.errors import few
-from clipeval.names import NO_NAMES, Names
+from clipeval.files import replace_folder
+from clipeval.names import NO_NAMES, Names, display_names
 from clipeval.plain import printable
 from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
@@ -29,12 +30,16 @@ if TYPE_CHECKING:
 
 _CELL = (*(name for name in IDENTITY if name not in ("model", "metric")), *CIRCUMSTANCES, "samples_seen")
 """What a result of a model card has one of; its metrics stand together."""
-_ABOUT = ("task", "dataset", "split", "shots", "seed", "limit", "dataset_fingerprint")
+_ABOUT = ("task", "dataset", "split", "shots", "seed", "limit", "dataset_fingerprint", "protocol", "prompts")
+_OF_ONE_TASK = ("zero-shot-image-classification", "zero-shot-retrieval")
+"""Types of tasks that only one of ours has."""
 _NUMBERS = ("value", "ci_low", "ci_high")
 _USED = tuple(dict.fromkeys(("model", "metric", *_NUMBERS, *_ABOUT, *_CELL)))
 _NAN = ".nan"
 """As YAML writes it."""
 _REMEMBERED = 10_000
+_LONGEST_FILE = 60
+"""Characters of a name, of up to 4 bytes each."""
 
 
 def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = (), names: Names = NO_NAMES) -> str:
@@ -48,7 +53,7 @@ def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = (), names: Na
     for board in boards:
         if board.group != group:
             group = board.group
-            parts.append(f"## {_escaped(group)}\n")
+            parts.append(f"## {escaped(group)}\n")
         head = [
             "#",
             "Model",
@@ -63,8 +68,8 @@ def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = (), names: Na
             rank = "" if line.rank is None else str(line.rank)
             facts = [rank, model, line.source, words.size(line.samples_seen), words.size(line.gmacs)]
             lines.append(_row([*facts, *map(with_interval, line.values)]))
-        remarks = "".join(f"\n{_escaped(remark)}\n" for remark in board.remarks)
-        parts.append(f"### {_escaped(board.title)}\n\n" + "\n".join(lines) + f"\n{remarks}")
+        remarks = "".join(f"\n{escaped(remark)}\n" for remark in board.remarks)
+        parts.append(f"### {escaped(board.title)}\n\n" + "\n".join(lines) + f"\n{remarks}")
     if noticed:
         lines = [_row(["Noticed", "Data sets", "Models"]), _row(["---"] * 3, escape=False)]
         lines += [
@@ -89,7 +94,7 @@ def with_interval(value: Value | None) -> str:
 
 
 def _row(cells: Sequence[str], escape: bool = True) -> str:
-    return "| " + " | ".join(_escaped(cell) if escape else cell for cell in cells) + " |"
+    return "| " + " | ".join(escaped(cell) if escape else cell for cell in cells) + " |"
 
 
 _ACTIVE = re.compile(r"[\\`*_{}\[\]<>|~#&]|(?<=\w):(?=\S)|(?<=www)\.", re.IGNORECASE)
@@ -100,7 +105,7 @@ _VALUE = re.compile(r"[\d.]+( \([\d.]+–[\d.]+\))?")
 
 
 @lru_cache(_REMEMBERED)
-def _escaped(cell: str) -> str:
+def escaped(cell: str) -> str:
     """Text as Markdown shows it unchanged, in one line: no markup, no link, no mention, no control character."""
     if cell == "#" or _VALUE.fullmatch(cell):
         return cell
@@ -116,30 +121,64 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
         return True
 
 
-def write_model_index(rows: pd.DataFrame, path: Path) -> None:
-    """Write the ``model-index`` block of model cards on the Hugging Face hub, for all checkpoints and their values on
-    whole data sets.
+_ALL = "# All checkpoints. A model card holds one: paste its file of the folder model-index into it.\n"
+_INDEX = "model-index:\n"
+
+
+def write_cards(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write the ``model-index`` of each checkpoint into a file of its name, in place of those of an earlier report: as
+    one folder, which is there whole. Returns the files. Raises StoreError."""
+    names = display_names(records(whole(rows)[["model", "arch", "source", "pretrained", "samples_seen"]]))
+    written: list[str] = []
+
+    def fill(new: Path) -> None:
+        new.mkdir()
+        for model, index in model_indices(rows):
+            name = re.sub(r"[^\w.+-]+", "_", names[model]).strip("._")[:_LONGEST_FILE] or "checkpoint"
+            while (new / f"{name}.yaml").exists():
+                name += "_"
+            written.append(name)
+            (new / f"{name}.yaml").write_text(index, "utf-8", newline="\n")
+
+    replace_folder(folder, fill)
+    return [folder / f"{name}.yaml" for name in written]
+
+
+def write_model_index(cards: Sequence[Path], path: Path) -> None:
+    """Write one list of all ``cards``."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(_ALL + (_INDEX if cards else "model-index: []\n"))
+        for card in cards:  # one at a time: all of them take memory
+            file.write(card.read_text("utf-8").removeprefix(_INDEX))
+
+
+def model_indices(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Each checkpoint with the ``model-index`` block of its model card: its values on whole data sets.
 
     Form: "Model card metadata" of the hub's documentation, ``modelcard.md`` in huggingface/hub-docs.
     """
     models: dict[str, dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
-    whole = rows["good"] & rows["final"] & (rows["status"] != "limited").fillna(True)
-    for row in records(rows.loc[whole.to_numpy(bool), list(_USED)]):
+    for row in records(whole(rows)[list(_USED)]):
         cell = tuple(row[name] for name in _CELL)
         models.setdefault(str(row["model"]), {}).setdefault(cell, []).append(row)
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write("model-index:\n" if models else "model-index: []\n")
-        for model, cells in sorted(models.items()):  # one at a time: all of them take memory
-            file.write(_yaml([{"name": model}]) + "  results:\n")
-            groups = [cells[cell] for cell in sorted(cells, key=lambda cell: [*map(str, cell)])]
-            values = iter(_lines([number(row[name]) for group in groups for row in group for name in _NUMBERS]))
-            for group in groups:
-                file.write(_result(*(group[0][name] for name in _ABOUT)))
-                for row in group:
-                    value, low, high = islice(values, len(_NUMBERS))
-                    file.write(f"{_metric(row['metric'])}      value: {value}\n")
-                    if _NAN not in (low, high):
-                        file.write(f"      args:\n        ci_low: {low}\n        ci_high: {high}\n")
+    for model, cells in sorted(models.items()):
+        parts = [_INDEX, _yaml([{"name": model}]), "  results:\n"]
+        groups = [cells[cell] for cell in sorted(cells, key=lambda cell: [*map(str, cell)])]
+        values = iter(_lines([number(row[name]) for group in groups for row in group for name in _NUMBERS]))
+        for group in groups:
+            parts.append(_result(*(group[0][name] for name in _ABOUT)))
+            for row in group:
+                value, low, high = islice(values, len(_NUMBERS))
+                parts.append(f"{_metric(row['metric'])}      value: {value}\n")
+                if _NAN not in (low, high):
+                    parts.append(f"      args:\n        ci_low: {low}\n        ci_high: {high}\n")
+        yield model, "".join(parts)
+
+
+def whole(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a model card may show: values of whole data sets, at the end of training."""
+    shown = rows["good"] & rows["final"] & (rows["status"] != "limited").fillna(True)
+    return rows.loc[shown.to_numpy(bool)]
 
 
 def _yaml(value: Any) -> str:
@@ -151,19 +190,32 @@ def _lines(numbers: Sequence[float]) -> list[str]:
 
 
 @lru_cache(_REMEMBERED)
-def _result(task: Any, dataset: Any, split: Any, shots: Any, seed: Any, limit: Any, fingerprint: Any) -> str:
-    """One cell of a checkpoint, a task on a data set, up to its metrics: as others have it, so written once."""
+def _result(*cell: Any) -> str:
+    """One cell of a checkpoint, a task on a data set, up to its metrics: as others have it, so written once. ``cell``
+    are the values of ``_ABOUT``."""
+    task, dataset, split, shots, seed, limit, fingerprint, protocol, prompts = cell
     about: dict[str, Any] = {"type": text(dataset), "name": vocabulary.dataset(text(dataset))}
     if split := text(split):
         about["split"] = split
     parameters = {"shots": number(shots), "seed": number(seed), "limit": number(limit)}
     arguments: dict[str, Any] = {name: int(value) for name, value in parameters.items() if not math.isnan(value)}
+    known = vocabulary.task(text(task))
+    parts = [] if known.export in _OF_ONE_TASK else [known.title]
+    parts += [f"{arguments['shots']} images per class"] if "shots" in arguments else []
+    parts += [f"seed {arguments['seed']}"] if parts and "seed" in arguments else []
+    parts += [f"{name} {value}" for name, value in (("protocol", protocol), ("prompts", prompts)) if is_special(value)]
+    if parts:  # of one type, data set and configuration a card has one result
+        about["config"] = ", ".join(parts)
     if fingerprint := text(fingerprint):
         arguments["dataset_fingerprint"] = fingerprint
     about |= {"args": arguments} if arguments else {}
-    known = vocabulary.task(text(task))
     name = known.title + ("" if math.isnan(number(shots)) else f", {shots:.0f} images per class")
     return indent(_yaml([{"task": {"type": known.export, "name": name}, "dataset": about}]), "  ") + "    metrics:\n"
+
+
+def is_special(word: Any) -> bool:
+    """Whether a protocol or a set of prompts is another than the usual one."""
+    return text(word) not in ("", "default")
 
 
 @lru_cache(_REMEMBERED)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval import config as configuration
-from clipeval.errors import UsageError
 from clipeval.files import require_own, write_atomically, write_text
 from clipeval.machine import uncollected
 from clipeval.names import Names, display_names
@@ -41,6 +40,7 @@ from clipeval.reporting.boards import Board, boards
 from clipeval.reporting.figures import Panel
 from clipeval.reporting.library import Libraries
 from clipeval.results.columns import records
+from clipeval.results.reading import Results
 from clipeval.results.table import write_csv
 from clipeval.stats.significance import holm
 from clipeval.version import __version__
@@ -68,33 +68,31 @@ _PLOTLY = Path(__file__).parent / "plotly" / "plotly-basic.min.js"
 """The bundle of plotly.js with scatter, bar and pie only, as its makers publish it (plotly.js-basic-dist-min 4.1.1)."""
 _MARK, _HEAD = b"<title>clipeval report", 4096
 FILES = ("index.html", "results.csv", "report.md", "model-index.yaml")
+CARDS = "model-index"
 
 
 @uncollected()
-def report(
-    results: Sequence[str | Path] | str | Path, out: str | Path, config: configuration.Config | str | Path | None = None
-) -> Path:
-    """Write ``index.html``, ``results.csv``, ``report.md`` and ``model-index.yaml`` into the folder ``out``.
+def report(results: Results, out: str | Path, config: configuration.Config | str | Path | None = None) -> Path:
+    """Write ``index.html``, ``results.csv``, ``report.md`` and ``model-index.yaml`` into the folder ``out``, and below
+    it, in ``model-index``, what the model card of each checkpoint holds of these.
 
-    ``results`` are results folders, ``.parquet`` or ``.csv`` tables, or names of published studies; several are
-    joined. ``config`` is a configuration or its file, as for ``run``: it names suites, main metrics and where the
-    captions of retrieval examples are. Returns the path of the page. Raises UsageError for what is no results table,
-    MeasureError for one without rows, and StoreError when ``out`` cannot be written.
+    ``results`` are a results folder, a ``.parquet`` or ``.csv`` table, a DataFrame, a published study, or a list of
+    these, which are joined. ``config`` is a configuration or its file, as for ``run``: it names suites, main metrics
+    and where the captions of retrieval examples are. Returns the path of the page. Raises UsageError for what is no
+    results table, MeasureError for one without rows, and StoreError when ``out`` cannot be written.
     """
-    given = [str(results)] if isinstance(results, str | Path) else [str(word) for word in results]
-    if not given:
-        raise UsageError("no results given: name a results folder, for example: clipeval report results -o report")
     if not isinstance(config, configuration.Config):
         config = configuration.load(config)
     out = expand(out)
     _refuse_foreign(out)
-    rows = table.read(given, config)
+    rows = table.read(results, config)
     leaderboards = boards(rows, config)
     named = rows[["model", "arch", "source", "pretrained", "samples_seen"]].drop_duplicates()
     names = display_names(records(named))
     write_text(out / "index.html", _page(rows, leaderboards, config, names))
     write_text(out / "report.md", exports.markdown(leaderboards, noticed.noticed(rows), names))
-    write_atomically(out / "model-index.yaml", partial(exports.write_model_index, rows))
+    cards = exports.write_cards(rows, out / CARDS)
+    write_atomically(out / "model-index.yaml", partial(exports.write_model_index, cards))
     write_atomically(out / "results.csv", partial(write_csv, rows.drop(columns=list(table.HELPERS))))
     return out / FILES[0]
 
@@ -104,7 +102,7 @@ def _refuse_foreign(out: Path) -> None:
         page = out / FILES[0]
         return page.is_file() and _MARK in page.read_bytes()[:_HEAD] and not (out / "ledger.jsonl").exists()
 
-    require_own(out, FILES, own, "an earlier report")
+    require_own(out, (*FILES, CARDS), own, "an earlier report")
 
 
 def _page(rows: pd.DataFrame, leaderboards: Sequence[Board], config: configuration.Config, names: Names) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipeval.config import Config
 from clipeval.errors import MeasureError
-from clipeval.results.reading import read_tables
+from clipeval.results.reading import Results, is_table, named, read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,20 +21,20 @@ HELPERS = ("row", "good", "final", "run", "suite")
 _END_OF_TRAINING = 0.98
 
 
-def read(results: Sequence[str], config: Config) -> pd.DataFrame:
+def read(results: Results, config: Config) -> pd.DataFrame:
     """The rows of all results, a row that several of them hold once, with the columns of ``HELPERS``.
 
     ``row`` is its number; ``good``: it holds a finite value of a metric; ``run``: the training run of the checkpoint;
     ``final``: the checkpoint ends its run; ``suite``: it is an average over data sets. A model, data set or task that
     is not named is an empty text. Raises UsageError for what is no results table, MeasureError where there is no row.
     """
-    joined = read_tables(results)
+    joined = read_tables([results] if is_table(results) else results)
     if "results_file" not in joined:
         joined = joined.assign(results_file="published")
     joined["results_file"] = joined["results_file"].fillna("published")
     joined = joined[~joined.drop(columns="results_file").duplicated()].reset_index(drop=True)
     if joined.empty:
-        raise MeasureError(f"{', '.join(map(str, results))}: the table has no rows, so there is nothing to report.")
+        raise MeasureError(f"{named(results)}: the table has no rows, so there is nothing to report.")
     joined = joined.fillna(dict.fromkeys(("model", "dataset", "task"), ""))
     run = [re.sub(r"/checkpoints/[^/]+$", "", str(model)) for model in joined["model"]]
     status = joined["status"].fillna("ok")

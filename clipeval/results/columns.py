@@ -11,6 +11,7 @@ from clipeval import vocabulary
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.ledger import Row
 from clipeval.results.mixture import PREFIX as MIX
+from clipeval.tasks import canonical_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,12 @@ def records(rows: pd.DataFrame) -> list[Row]:
     columns = [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in rows]
     names = [str(name) for name in rows]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def task_name(word: str, table: pd.DataFrame) -> str:
+    """The name in the column ``task`` that a word stands for: that of a task there, or of one of ours by either name.
+    Raises UsageError."""
+    return word if table["task"].isin([word]).any() else canonical_name(word)
 
 
 def numbers(rows: pd.DataFrame, column: str) -> np.ndarray:

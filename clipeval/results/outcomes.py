@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipeval.errors import StoreError
+from clipeval.errors import StoreError, UsageError, few, suggest
 from clipeval.results import samples
+from clipeval.results.columns import records, task_name
 from clipeval.results.ledger import Ledger, Row, measurement
+from clipeval.results.reading import named, read_tables
+from clipeval.spelling import also
 from clipeval.stats.scored import NotPairedError, Scored, scored
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_CELL = ["model", "dataset", "task", "shots", "seed"]
 
 
 def shelves_of(rows: pd.DataFrame) -> dict[str, Shelf]:
@@ -62,3 +68,44 @@ class Shelf:
         cell = self._cells.get(measurement(row))
         file = samples.path(self._folder, cell) if cell else None
         return file if file is not None and file.exists() else None
+
+
+@also(datasets="dataset", models="model")
+def read_samples(
+    results: str | Path | Sequence[str | Path],
+    *,
+    model: str | None = None,
+    dataset: str | None = None,
+    task: str | None = None,
+) -> pd.DataFrame:
+    """The outcome of every sample, of one results folder or several: one row per sample and cell.
+
+    The first columns are ``model dataset task shots seed``, then those of the task: the sample's ``id``, and for
+    instance ``label``, ``prediction`` and ``correct``. ``model``, ``dataset`` and ``task`` choose; without one of them
+    all are there. Raises UsageError for a name that is not in the table, StoreError where no outcomes are kept or a
+    file is broken.
+    """
+    import pandas as pd
+
+    rows = read_tables([results] if isinstance(results, str | Path) else results)
+    for column, name in (("model", model), ("dataset", dataset), ("task", task and task_name(task, rows))):
+        if name is not None:
+            there = sorted(rows[column].dropna().unique())
+            if name not in there:
+                raise UsageError(f"{named(results)}: no {column} '{name}'.{suggest(name, there)} It has {few(there)}.")
+            rows = rows[rows[column] == name]
+    shelves = shelves_of(rows) if "results_file" in rows else {}
+    found: dict[Path, pd.DataFrame] = {}
+    for row in records(rows):
+        shelf = shelves.get(str(row.get("results_file")))
+        file = shelf and shelf._file(row)
+        if file and file not in found:
+            frame = samples.read(file.parents[1], file.stem)
+            found[file] = frame.assign(**{name: row[name] for name in _CELL if name not in frame})
+    if not found:
+        raise StoreError(
+            f"{named(results)}: no per-sample outcomes of these are kept. They lie in the folder `samples` of what "
+            "`clipeval run` writes."
+        )
+    joined = pd.concat(found.values(), ignore_index=True)
+    return joined[[*_CELL, *(name for name in joined if name not in _CELL)]]

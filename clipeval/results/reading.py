@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
 import numpy as np
 
@@ -25,34 +25,64 @@ from clipeval.results.table import current, unquoted
 if TYPE_CHECKING:
     import pandas as pd
 
+Results: TypeAlias = Union["pd.DataFrame", str, Path, "Sequence[pd.DataFrame | str | Path]"]
+"""What every function takes for a results table: a DataFrame, a results folder, a ``.parquet`` or ``.csv`` file, the
+name of a published study, or a list of these, which are joined."""
+
 MOST_ROWS = 1_000_000
 """More than any results are: a thousand checkpoints on forty data sets have some 200,000."""
 _NESTED = (list, dict, tuple, set, np.ndarray)
 
 
-def read_results(path: str | Path) -> pd.DataFrame:
-    """A tidy table from a results folder, a ``.parquet`` or a ``.csv`` file; made anew from the folder's ledger where
-    the file is not the table of that ledger (``table.current``).
+def read_results(results: Results) -> pd.DataFrame:
+    """The tidy table of a results folder, a ``.parquet`` or a ``.csv`` file, a published study (``open_clip``), a
+    DataFrame, or several of these; made anew from the folder's ledger where the file is not the table of that ledger
+    (``table.current``).
 
-    Columns that the file lacks are there and empty; columns it has beyond the schema are kept. Raises UsageError when
-    there is no such table, for one that is larger than any results are, for a cell of another type than its column, and
-    for a share outside [0, 1].
+    Columns that the file lacks are there and empty; columns it has beyond the schema are kept. Of several the column
+    ``results_file`` says which. Raises UsageError when there is no such table, for one that is larger than any results
+    are, for a cell of another type than its column, and for a share outside [0, 1].
     """
-    path = expand(path)
+    if isinstance(results, str | Path):
+        word = with_home(str(results))
+        return study(word) if _is_study(word) else _read(expand(results))
+    if is_table(results):
+        return typed(results)
+    return typed(read_tables(results))
+
+
+def read_tables(results: Results) -> pd.DataFrame:
+    """One table of all that is given. A DataFrame by itself stays as it is; of files the column ``results_file`` says
+    which. Raises UsageError as ``read_results`` does."""
+    import pandas as pd
+
+    if is_table(results):
+        return results
+    given = [results] if isinstance(results, str | Path) else list(results)
+    if not given:
+        raise UsageError("no results given: name a results folder, a table, or a published study such as open_clip.")
+    return pd.concat([_frame(one) if is_table(one) else _study_or_file(with_home(str(one))) for one in given])
+
+
+def is_table(results: object) -> TypeGuard[pd.DataFrame]:
+    """Whether results are a DataFrame and not the name of a place."""
+    return hasattr(results, "columns")
+
+
+def named(results: Results) -> str:
+    """What results are called in messages."""
+    if isinstance(results, str | Path):
+        return str(results)
+    return "table" if is_table(results) else ", ".join("table" if is_table(one) else str(one) for one in results)
+
+
+def _read(path: Path) -> pd.DataFrame:
     if exists(path) and (made_anew := current(path)) is not None:
         return made_anew
     file = _file(path)
     with foreign(lambda error: UsageError(f"{file}: not a readable results table: {first_line(error)}.")):
         frame = bounded.parquet(file, MOST_ROWS) if file.suffix == ".parquet" else _read_csv(file)
     return typed(frame, str(file))
-
-
-def read_tables(words: Sequence[str]) -> pd.DataFrame:
-    """One table of several: files, results folders, or names of published studies (``open_clip``). Of files the column
-    ``results_file`` says which. Raises UsageError."""
-    import pandas as pd
-
-    return pd.concat([_study_or_file(with_home(str(word))) for word in words])
 
 
 def typed(frame: pd.DataFrame, name: str = "table") -> pd.DataFrame:
@@ -85,14 +115,23 @@ def _require_shares(columns: dict[str, pd.Series], name: str) -> None:
                 raise UsageError(f"{name}: row {row + 1} ({what}), column {column}: {wrong}")
 
 
+def _is_study(word: str) -> bool:
+    return word in STUDIES and not exists(Path(word))
+
+
+def _frame(given: pd.DataFrame) -> pd.DataFrame:
+    frame = typed(given)
+    return frame if "results_file" in frame else frame.assign(results_file="DataFrame")
+
+
 def _study_or_file(word: str) -> pd.DataFrame:
+    if _is_study(word):
+        return study(word)
     if "/" not in word and not Path(word).suffix and not exists(Path(word)):
-        if word in STUDIES:
-            return study(word)
         raise UsageError(
             f"{word}: no such file or folder, and not a published study ({', '.join(STUDIES)}).{suggest(word, STUDIES)}"
         )
-    return read_results(word).assign(results_file=readable(word))
+    return _read(expand(word)).assign(results_file=readable(word))
 
 
 def _file(path: Path) -> Path:
@@ -101,7 +140,9 @@ def _file(path: Path) -> Path:
         try:
             mode = file.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(f"{file}: no results table here. Write one with: clipeval run -o {path}") from None
+            raise UsageError(
+                f"{file}: no results table here.{suggest(str(path), STUDIES)} Write one with: clipeval run -o {path}"
+            ) from None
         except (OSError, ValueError) as error:
             raise UsageError(f"{file}: cannot read it: {getattr(error, 'strerror', None) or error}.") from error
         if stat.S_ISREG(mode):

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipeval.results.columns import COMPUTE, numbers
+from clipeval.results.columns import COMPUTE, numbers, task_name
 from clipeval.scaling.fitted import Fit
-from clipeval.scaling.points import task_name
 from clipeval.scaling.questions.forecast import Forecast, Measured, Target, parse, predict
 from clipeval.scaling.recipe import Recipe
 

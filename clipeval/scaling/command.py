@@ -186,12 +186,11 @@ def fit(
 ) -> None:
     """Derive scaling laws per task and data source from a results table, and compare the sources."""
     from clipeval import config
-    from clipeval.results.reading import read_tables
     from clipeval.scaling.fit import fit as fitted
     from clipeval.scaling.output.show import print_fit
 
     result = fitted(
-        read_tables(results) if results else None,
+        results or None,
         task=task,
         datasets=dataset,
         metric=metric,
@@ -210,7 +209,7 @@ def fit(
         budget=budget,
         robustness=robustness or (),
         against=against,
-        rank=rank_laws,
+        rank_laws=rank_laws,
         mixtures=mixtures,
         chance=config.load().chances if rank_laws or law == "sigmoid" else {},
     )
@@ -314,18 +313,13 @@ def design(
     """
     from dataclasses import asdict
 
-    from clipeval.results.published import published
-    from clipeval.results.reading import read_tables
-    from clipeval.scaling import cherti2023, planner
+    from clipeval.scaling import planner
     from clipeval.scaling.output.plan import print_design, write_ladder
 
     if (out is None) != (plan is None):
         raise UsageError("-o writes a ladder's plan with the models and sources of another: give both -o and --ladder.")
-    table = (
-        read_tables(results) if results else cherti2023.default_rows(published(), task, [dataset] if dataset else None)
-    )
     found = planner.design(
-        table,
+        results or None,
         budget,
         aim,
         task=task,

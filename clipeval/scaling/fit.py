@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clipeval import choices
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.columns import COMPUTE
 from clipeval.results.published import published
+from clipeval.results.reading import Results, read_tables
 from clipeval.scaling import cherti2023
 from clipeval.scaling.estimate import LEAST_SQUARES
 from clipeval.scaling.fitted import Fit
@@ -23,10 +24,7 @@ from clipeval.scaling.questions.ranking import ranking
 from clipeval.scaling.questions.robustness import TASK as ROBUSTNESS_TASK
 from clipeval.scaling.questions.robustness import effective_robustness
 from clipeval.scaling.recipe import Recipe, fit_one
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from clipeval.spelling import also, several
 
 _TWO_INTERVALS = (
     "the interval by the law says where the law lies, if it is the right one; that of one later model, on the frontier,"
@@ -41,11 +39,12 @@ _OF_A_MODEL = (
 _KINDS = {False: "1 - metric, in [0, 1]", True: "the loss itself"}
 
 
+@also(dataset="datasets", forecast="forecasts", rank="rank_laws", results="table")
 def fit(
-    table: pd.DataFrame | None = None,
+    table: Results | None = None,
     *,
     task: str | None = None,
-    datasets: Sequence[str] | None = None,
+    datasets: Sequence[str] | str | None = None,
     metric: str | None = None,
     x: str = COMPUTE,
     by: str = FAMILY,
@@ -55,18 +54,19 @@ def fit(
     bootstrap: int = 2000,
     seed: int = 0,
     holdout: float | None = None,
-    forecasts: Sequence[str] = (),
+    forecasts: Sequence[str] | str = (),
     estimator: str = "least-squares",
     budget: float | None = None,
-    robustness: Sequence[str] = (),
+    robustness: Sequence[str] | str = (),
     against: str = "imagenet1k",
-    rank: bool = False,
+    rank_laws: bool = False,
     chance: Mapping[str, float] | None = None,
     cluster: str | None = None,
     where: str | None = None,
     mixtures: bool = False,
 ) -> FitResult:
-    """Fit a scaling law to each data set, metric and source of a tidy results table.
+    """Fit a scaling law to each data set, metric and source of a tidy results table: a DataFrame, a results folder, a
+    file, a published study (``clipeval list studies``), or a list of these.
 
     Without a table the checkpoints of Cherti et al. 2023 are fitted, on the paper's headline data sets unless
     ``datasets`` names others (globs; ``*`` asks for all). ``x`` is a column, or several separated by commas for a joint
@@ -75,7 +75,7 @@ def fit(
 
     A ``budget`` in GMACs asks for the best choice of GMACs per sample and samples seen, by a joint law unless ``law``
     and ``x`` name another. ``robustness`` names data sets with a distribution shift (globs), on which sources are
-    compared at equal accuracy on the data set ``against``. With ``rank`` all laws are compared by AICc.
+    compared at equal accuracy on the data set ``against``. With ``rank_laws`` all laws are compared by AICc.
     ``chance`` is the accuracy of guessing by data set, where a sigmoid begins; without it that of clipeval's own.
     ``cluster`` is a column of which points of the same value may err together, such as checkpoints of one run; all
     points are then fitted, without a frontier, by least squares. ``where`` is a condition on the columns of the table
@@ -88,7 +88,8 @@ def fit(
     """
     if preset is not None:
         choices.require("--preset", preset, choices.Preset)
-    everything = table if table is not None else published()
+    datasets, forecasts, robustness = several(datasets), several(forecasts), several(robustness)
+    everything = read_tables(table) if table is not None else published()
     if budget is not None and (law, x) == ("power", COMPUTE):
         law, x = joint_law(everything)
     if budget is not None:
@@ -97,20 +98,18 @@ def fit(
         task, datasets = task or ROBUSTNESS_TASK, datasets or (against, *robustness)
     columns = tuple(name.strip() for name in x.split(","))
     if chance is None:
-        chance = _guessing() if rank or law == SIGMOID else {}
+        chance = _guessing() if rank_laws or law == SIGMOID else {}
     recipe = Recipe(law, columns, frontier, bootstrap, seed, holdout, estimator, chance, cluster)
     notes: list[str] = []
     rows = everything if table is not None else cherti2023.default_rows(everything, task, datasets or None)
     if preset:
         rows = cherti2023.as_published(rows)
     main_metrics = cherti2023.METRICS if preset else {}
-    question = Question(
-        task, tuple(datasets) if datasets else None, metric, columns, by, main_metrics, forecasts, cluster, where
-    )
+    question = Question(task, datasets or None, metric, columns, by, main_metrics, forecasts, cluster, where)
     selection = select(rows, question)
     card = _card(selection, recipe, question, preset)
     if mixtures:
-        _require_alone(recipe, forecasts, preset, budget, robustness, rank)
+        _require_alone(recipe, forecasts, preset, budget, robustness, rank_laws)
         table, said = mixing(selection, columns, bootstrap, seed)
         form = {"law": "mixtures", "error": card["form"]["error"]}
         card |= {"form": form, "frontier": "none", "estimator": "least-squares of ln E"}
@@ -135,7 +134,7 @@ def fit(
         kept = rows_where(rows, where) if where else rows
         lines, pairs = effective_robustness(kept, baseline=against, shifts=robustness, metric=metric or "acc1", by=by)
         more |= {"robustness": pairs, "robustness_lines": lines}
-    if rank:
+    if rank_laws:
         more |= {"laws": ranking(fits, recipe)}
     notes += _warnings(fits, {} if budget is None else {id(fit): no_advice(fit, budget) for fit in fits})
     return FitResult(fits, found, x, card, [*_account(selection), *notes], more)

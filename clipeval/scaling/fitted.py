@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipeval import vocabulary
 from clipeval.scaling.estimate import Estimate
 from clipeval.scaling.laws import Law
 from clipeval.scaling.points import Checkpoints
@@ -19,7 +20,7 @@ GUARD = 1.0
 _BAND_DRAWS = 20_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fit:
     """A law fitted to the checkpoints of one source; without an ``estimate`` where they do not determine it.
 
@@ -41,6 +42,18 @@ class Fit:
         """Points that do not determine the law."""
         known = Uncertainty({}, np.empty((0, len(problem.law.names))), reason=reason)
         return cls(points, problem, None, known, TOO_FEW, notes=(reason,))
+
+    def __repr__(self) -> str:
+        return f"Fit({self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """One line: what it is of, and the parameters that were found."""
+        _, dataset, metric, shots = self.points.cell
+        what = f"{vocabulary.dataset(dataset, shots)} · {vocabulary.metric(metric).title} · {self.points.source}"
+        found = dict(zip(self.estimate.names, self.estimate.params.tolist(), strict=True)) if self.estimate else {}
+        values = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+        return f"{what}: {self.law.name}{f' with {values}' if values else ''}, {self.n_points} points, {self.verdict}"
 
     @property
     def law(self) -> Law:

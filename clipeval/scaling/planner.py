@@ -11,12 +11,17 @@ import numpy as np
 
 from clipeval.errors import MeasureError, UsageError, few, suggest
 from clipeval.results.columns import COMPUTE, archs, numbers
+from clipeval.results.published import published
+from clipeval.results.reading import Results, read_tables
+from clipeval.scaling import cherti2023
 from clipeval.scaling.points import FAMILY, Checkpoints, Question, select
 from clipeval.scaling.problem import Problem
 from clipeval.scaling.questions.design import Side, leave_out, next_runs
 from clipeval.scaling.questions.forecast import parse
 from clipeval.scaling.recipe import Recipe
 from clipeval.scaling.validation import decades_beyond
+from clipeval.shown import Shown
+from clipeval.spelling import also, several
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,14 +48,16 @@ class PlannedRun:
     there: int
 
 
-@dataclass(frozen=True)
-class Design:
+@dataclass(frozen=True, repr=False)
+class Design(Shown):
     """The runs, and how well the answer ``what`` is known without and with them.
 
     ``sd_before``, ``sd_after`` and ``sd_largest`` are its standard deviations: without new runs, with these, and with
     the budget in one run; ``scatter`` is that of ln E of runs about the laws. By source, ``promised`` and ``missed``
     check such plans on the runs there are (``questions.design.leave_out``), NaN where these are too few.
     """
+
+    printer = "clipeval.scaling.output.plan:print_design"
 
     what: str
     dataset: str
@@ -67,25 +74,33 @@ class Design:
     cooldown: float | None
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        runs = few([f"{run.count} x {run.arch} on {run.source} for {run.samples:,}" for run in self.runs], 4)
+        known = f"standard deviation {self.sd_before:.3g} now, {self.sd_after:.3g} with them"
+        return f"Design: {self.what} on {self.dataset}: {known}\n  {runs}\nAll of it: print(design)"
+
     @property
     def cost(self) -> float:
         """GMACs of all runs, trunks counted once."""
         return sum(run.cost * run.count for run in self.runs)
 
 
+@also(source="sources", results="table")
 def design(
-    table: pd.DataFrame,
+    table: Results | None,
     budget: float,
-    aim: str,
+    aim: str = AIMS[1],
     *,
     task: str | None = None,
     dataset: str | None = None,
     metric: str | None = None,
     by: str = FAMILY,
-    sources: Sequence[str] = (),
+    sources: Sequence[str] | str = (),
     cooldown: float | None = None,
 ) -> Design:
-    """The runs to add to those of ``table`` for ``budget`` GMACs, so that one answer is known best.
+    """The runs to add to those of ``table`` for ``budget`` GMACs, so that one answer is known best. The table is a
+    DataFrame, a results folder, a file, a published study, or a list of these; None: the checkpoints of Cherti et al.
+    2023.
 
     ``aim`` is ``forecast:ARCH:SAMPLES``, the error of such a run, by a law of GMACs per sample and samples seen;
     ``difference``, of two sources' exponents; or ``crossover``, the compute at which their laws meet, both by power
@@ -97,6 +112,10 @@ def design(
     and MeasureError where no law can be fitted.
     """
     kind, goal = _goal(aim)
+    sources = several(sources)
+    if table is None:
+        table = cherti2023.default_rows(published(), task, [dataset] if dataset else None)
+    table = read_tables(table)
     if cooldown is not None and not 0 < cooldown < 1:
         raise UsageError(f"--cooldown {cooldown:g}: expected the share of a run in which its rate falls, such as 0.2.")
     columns = (SIZE, SEEN) if kind == "forecast" else (COMPUTE,)

@@ -27,9 +27,9 @@ from clipeval.results.columns import (
     row_label,
     scales,
     shares,
+    task_name,
 )
 from clipeval.results.schema import CIRCUMSTANCES
-from clipeval.tasks import canonical_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,12 +169,6 @@ def rows_where(table: pd.DataFrame, text: str) -> pd.DataFrame:
     if not kept.any():
         raise MeasureError(f"--where {text}: holds for none of the {len(table)} rows.")
     return table[kept]
-
-
-def task_name(word: str, table: pd.DataFrame) -> str:
-    """The name in the column ``task`` that a word stands for: that of a task there, or of one of ours by either name.
-    Raises UsageError."""
-    return word if table["task"].isin([word]).any() else canonical_name(word)
 
 
 def _require_columns(table: pd.DataFrame, question: Question) -> None:

@@ -20,10 +20,9 @@ def allocate(runs: Sequence[Run], results: Sequence[str], budget: float) -> pd.D
     ``clipeval.scaling.questions.optimal.optimal``. Raises UsageError when no result is of an architecture of the
     ladder and MeasureError when no law can be fitted, or followed so far.
     """
-    from clipeval.results.reading import read_tables
     from clipeval.scaling.fit import fit
 
-    result = fit(read_tables(results), budget=budget)
+    result = fit(results, budget=budget)
     found: pd.DataFrame = result.more["allocations"]
     if found.empty:
         raise MeasureError(f"{budget:g} GMACs: no law says what they are best spent on. {' '.join(result.notes)}")

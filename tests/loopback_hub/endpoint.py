@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote
 
+from loopback_hub import writing
 from loopback_hub.answers import Answer, Request, json_answer, ranged, refusal
 from loopback_hub.repositories import File, Repository
 
@@ -30,6 +31,8 @@ def of_proxy(hub: Hub, request: Request) -> Answer:
 
 def of_cdn(hub: Hub, request: Request) -> Answer:
     """Files in LFS under signed addresses, for whoever has one and sends no token; and ``hub.plain``."""
+    if (taken := writing.of_cdn(hub, request)) is not None:
+        return taken
     if (data := hub.plain.get(request.path)) is not None:
         return ranged(_whole(File(data, False)), request)
     trees = (tree for repository in hub.repositories.values() for tree in repository.commits.values())
@@ -45,6 +48,8 @@ def of_hub(hub: Hub, request: Request) -> Answer:
     """The endpoint: files and the API."""
     if request.token and request.token not in hub.tokens:
         return refusal(401, "", "Invalid credentials in Authorization header")
+    if (taken := writing.of_hub(hub, request)) is not None:
+        return taken
     if match := _CACHED.fullmatch(request.target):
         kind, name, commit, path = match[1].removesuffix("s"), match[2], match[3], unquote(match[4])
         return _file(hub, request, kind, name, commit, path, cached=True)

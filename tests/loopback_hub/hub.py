@@ -29,9 +29,9 @@ class Hub:
     """Use it with ``with``: an ``endpoint``, a ``cdn`` on another port, and a ``proxy`` that refuses all it is asked.
 
     Add repositories, run programs in its ``environment``, look at ``requests``. Attributes to set: ``tokens`` that are
-    valid (others are answered 401, for public repositories too); ``plain``, path -> content of a web server that is no
-    hub, on the CDN's origin; ``renamed`` repositories, (kind, old name) -> new name; ``caches``, whether small files
-    are sent round by a relative redirect as huggingface.co does.
+    valid (others are answered 401, for public repositories too), and ``writers``, those that may write; ``plain``, path
+    -> content of a web server that is no hub, on the CDN's origin; ``renamed`` repositories, (kind, old name) -> new
+    name; ``caches``, whether small files are sent round by a relative redirect as huggingface.co does.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,9 @@ class Hub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.renamed: dict[tuple[str, str], str] = {}
         self.plain: dict[str, bytes] = {}
-        self.tokens = {"hf_reader", "hf_stranger"}
+        self.tokens = {"hf_reader", "hf_stranger", "hf_writer"}
+        self.writers = {"hf_writer"}
+        self.uploaded: dict[str, bytes] = {}
         self.caches = False
         self.requests: list[Request] = []
         self._faults: list[Fault] = []

@@ -9,6 +9,7 @@ import re
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from made import row, table
 from markdown_it import MarkdownIt
@@ -91,8 +92,34 @@ def test_model_index_is_read_by_the_hubs_own_library(tmp_path):
         ("zero-shot-image-classification", "digits", "acc5"): 0.5,
         ("image-classification", "icons", "accuracy"): 0.75,
     }
+    cards = {
+        path.name: ModelCard(f"---\n{path.read_text()}---\n") for path in (tmp_path / "page/model-index").iterdir()
+    }
+    assert {name: (card.data.model_name, len(card.data.eval_results)) for name, card in cards.items()} == {
+        "one.yaml": ("one", 3),
+        "two_b.yaml": ("two: <b>", 1),
+    }
+    assert [vars(r) for r in cards["one.yaml"].data.eval_results] == [vars(r) for r in results]
     probe = found["image-classification", "icons", "accuracy"]
     assert probe.dataset_args == {"shots": 5, "seed": 1}
     zero_shot = found["zero-shot-image-classification", "digits", "accuracy"]
     assert zero_shot.metric_args == {"ci_low": 0.1, "ci_high": 0.2}
     assert zero_shot.dataset_split == "test"
+
+
+def test_cards_are_those_of_the_last_report(tmp_path):
+    """Names that make the same file name have files of their own, and none of an earlier report stays."""
+    page = files([row("a/b"), row("a:b"), row("../../x"), row("c")], tmp_path)
+    assert sorted(path.name for path in (page / "model-index").iterdir()) == [
+        "a_b.yaml",
+        "a_b_.yaml",
+        "c.yaml",
+        "x.yaml",
+    ]
+    files([row("c")], tmp_path)
+    assert [path.name for path in (page / "model-index").iterdir()] == ["c.yaml"]
+    names = [entry["name"] for entry in yaml.safe_load((page / "model-index.yaml").read_text())["model-index"]]
+    assert names == ["c"]
+    (tmp_path / "other/model-index").mkdir(parents=True)
+    with pytest.raises(clipeval.UsageError, match="holds model-index, and not of an earlier report"):
+        clipeval.report(table([row("c")], tmp_path / "results"), tmp_path / "other")

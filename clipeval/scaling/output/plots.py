@@ -14,13 +14,13 @@ from clipeval import vocabulary
 from clipeval.files import write_atomically
 from clipeval.results.columns import COMPUTE, archs
 from clipeval.scaling.fitted import Fit
+from clipeval.scaling.output.figures import COMBINED, Figures, Picture
 from clipeval.scaling.output.style import STYLE, Looks, as_text, legend, looks_of, samples_seen, upstream
 from clipeval.scaling.points import Cell, Checkpoints
 from clipeval.scaling.validation import NO_SCALING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from clipeval.scaling.questions.compare import Comparison
     from clipeval.scaling.questions.forecast import Forecast
@@ -42,9 +42,7 @@ class Drawn:
     looks: Looks
 
 
-def figures(
-    fits: Sequence[Fit], comparisons: Sequence[Comparison], forecasts: Sequence[Forecast], x: str
-) -> dict[str, Figure]:
+def figures(fits: Sequence[Fit], comparisons: Sequence[Comparison], forecasts: Sequence[Forecast], x: str) -> Figures:
     """A figure for every data set and metric, and one with all of them where there are 2 to 6. By file name.
 
     Laws of one scale are drawn over it; of laws of several scales the measured error is drawn over the fitted one.
@@ -54,11 +52,11 @@ def figures(
     all_of_it = Drawn(fits, comparisons, forecasts, x, looks_of([fit.points for fit in fits]))
     drawn = {_file_name(cell): _figure([cell], all_of_it) for cell in cells}
     if 2 <= len(cells) <= _MOST_PANELS:
-        drawn["scaling"] = _figure(cells, all_of_it)
-    return drawn
+        drawn[COMBINED] = _figure(cells, all_of_it)
+    return Figures(drawn)
 
 
-def save(drawn: dict[str, Figure], folder: Path) -> list[Path]:
+def save(drawn: Figures, folder: Path) -> list[Path]:
     """Every figure as PNG and PDF; the paths written. Raises StoreError."""
     metadata: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"CreationDate": None}}
     paths = []
@@ -75,14 +73,13 @@ def _file_name(cell: Cell) -> str:
     return "-".join(str(part).replace("/", "_") for part in (dataset, metric, shots and f"{shots}shot") if part)
 
 
-def _figure(cells: Sequence[Cell], drawn: Drawn) -> Figure:
+def _figure(cells: Sequence[Cell], drawn: Drawn) -> Picture:
     import matplotlib as mpl
-    from matplotlib.figure import Figure
 
     columns = min(2, len(cells))
     rows = -(-len(cells) // columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.5 * columns + 1.5, 2.9 * rows), layout="constrained")
+        figure = Picture(figsize=(3.5 * columns + 1.5, 2.9 * rows), layout="constrained")
         axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
         for axis, cell in zip(axes, cells, strict=False):
             of_cell = [fit for fit in drawn.fits if fit.points.cell == cell]

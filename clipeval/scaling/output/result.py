@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+from clipeval.errors import UsageError, counted, few, suggest
 from clipeval.files import require_own, write_atomically, write_json
 from clipeval.paths import expand
 from clipeval.plain import plain
@@ -20,11 +21,14 @@ from clipeval.scaling.fitted import Fit
 from clipeval.scaling.questions.compare import Comparison, compare
 from clipeval.scaling.questions.compare import as_rows as comparison_rows
 from clipeval.scaling.questions.forecast import Forecast
+from clipeval.shown import Shown
 from clipeval.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from clipeval.scaling.output.figures import Figures
 
 FIT_COLUMNS = (
     *("task", "dataset", "metric", "source", "x", "law", "frontier", "n_models", "n_points"),
@@ -42,16 +46,19 @@ FORECAST_COLUMNS = (
 """The first columns of each table, in order; others may follow."""
 _CARD = "fit_card.json"
 _NAN = float("nan")
+_MOST_TOLD = 4
 _PACKAGES = ("numpy", "scipy", "pandas")
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """Fitted laws, comparisons of their sources and forecasts.
+@dataclass(frozen=True, repr=False)
+class FitResult(Shown):
+    """Fitted laws, comparisons of their sources and forecasts. ``print`` shows the tables of ``clipeval fit``.
 
     ``card`` says how they were obtained: the form of the law, the data, the estimator and its options. ``notes`` are
     sentences a reader should see: which rows were used and left out, and what a law does not tell.
     """
+
+    printer = "clipeval.scaling.output.show:print_fit"
 
     laws: Sequence[Fit]
     predictions: Sequence[Forecast]
@@ -60,6 +67,15 @@ class FitResult:
     notes: Sequence[str]
     more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Tables asked for beside these, by name: ``allocations`` of a budget, ``robustness`` and ``robustness_lines``."""
+
+    def __repr__(self) -> str:
+        told = [f"  {law.summary}" for law in self.laws[:_MOST_TOLD]]
+        if len(self.laws) > _MOST_TOLD:
+            told.append(f"  and {len(self.laws) - _MOST_TOLD} more")
+        tables = ", ".join(f".{name}" for name in ("fits", "comparisons", "forecasts"))
+        more = "".join(f", .more['{name}']" for name in self.more)
+        head = f"FitResult: {counted(len(self.laws), 'law')} of {self.x}"
+        return "\n".join([head, *told, f"Tables: {tables}{more}. Pictures: .plot(). All of it: print(result)"])
 
     @cached_property
     def pairs(self) -> Sequence[Comparison]:
@@ -103,15 +119,29 @@ class FitResult:
         """``to_dict`` as a JSON document."""
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
 
-    def plot(self, folder: str | Path | None = None) -> dict[str, Figure]:
-        """The figures by name; with ``folder`` also written there as PNG and PDF. Raises StoreError."""
+    @overload
+    def plot(self, folder: str | Path | None = None, *, dataset: None = None) -> Figures: ...
+
+    @overload
+    def plot(self, folder: str | Path | None = None, *, dataset: str) -> Figure: ...
+
+    def plot(self, folder: str | Path | None = None, *, dataset: str | None = None) -> Figures | Figure:
+        """The figures by name, which a notebook shows; with ``folder`` also written there as PNG and PDF.
+
+        With ``dataset`` the one figure of all metrics of that data set. Raises UsageError for a data set that was not
+        fitted, and StoreError.
+        """
         from clipeval.scaling.output import plots
 
+        laws = [law for law in self.laws if dataset in (None, law.points.cell[1])]
+        if dataset is not None and not laws:
+            names = list(dict.fromkeys(law.points.cell[1] for law in self.laws))
+            raise UsageError(f"plot: no law of data set '{dataset}', but of {few(names)}.{suggest(dataset, names)}")
         asked = [forecast for forecast in self.predictions if forecast.model in self.card["forecasts"]["asked"]]
-        drawn = plots.figures(self.laws, self.pairs, asked, self.x) if self.laws else {}
+        drawn = plots.figures(laws, self.pairs, asked, self.x)
         if folder is not None:
             plots.save(drawn, expand(folder))
-        return drawn
+        return drawn if dataset is None else drawn.combined
 
     def write(self, folder: str | Path) -> None:
         """The tables as CSV files, ``fit_card.json`` and the figures. Raises StoreError, and UsageError where files of
