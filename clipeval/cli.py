@@ -366,7 +366,7 @@ def report(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=_ANSWER)
 def push(
     results: Annotated[
         list[str],
