@@ -366,7 +366,15 @@ def report(
     )
 
 
-@app.command(rich_help_panel=_ANSWER)
+@app.command(
+    cls=Command,
+    rich_help_panel=_ANSWER,
+    epilog=examples(
+        "clipeval push results/mine ORG/NAME -m runs/b32",
+        "clipeval push results/mine ORG/NAME -m runs/b32 --yes",
+        "clipeval push results/mine ORG/RESULTS --dataset",
+    ),
+)
 def push(
     results: Annotated[
         list[str],
