@@ -48,11 +48,25 @@ def _html(item: Any) -> str:
 
     if isinstance(item, Table):
         return _table(item)
+    if hasattr(item, "rows") and hasattr(item, "legend"):  # a Sheet
+        return _sheet(item)
     if isinstance(item, str):
         return f'<div style="max-width: 70em">{escape(printable(item))}</div>'
     from clipeval.notebook import in_html
 
     return in_html([item], PIPE_WIDTH)["text/html"]
+
+
+def _sheet(sheet: Any) -> str:
+    """A sheet of ``clipeval.tables`` with all its columns."""
+    from rich.table import Table
+
+    table = Table(title=printable(sheet.title))
+    for column in sheet.columns:
+        table.add_column(column.head, justify="right" if column.kind == "figure" else "left")
+    for row in sheet.rows:
+        table.add_row(*row)
+    return _table(table) + "".join(f"<div>{escape(line)}</div>" for line in sheet.legend)
 
 
 def _table(table: Any) -> str:
