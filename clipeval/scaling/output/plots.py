@@ -48,6 +48,8 @@ def figures(fits: Sequence[Fit], comparisons: Sequence[Comparison], forecasts: S
     Laws of one scale are drawn over it; of laws of several scales the measured error is drawn over the fitted one.
     Forecasts have their two intervals, the wide one of a later model and the narrow one of the law.
     """
+    if not fits:  # of mixtures there is no figure
+        return Figures()
     cells = list(dict.fromkeys(fit.points.cell for fit in fits))
     all_of_it = Drawn(fits, comparisons, forecasts, x, looks_of([fit.points for fit in fits]))
     drawn = {_file_name(cell): _figure([cell], all_of_it) for cell in cells}
