@@ -133,4 +133,4 @@ def _headings(file):
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 330
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 370

@@ -85,5 +85,5 @@ def crossover(pair: Comparison, x_min: float, x_max: float) -> str:
 
 
 def surely(p: float) -> str:
-    """``p = 0.012``, ``p < 0.001``"""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    """``corrected p = 0.012``, ``corrected p < 0.001``"""
+    return f"corrected p {'< 0.001' if p < 0.001 else f'= {p:.3f}' if p < 0.1 else f'= {p:.2f}'}"
