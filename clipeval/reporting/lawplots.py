@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipeval import vocabulary
-from clipeval.names import SEPARATOR, Names, samples
-from clipeval.reporting import lawwords, words
+from clipeval.reporting import lawwords
 from clipeval.reporting.figures import LEFT_OUT_HUE, figure, log_axis, plain, translucent
 from clipeval.reporting.laws import Group, Law
-from clipeval.reporting.rows import number, text
-from clipeval.results.columns import COMPUTE, archs, records
+from clipeval.results.columns import COMPUTE, archs
 from clipeval.scaling.output.style import MARKERS, Looks, samples_seen, upstream
 from clipeval.scaling.points import Checkpoints
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 _GRID = 24
 _MOST_WITH_BARS = 150
@@ -49,7 +47,6 @@ class View:
     looks: Looks
     metric: str
     chance: float
-    names: Names
 
 
 def over_compute(view: View) -> dict[str, Any]:
@@ -216,41 +213,13 @@ def _scatter(points: Checkpoints, values: np.ndarray, view: View, **look: Any) -
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": points.x.tolist(),
+        "x": _short(points.x),
         "y": [float(f"{value:.6g}") for value in values],
         "customdata": [int(row) for row in points.table["row"]],
-        "text": [_said(row, points, view) for row in records(_told(points.table))],
-        "hovertemplate": "%{text} GMACs<extra></extra>",
+        "meta": {"metric": vocabulary.metric(view.metric).heading, "percent": not points.loss},
+        "hovertemplate": "%{text}<extra></extra>",
         **look,
     }
-
-
-_TOLD = ("model", "arch", "source", "samples_seen", "value", "ci_low", "ci_high", "n", "gmacs_total", "gmacs")
-
-
-def _told(table: pd.DataFrame) -> pd.DataFrame:
-    return table[[name for name in _TOLD if name in table]]
-
-
-def _said(row: dict[str, Any], points: Checkpoints, view: View) -> str:
-    """Hover text: the name, what it does not say of the checkpoint, its value with interval and n, its GMACs."""
-    name, seen, n = view.names[str(row["model"])], number(row.get("samples_seen")), number(row.get("n"))
-    facts = [text(row.get("source")), text(row.get("arch")), f"{samples(seen)} samples seen" if seen == seen else ""]
-    facts = [fact for fact in facts if fact.removesuffix(" samples seen") not in name.split(SEPARATOR)]
-    value, low, high = (number(row.get(name)) for name in ("value", "ci_low", "ci_high"))
-    scale = 1.0 if points.loss else 100.0
-    unit = "" if points.loss else " %"
-    ends = f" ({scale * low:.2f}–{scale * high:.2f})" if math.isfinite(low + high) else ""
-    shown = f"{vocabulary.metric(view.metric).heading} {scale * value:.2f}{unit}{ends}"
-    known = number(row.get("gmacs_total"))
-    spent = known if known == known else number(row.get("gmacs")) * seen
-    lines = [
-        f"<b>{plain(name)}</b>",
-        plain(", ".join(filter(None, facts))),
-        shown + (f", n = {n:,.0f}" if n == n else ""),
-        words.size(spent),
-    ]
-    return "<br>".join(filter(None, lines))
 
 
 def _bars(points: Checkpoints, values: np.ndarray, view: View, hue: str) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import numpy as np
 
 from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.names import Names, display_names, samples
+from clipeval.names import samples
 from clipeval.reporting import headlines, lawwords, words
 from clipeval.reporting.boards import whole
 from clipeval.reporting.figures import Panel
 from clipeval.reporting.lawplots import PIXELS, View, over_compute
 from clipeval.reporting.laws import Group, Law, Laws, laws_of
-from clipeval.results.columns import are_losses, compute, records
+from clipeval.results.columns import are_losses, compute
 from clipeval.results.suites import main_metrics
 from clipeval.scaling.output.result import r2_shown
 from clipeval.scaling.output.style import MARKERS, Looks, Palette, looks_of, palette_of
@@ -124,7 +124,6 @@ def _plots(rows: pd.DataFrame, config: Config, laws: Laws) -> Iterator[Plot]:
     known = rows[(rows["final"] & rows["good"]).to_numpy(bool)]
     known = known.assign(x=compute(known), colour_by=source_of(known, FAMILY).fillna(_UNKNOWN))
     known = known[(known["x"].gt(0) & np.isfinite(known["x"])).to_numpy(bool)]
-    names = display_names(records(rows[["model", "arch", "source", "pretrained", "samples_seen"]].drop_duplicates()))
     fitted = [law.fit.points for group in laws.groups.values() for law in group.laws]
     palette = palette_of([*fitted, *_by_source(known, ("", "", "", None))])
     groups = [
@@ -139,7 +138,7 @@ def _plots(rows: pd.DataFrame, config: Config, laws: Laws) -> Iterator[Plot]:
                 "shots", dropna=False, sort=True
             ):
                 few = None if math.isinf(whole(shots)) else int(shots)
-                found = _Found((task, dataset, metric, few), bool(suite), cell, laws, config, palette, names)
+                found = _Found((task, dataset, metric, few), bool(suite), cell, laws, config, palette)
                 yield found.plot(f"scaling-{number}")
                 number += 1
 
@@ -154,7 +153,6 @@ class _Found:
     laws: Laws
     config: Config
     palette: Palette
-    names: Names
 
     def plot(self, name: str) -> Plot:
         task, dataset, metric, shots = self.cell
@@ -163,7 +161,7 @@ class _Found:
         points = fitted or _by_source(self.rows, self.cell)
         looks = looks_of(points, self.palette)
         rest = self._left_out(points) if fitted else None
-        view = View(points, rest, group, looks, metric, _chance(self.cell, self.config), self.names)
+        view = View(points, rest, group, looks, metric, _chance(self.cell, self.config))
         title = vocabulary.dataset(dataset, shots)
         suite = self.config.suites.get(dataset) if self.suite else None
         panel = Panel(

@@ -180,7 +180,10 @@ def test_plots_answer_to_hover_and_click(page, run):
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
     label = plot.locator(".hoverlayer .hovertext")
     label.wait_for()
-    assert re.search(r"[ab]/checkpoints/001000\.pttoy-[ab], tiny, 1k samples seen", label.text_content())
+    assert re.search(
+        r"[ab]/checkpoints/001000\.pttoy-[ab], tiny, 1k samples seen.* %( \(.*\))?, n = \d+.*GMACs",
+        label.text_content(),
+    )
     page.mouse.down()
     page.mouse.up()
     page.get_by_role("dialog").wait_for()

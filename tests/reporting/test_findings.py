@@ -202,8 +202,8 @@ def test_points_tell_what_they_are_and_lines_end_at_the_data(tmp_path):
     [plot] = scaling.scaling(table.read([str(made.table(rows, tmp_path))], config), config).plots
     data = plot.panel.figure["data"]
     [points] = [trace for trace in data if trace["mode"] == "markers"]
-    assert "ViT-B-32 · LAION-2B · 1M" in points["text"][0]
-    assert "n = 50,000" in points["text"][0]
+    assert points["customdata"] == list(range(6))  # of these rows the page's script says what they are
+    assert points["meta"] == {"metric": "Top-1", "percent": True}
     assert points["error_y"]["array"] == pytest.approx([2] * 6)  # an error is highest where the value is lowest
     assert points["error_y"]["arrayminus"] == pytest.approx([1] * 6)
     solid, *dashes = [trace for trace in data if trace["mode"] == "lines" and trace["line"].get("width") in (1.4, 2)]

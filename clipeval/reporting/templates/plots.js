@@ -20,9 +20,27 @@ const looks = () => {
 };
 const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // Plotly reads some HTML
+// What a point says: the checkpoint, what its name leaves out, its value with interval and n, its compute.
+const told = (row, { metric, percent }) => {
+  const [value, low, high, n, seen] = ["value", "ci_low", "ci_high", "n", "samples_seen"].map((name) => cell(name, row));
+  const shown = (x) => (percent ? (100 * x).toFixed(2) : Number(x.toPrecision(5)));
+  const inName = nameOf(row).split(" · ");
+  const facts = [cell("source", row), cell("arch", row)].filter((fact) => fact && !inName.includes(fact));
+  if (seen !== null && !inName.includes(human(seen))) facts.push(`${human(seen)} samples seen`);
+  const ends = low === null || high === null ? "" : ` (${shown(low)}–${shown(high)})`;
+  const compute = cell("gmacs_total", row) ?? (cell("gmacs", row) ?? NaN) * seen;
+  return [
+    `<b>${plain(nameOf(row))}</b>`,
+    plain(facts.join(", ")),
+    `${plain(metric)} ${shown(value)}${percent ? " %" : ""}${ends}${n === null ? "" : `, n = ${n.toLocaleString("en")}`}`,
+    compute ? `${human(compute)} GMACs` : "",
+  ].filter(Boolean).join("<br>");
+};
 const draw = async (place, figure) => {
   place.dataset.drawn = "yes";
-  for (const trace of figure.data) trace.text ??= trace.customdata?.map((row) => plain(nameOf(row)));
+  for (const trace of figure.data) {
+    trace.text ??= trace.customdata?.map((row) => (trace.meta ? told(row, trace.meta) : plain(nameOf(row))));
+  }
   await Plotly.react(place, figure.data, figure.layout, settings);
   await Plotly.relayout(place, looks());
   place.removeAllListeners("plotly_click");
