@@ -191,7 +191,12 @@ def _points(table: pd.DataFrame, question: Question, sources: Sequence[str], kin
     found = select(table, question).points
     cells = list(dict.fromkeys(points.cell for points in found))
     if len(cells) > 1:
-        listed = few([f"-d {name} --metric {metric}" for _, name, metric, _ in cells])
+        listed = few(
+            [
+                f"-t {task} -d {name} --metric {metric}" + (f" ({shots} shots)" if shots else "")
+                for task, name, metric, shots in cells
+            ]
+        )
         raise UsageError(f"a design is for one answer, and there are {len(cells)}: choose one of {listed}.")
     there = [points.source for points in found]
     for source in sources:
@@ -275,8 +280,11 @@ class _Choices:
         """Architecture, source, samples, GMACs per sample, and how many the table has."""
         of = []
         for number, one in enumerate(points):
-            names, seen = archs(one.table), numbers(one.table, SEEN)
-            sizes = dict(zip(names, numbers(one.table, SIZE), strict=True))
+            known = one.table.dropna(subset=[SIZE, SEEN])  # a law of total compute does without them, a plan does not
+            if known.empty:
+                raise UsageError(f"a plan needs {SIZE} and {SEEN}, and no checkpoint of {one.source} has both.")
+            names, seen = archs(known), numbers(known, SEEN)
+            sizes = dict(zip(names, numbers(known, SIZE), strict=True))
             there = Counter(zip(names, np.round(seen).astype(int).tolist(), strict=True))
             steps = int(np.log2(seen.max() / seen.min() * _LONGER**2))
             lengths = [round(seen.max() * _LONGER / 2**step) for step in range(steps + 1)]

@@ -112,7 +112,7 @@ def test_percentages_are_refused():
     [
         ({"task": "retrieval"}, MeasureError, "no row matches. Tasks in the results table: zeroshot_classification"),
         ({"task": "classificaton"}, UsageError, "Did you mean 'classification'"),
-        ({"datasets": ["my-bird"]}, MeasureError, "Did you mean 'my-birds'"),
+        ({"datasets": ["my-bird"]}, UsageError, "Did you mean 'my-birds'"),
         ({"metric": "acc5"}, MeasureError, "--metric acc5: no row matches. Did you mean 'acc1'"),
         ({"x": "gmac"}, UsageError, "--x gmac: the results table has no such column. Did you mean 'gmacs'"),
         ({"x": "source"}, MeasureError, "source is not a number: a"),

@@ -55,7 +55,7 @@ def test_the_preset_prints_the_eight_laws_and_the_errors_of_the_predictions(run)
 
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_numbers_stay_whole_on_a_terminal_of_any_width(run, csv, width, monkeypatch):
-    monkeypatch.setattr("clipeval.console._PIPE_WIDTH", width)
+    monkeypatch.setenv("COLUMNS", str(width))
     _, out, _ = run(csv(table()), "--bootstrap", 200)
     tables = out.split("· ")[0].splitlines()
     assert max(len(line) for line in tables) <= width

@@ -151,10 +151,26 @@ def test_what_cannot_be_planned(options, message):
 
 def test_a_table_of_several_answers_or_too_few_points():
     rows = results()
-    with pytest.raises(UsageError, match=r"is for one answer, and there are 2: choose one of -d birds --metric acc1"):
+    with pytest.raises(
+        UsageError, match=r"there are 2: choose one of -t zeroshot_classification -d birds --metric acc1"
+    ):
         design(pd.concat([rows, rows.assign(dataset="cats")]), 100, "difference")
     with pytest.raises(MeasureError, match="leave nothing over beside the 5 parameters of the law joint_nd"):
         design(results(lengths=(8_000, 64_000), sources="a")[:5], 100, "forecast:m:1M")
+
+
+def test_compute_without_what_it_is_made_of_gives_no_plan():
+    """A law of total compute can be fitted, and no plan of runs. One such row among others is no run."""
+    rows = results()
+    rows = rows.assign(gmacs_total=rows["gmacs"] * rows["samples_seen"])
+    with pytest.raises(UsageError, match="a plan needs gmacs and samples_seen, and no checkpoint of a has both"):
+        design(rows.assign(samples_seen=np.nan), 100, "difference")
+    there = design(rows, 100, "difference")
+    odd = design(
+        rows.assign(samples_seen=rows["samples_seen"].mask(rows["model"] == rows["model"].iloc[0])), 100, "difference"
+    )
+    assert odd.sd_before == pytest.approx(there.sd_before)
+    assert {run.samples for run in odd.runs} <= {run.samples for run in there.runs}
 
 
 def test_the_command(tmp_path):
