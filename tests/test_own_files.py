@@ -145,7 +145,7 @@ def test_a_run_does_not_write_into_a_ledger_of_another_program(home, command, co
 
 
 def test_a_fit_leaves_files_of_the_user_s_own(tmp_path):
-    found = clipeval.fit(bootstrap=100)
+    found = clipeval.fit(task="classification", datasets="imagenet1k", bootstrap=100)
     (tmp_path / "fits.csv").write_text("mine")
     with pytest.raises(UsageError, match=r"holds fits\.csv, and not of an earlier fit"):
         found.write(tmp_path)
@@ -163,7 +163,7 @@ def test_a_fit_leaves_files_of_the_user_s_own(tmp_path):
 def test_what_was_cut_off_is_replaced_by_the_same_command(home, command, monkeypatch, module):
     """Killed after its first file, an import or a fit is known again as one of ours."""
     words = ["import", "~/r.csv", "-o", "~/tidy"] if module.endswith("table") else ["fit", "-o", "~/tidy"]
-    words += [] if words[0] == "import" else ["--bootstrap", "100"]
+    words += [] if words[0] == "import" else ["-d", "imagenet1k", "-t", "classification", "--bootstrap", "100"]
     left = [1 if words[0] == "import" else 0]
 
     def cut_off(path, write, real=write_atomically):

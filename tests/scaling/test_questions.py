@@ -147,7 +147,7 @@ def test_flat_data_have_no_advice_for_any_budget(budget):
 
 
 def test_a_budget_counts_repeated_samples_where_the_table_knows_them():
-    found = fit(datasets=["imagenet1k"], budget=1e12, bootstrap=100)
+    found = fit(task="classification", datasets=["imagenet1k"], budget=1e12, bootstrap=100)
     laion = found.fits.set_index("source").loc["LAION"]
     assert (laion["law"], laion["x"]) == ("joint_repeats", "gmacs,samples_seen,unique_samples")
     chosen = found.more["allocations"]
