@@ -178,7 +178,7 @@ def test_words_of_the_command_line(clipeval, zoo):
 
 @pytest.mark.parametrize("width", [60, 200])
 def test_fit(clipeval, table, width, monkeypatch):
-    monkeypatch.setattr("clipeval.console._PIPE_WIDTH", width)
+    monkeypatch.setenv("COLUMNS", str(width))
     sets = [word for name in ("x" * 300, "[[]red[]]x[[]/red[]]", "::error::start", "lf*") for word in ("-d", name)]
     code, out, _ = clipeval("fit", table, "--bootstrap", "100", "--by", "source", *sets)
     assert code == 0
