@@ -84,7 +84,8 @@ def test_a_machine_without_a_compiler_says_so(tmp_path, monkeypatch, command):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "empty"))
     torch._dynamo.reset()
     with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}):
-        code, out, err = command("clipeval", "run", "-m", "x.pt", "-d", "digits", "--device", "cpu", "--compile")
+        model = tiny_checkpoint(tmp_path / "x.pt")
+        code, out, err = command("clipeval", "run", "-m", model, "-d", "digits", "--device", "cpu", "--compile")
     assert (code, out) == (2, "")
     assert "--compile: torch.compile does not work here for cpu: InvalidCxxCompiler: " in err
     assert "no-such-compiler" in err

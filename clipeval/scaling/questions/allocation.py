@@ -22,7 +22,7 @@ from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.problem import Problem
 from clipeval.scaling.uncertainty.clusters import combination
-from clipeval.scaling.uncertainty.methods import uncertainty
+from clipeval.scaling.uncertainty.resample import data_again
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,10 +193,11 @@ def _joint_law(problem: Problem, groups: Sequence[object] | None) -> Exponent:
             return Exponent(name, a, _NAN, _NAN, found.n, str(refusal))
         half = float(stdtrit(df, 0.975)) * se
         return Exponent(name, a, a - half, a + half, found.n)
-    known = uncertainty(problem)
-    if not len(known.draws):
-        return Exponent(name, a, _NAN, _NAN, found.n, known.reason)
-    n, d = known.draws[:, names.index("alpha_n")], known.draws[:, names.index("alpha_d")]
+    if problem.freedom < 1:
+        return Exponent(name, a, _NAN, _NAN, found.n, f"{found.n} points leave no scatter about this law")
+    draws = data_again(problem, np.random.default_rng(problem.seed))
+    draws = draws[np.isfinite(draws).all(1)]
+    n, d = draws[:, names.index("alpha_n")], draws[:, names.index("alpha_d")]
     ratio = np.divide(d, n + d, out=np.full(len(n), 0.5), where=n + d < 0)
     low, high = np.quantile(ratio, (0.025, 0.975))
     return Exponent(name, a, float(low), float(high), found.n)

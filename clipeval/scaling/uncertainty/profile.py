@@ -84,13 +84,14 @@ class _Walk:
         here, before = self.here[walking], self.before[walking]
         moved = here[rows, held] - before[rows, held]
         ahead = np.divide(target - here[rows, held], moved, out=np.zeros_like(moved), where=moved != 0)
-        low, high = np.tile(self.low, (len(rows), 1)), np.tile(self.high, (len(rows), 1))
-        low[rows, held] = high[rows, held] = target
-        starts = (here, here + ahead[:, None] * (here - before))
-        found = [minimise(self.law, self.data[walking], start, (low, high)) for start in starts]
-        best = np.nanargmin([np.nan_to_num(end.objective, nan=np.inf) for end in found], axis=0)
-        rss, theta = np.array([end.objective for end in found]), np.array([end.theta for end in found])
-        return 2 * rss[best, rows], theta[best, rows]
+        low, high = np.tile(self.low, (2, len(rows), 1)), np.tile(self.high, (2, len(rows), 1))
+        low[:, rows, held] = high[:, rows, held] = target
+        starts = np.concatenate([here, here + ahead[:, None] * (here - before)])
+        bounds = low.reshape(starts.shape), high.reshape(starts.shape)
+        found = minimise(self.law, self.data[np.tile(walking, 2)], starts, bounds)
+        rss = 2 * np.nan_to_num(found.objective, nan=np.inf).reshape(2, -1)
+        best = rss.argmin(axis=0)
+        return rss[best, rows], found.theta.reshape(2, *here.shape)[best, rows]
 
     def _first_step(self, problem: Problem) -> np.ndarray:
         """Two standard errors of the linearised fit, at most 1 where those are not known."""
