@@ -122,7 +122,7 @@ def test_what_cannot_be_joined(words, tmp_path):
         table(words, tmp_path, executor="ray", ray_address="127.0.0.1:1")
     with pytest.raises(UsageError, match="only --executor ray joins a cluster"):
         table(words, tmp_path, ray_address="127.0.0.1:1")
-    with pytest.raises(UsageError, match="choose local, processes or ray"):
+    with pytest.raises(UsageError, match="Choose from: local, processes, ray"):
         table(words, tmp_path, executor="dask")
 
 
