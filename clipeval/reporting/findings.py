@@ -203,7 +203,11 @@ def _compared(found: Sequence[Law], pairs: Sequence[Comparison]) -> Iterator[str
         ends = (-delta, -high, -low) if delta < 0 else (delta, low, high)
         differ = f"differ by {lawwords.interval(*ends)}, {lawwords.surely(pair.p_holm)}"
         better, worse = _order(pair)
-        yield f"The exponents {differ}." if len(found) == 2 else f"Those of {better} (better) and {worse} {differ}."
+        yield (
+            f"The exponents {differ}."
+            if len(found) == 2
+            else f"The exponents of {better} (better) and {worse} {differ}."
+        )
     if len(told) > _MOST_PAIRS:
         rest = len(told) - _MOST_PAIRS
         yield f"{rest} further {'pair differs' if rest == 1 else 'pairs differ'}."
