@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,13 +33,22 @@ _LONGEST = 40
 
 @dataclass(frozen=True)
 class Value:
-    """One number of the page. ``missing`` says why there is none; ``row`` is the row of the table it comes from."""
+    """One number of the page. ``missing`` says why there is none; ``row`` is the row of the table it comes from;
+    ``limited``: it is of a part of the data set only."""
 
     row: int
     value: float
     low: float
     high: float
     missing: str = ""
+    limited: bool = False
+
+
+class Scale(NamedTuple):
+    """How values of a metric are read: ``lower`` is better, and whether they are shown in ``percent``."""
+
+    lower: bool
+    percent: bool
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class Board:
     dataset: str
     task: str
     metrics: tuple[str, ...]
+    scales: tuple[Scale, ...]
     lines: tuple[Line, ...]
     remarks: tuple[str, ...]
 
@@ -106,7 +116,7 @@ def _board(name: str, key: tuple[bool, str, str, float], rows: list[Row], config
     there = list(dict.fromkeys(row["metric"] for row in rows if isinstance(row["metric"], str)))
     main = main_metrics(task, dataset, there, config)
     metrics = [*main, *sorted(set(there) - set(main), key=vocabulary.metric_place)]
-    less_is_better = any(row["higher_is_better"] is False for row in rows if row["metric"] in main[:1])
+    scales = [scale_of(metric, [row for row in rows if row["metric"] == metric]) for metric in metrics]
     title = config.suites[dataset].title if not single and dataset in config.suites else ""
     return Board(
         id=name,
@@ -115,9 +125,18 @@ def _board(name: str, key: tuple[bool, str, str, float], rows: list[Row], config
         dataset=dataset,
         task=task,
         metrics=tuple(metrics),
-        lines=tuple(_ranked(list(_lines(rows, metrics)), -1 if less_is_better else 1)),
+        scales=tuple(scales),
+        lines=tuple(_ranked(list(_lines(rows, metrics)), -1 if scales and scales[0].lower else 1)),
         remarks=tuple(_remarks(rows)),
     )
+
+
+def scale_of(metric: str, rows: Sequence[Row]) -> Scale:
+    """Of the rows of one metric, as they say, else as the metric is known. Losses, and what goes beyond 1, are no share
+    and are shown as they are."""
+    said = [row["higher_is_better"] for row in rows if row["higher_is_better"] is not None]
+    lower = not all(said) if said else vocabulary.metric(metric).lower
+    return Scale(lower, not lower and all(abs(row["value"]) <= 1 for row in rows if row["good"]))
 
 
 def _lines(rows: list[Row], metrics: Sequence[str]) -> Iterator[Line]:
@@ -159,7 +178,8 @@ def value_of(row: Row) -> Value:
     """The number of a row of the table, or why it has none."""
     if not row["good"]:
         return Value(row["row"], math.nan, math.nan, math.nan, why_missing(row))
-    return Value(row["row"], float(row["value"]), number(row["ci_low"]), number(row["ci_high"]))
+    low, high = number(row["ci_low"]), number(row["ci_high"])
+    return Value(row["row"], float(row["value"]), low, high, limited=row["status"] == "limited")
 
 
 def _brief(value: Any) -> str:
@@ -175,7 +195,8 @@ def _short(value: str) -> str:
 
 def ranks(values: Sequence[Value | None], sign: int) -> list[int | None]:
     """For each value 1 + the number of those whose interval lies wholly beyond its own, so that what intervals do not
-    tell apart shares a rank; None where there is no value. ``sign`` is -1 where less is better.
+    tell apart shares a rank; None where there is no value, or one of a part of
+    the data set only. ``sign`` is -1 where less is better.
 
     Source: the ranks of Chatbot Arena (Chiang et al. 2024, 2403.04132). A value without an interval is exact.
     """
@@ -187,7 +208,7 @@ def ranks(values: Sequence[Value | None], sign: int) -> list[int | None]:
 
 
 def _interval(value: Value | None) -> tuple[float, float]:
-    if value is None or value.missing:
+    if value is None or value.missing or value.limited:
         return math.nan, math.nan
     known = math.isfinite(value.low) and math.isfinite(value.high)
     return (value.low, value.high) if known else (value.value, value.value)

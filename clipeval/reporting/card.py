@@ -142,12 +142,15 @@ def _body(rows: pd.DataFrame, name: str) -> str:
     for row in records(whole(rows)):
         shots = number(row["shots"])
         low, high = (number(row[bound]) for bound in ("ci_low", "ci_high"))
-        interval = f"{words.percent(low)}–{words.percent(high)}" if low == low and high == high else "–"
+        metric = vocabulary.metric(text(row["metric"]))
+        in_percent = not metric.lower and row.get("higher_is_better") is not False
+        value, *ends = (words.shown(x, in_percent) for x in (float(row["value"]), low, high))
+        interval = "–".join(ends) if low == low and high == high else "–"
         cells = [
             vocabulary.dataset(text(row["dataset"]), None if shots != shots else int(shots)),
             vocabulary.task(text(row["task"])).title,
-            vocabulary.metric(text(row["metric"])).heading,
-            words.percent(float(row["value"])),
+            metric.heading,
+            value,
             interval,
         ]
         lines.append("| " + " | ".join(map(escaped, cells)) + " |")

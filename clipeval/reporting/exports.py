@@ -46,8 +46,8 @@ def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = (), names: Na
     """Every leaderboard as a Markdown table: percent, with 95 % intervals; then what the runs noticed, and which
     checkpoints display names stand for."""
     parts = [
-        "# Results\n\nPercent, with 95 % intervals where they are known. Rank (#): 1 + the checkpoints whose interval "
-        "lies wholly above.\n"
+        "# Results\n\nPercent (losses as they are), with 95 % intervals where they are known. Rank (#): 1 + the "
+        "checkpoints whose interval lies wholly above.\n"
     ]
     group = ""
     for board in boards:
@@ -67,7 +67,8 @@ def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = (), names: Na
             model = f"{names[line.model]} ({line.note})" if line.note else names[line.model]
             rank = "" if line.rank is None else str(line.rank)
             facts = [rank, model, line.source, words.size(line.samples_seen), words.size(line.gmacs)]
-            lines.append(_row([*facts, *map(with_interval, line.values)]))
+            values = zip(line.values, board.scales, strict=True)
+            lines.append(_row([*facts, *(with_interval(value, scale.percent) for value, scale in values)]))
         remarks = "".join(f"\n{escaped(remark)}\n" for remark in board.remarks)
         parts.append(f"### {escaped(board.title)}\n\n" + "\n".join(lines) + f"\n{remarks}")
     if noticed:
@@ -82,15 +83,15 @@ def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = (), names: Na
     return "\n".join(parts)
 
 
-def with_interval(value: Value | None) -> str:
-    """``73.5 (68.7–77.8)``; the first word of the reason where there is no value."""
+def with_interval(value: Value | None, percent: bool = True) -> str:
+    """``73.5 (68.7–77.8)`` in ``percent``, or as it is; the first word of the reason where there is no value."""
     if value is None:
         return "–"
     if value.missing:
         return f"– {value.missing.split(':')[0]}"
     if math.isnan(value.low) or math.isnan(value.high):
-        return words.percent(value.value)
-    return f"{words.percent(value.value)} ({words.percent(value.low)}–{words.percent(value.high)})"
+        return words.shown(value.value, percent)
+    return "{} ({}–{})".format(*(words.shown(x, percent) for x in (value.value, value.low, value.high)))
 
 
 def _row(cells: Sequence[str], escape: bool = True) -> str:

@@ -4,7 +4,7 @@ that is, which checkpoint is best, and what a reader should beware of."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,21 +24,36 @@ if TYPE_CHECKING:
 
 _MOST = 6
 _MOST_PAIRS = 3
-_MOST_LAWS = 3
+_MOST_LAWS = 4
 _FEWEST_PAIRS = 3
 """Pairs of the same design below which nothing is said of them."""
 
 
+Words = tuple[tuple[str, str], ...]
+"""Pieces of a sentence, each with the colour of a source in the plot, or none."""
+
+
+@dataclass(frozen=True)
+class Fall:
+    """How the error falls with one source, or ``said`` why that is not known; several sources have no colour."""
+
+    colour: str
+    source: str
+    said: str
+    alpha: str = ""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What is seen on one data set: a ``verdict`` of a few words, the ``sentence`` with the numbers it rests on, and
-    what pairs of the same design say ``beside``. ``plot`` is the id of its scaling plot; the verdict comes in pieces,
-    each with the colour of a source in that plot or none."""
+    """What is seen on one data set: a ``verdict`` of a few words, the numbers it rests on by source, a ``sentence`` on
+    their comparison, and what pairs of the same design say ``beside``. ``plot`` is the id of its scaling plot."""
 
     plot: str
     title: str
     metric: str
-    verdict: tuple[tuple[str, str], ...]
+    what: str
+    verdict: Words
+    falls: tuple[Fall, ...]
     sentence: str
     beside: str
 
@@ -52,6 +67,7 @@ class Best:
     model: str
     full: str
     value: Value
+    percent: bool
     within: int
 
 
@@ -65,9 +81,11 @@ class Caution:
 
 @dataclass(frozen=True)
 class Findings:
-    """The opening of the page; ``plots`` stand beside the findings, ``why_none`` says why there are none."""
+    """The opening of the page; ``short`` has every verdict once with the data sets it is of, ``plots`` stand beside the
+    findings, ``why_none`` says why there are none."""
 
     found: tuple[Finding, ...]
+    short: tuple[tuple[Words, str], ...]
     plots: tuple[Plot, ...]
     best: tuple[Best, ...]
     cautions: tuple[Caution, ...]
@@ -77,12 +95,13 @@ class Findings:
 def findings(
     rows: pd.DataFrame, scaled: Scaling, boards: Sequence[Board], gaps: Sequence[Gap], config: Config
 ) -> Findings:
-    """The findings on the headline data sets."""
-    chosen = _headline_plots(scaled, config)
-    found = tuple(_finding(plot) for plot in chosen)
+    """The findings on the headline data sets, those that name a source first."""
+    pairs = [(_finding(plot), plot) for plot in _headline_plots(scaled, config)]
+    pairs.sort(key=lambda pair: not any(colour for colour, _ in pair[0].verdict))
+    found, chosen = (tuple(part) for part in zip(*pairs, strict=True)) if pairs else ((), ())
     why = "" if found else _why_none(scaled)
     best = tuple(_best(rows, boards, config))
-    return Findings(found, tuple(chosen), best, tuple(_cautions(rows, scaled, gaps)), why)
+    return Findings(found, tuple(_short(found)), chosen, best, tuple(_cautions(rows, scaled, gaps)), why)
 
 
 def _headline_plots(scaled: Scaling, config: Config) -> list[Plot]:
@@ -117,15 +136,28 @@ def _finding(plot: Plot) -> Finding:
         plot=plot.panel.id,
         title=_brief(plot.panel.title.rpartition(" · ")[0]) if plot.suite else vocabulary.dataset(dataset, shots),
         metric=vocabulary.metric(metric).heading,
+        what=_what(found),
         verdict=tuple((colours.get(piece, ""), piece) for piece in _verdict(found, pairs)),
-        sentence=" ".join((_exponents(plot, found), *_compared(found, pairs))),
+        falls=tuple(_falls(plot.group.laws, colours)),
+        sentence=" ".join(_compared(found, pairs)),
         beside=_at_equal_design(pairs[0]) if len(found) == 2 and len(pairs) == 1 else "",
     )
+
+
+def _short(found: Sequence[Finding]) -> Iterator[tuple[Words, str]]:
+    titles: dict[Words, list[str]] = {}
+    for finding in found:
+        titles.setdefault(finding.verdict, []).append(finding.title)
+    yield from ((verdict, words.listed(of)) for verdict, of in titles.items())
 
 
 def _brief(title: str) -> str:
     """A title without what it says in parentheses."""
     return title.partition(" (")[0]
+
+
+def _what(found: Sequence[Law]) -> str:
+    return "loss" if found[0].fit.points.loss else "error"
 
 
 def _between(pair: Comparison, laws: Sequence[Law]) -> bool:
@@ -138,7 +170,7 @@ def _verdict(found: Sequence[Law], pairs: Sequence[Comparison]) -> list[str]:
     if not scaling:
         return ["No scaling is detected"]
     if len(found) == 1:
-        return [scaling[0], ": the error falls with compute"]
+        return ["With ", scaling[0], f" the {_what(found)} falls with compute"]
     told = [_order(pair) for pair in _told(pairs)]
     beaten = {law.source: {worse for better, worse in told if better == law.source} for law in found}
     best = next((source for source, losers in beaten.items() if len(losers) == len(found) - 1), "")
@@ -171,7 +203,11 @@ def _compared(found: Sequence[Law], pairs: Sequence[Comparison]) -> Iterator[str
         ends = (-delta, -high, -low) if delta < 0 else (delta, low, high)
         differ = f"differ by {lawwords.interval(*ends)}, {lawwords.surely(pair.p_holm)}"
         better, worse = _order(pair)
-        yield f"The exponents {differ}." if len(found) == 2 else f"Those of {better} (better) and {worse} {differ}."
+        yield (
+            f"The exponents {differ}."
+            if len(found) == 2
+            else f"The exponents of {better} (better) and {worse} {differ}."
+        )
     if len(told) > _MOST_PAIRS:
         rest = len(told) - _MOST_PAIRS
         yield f"{rest} further {'pair differs' if rest == 1 else 'pairs differ'}."
@@ -180,33 +216,30 @@ def _compared(found: Sequence[Law], pairs: Sequence[Comparison]) -> Iterator[str
         [pair] = alike
         who = "The exponents" if len(found) == 2 else f"{pair.source_a} and {pair.source_b}"
         difference = lawwords.interval(pair.alpha.delta, pair.alpha.low, pair.alpha.high)
-        yield f"{who} cannot be told apart: difference {difference}, {lawwords.surely(pair.p_holm)}."
+        alone = f" (alone p = {words.probability(pair.alpha.p)})" if pair.alpha.low * pair.alpha.high > 0 else ""
+        yield f"{who} cannot be told apart: difference {difference}, {lawwords.surely(pair.p_holm)}{alone}."
     elif alike:
         yield f"{'None of the other' if told else 'None of the'} {len(alike)} pairs can be told apart."
 
 
-def _exponents(plot: Plot, found: Sequence[Law]) -> str:
-    """How the error falls with each source, and of which there are too few points."""
-    loss = found[0].fit.points.loss
-    what = "loss" if loss else "error"
-    scaling = [law for law in found if law.fit.extrapolates]
-    falling = words.listed([_falls(law) for law in scaling]) if scaling else ""
-    if len(scaling) > _MOST_LAWS:
-        by_slope = sorted(scaling, key=lambda law: -law.numbers["alpha"])
-        falling = f"{_falls(by_slope[0])} to {_falls(by_slope[-1])}, of {len(scaling)} sources with a law"
-    flat = [law.source for law in found if not law.fit.extrapolates]
-    few = [f"{law.source} ({law.numbers['n_models']})" for law in plot.group.laws if not law.found]
-    parts = [f"per tenfold compute the {what} falls by {falling}"] if falling else []
-    parts += [f"no scaling is detected with {words.listed(flat)}"] if flat else []
-    if few:
-        named = words.listed(few) if len(few) <= _MOST_PAIRS else f"{len(few)} other sources"
-        parts.append(f"too few checkpoints for a law of {named}")
-    said = "; ".join(parts)
-    return f"{said[:1].upper()}{said[1:]}."
-
-
-def _falls(law: Law) -> str:
-    return f"{lawwords.fall(law)} with {law.source} (α {lawwords.exponent(law)})"
+def _falls(laws: Sequence[Law], colours: Mapping[str, str]) -> Iterator[Fall]:
+    """Sources with a law from steep to flat, of many the ends; then those without scaling and those with too few
+    points."""
+    scaling = sorted((law for law in laws if law.fit.extrapolates), key=lambda law: law.numbers["alpha"])
+    falls = [
+        Fall(colours.get(law.source, ""), law.source, f"falls by {lawwords.fall(law)}", f"α {lawwords.exponent(law)}")
+        for law in scaling
+    ]
+    if len(falls) > _MOST_LAWS:
+        falls[1:-1] = [Fall("", f"{len(falls) - 2} other sources", "between these")]
+    yield from falls
+    flat = [law for law in laws if law.found and not law.fit.extrapolates]
+    few = [law for law in laws if not law.found]
+    for own, said in ((flat, "no scaling detected"), (few, "too few checkpoints for a law")):
+        if len(own) > _MOST_LAWS:
+            yield Fall("", f"{len(own)} other sources", said)
+        else:
+            yield from (Fall(colours.get(law.source, ""), law.source, said) for law in own)
 
 
 def _at_equal_design(pair: Comparison) -> str:
@@ -214,9 +247,9 @@ def _at_equal_design(pair: Comparison) -> str:
     design = pair.design
     if design.n < _FEWEST_PAIRS or not math.isfinite(design.ratio_low + design.ratio_high):
         return ""
-    same = f"At the same architecture and samples seen ({design.n} pairs)"
+    same = f"At equal architecture and samples seen ({design.n} pairs)"
     if design.ratio_low <= 1 <= design.ratio_high:
-        return f"{same} it cannot be told whose error is lower."
+        return f"{same} neither has a clearly lower error."
     lower, ends = (pair.source_a, (design.ratio, design.ratio_low, design.ratio_high))
     if design.ratio > 1:
         lower, ends = pair.source_b, (1 / design.ratio, 1 / design.ratio_high, 1 / design.ratio_low)
@@ -243,7 +276,8 @@ def _best(rows: pd.DataFrame, boards: Sequence[Board], config: Config) -> Iterat
         others = [line.values[0] for line in lines[1:]]
         within = sum(other is not None and _meet(value, other) for other in others)
         model = lines[0].model
-        yield Best(_brief(board.title), vocabulary.metric(board.metrics[0]).heading, names[model], model, value, within)
+        metric, percent = vocabulary.metric(board.metrics[0]).heading, board.scales[0].percent
+        yield Best(_brief(board.title), metric, names[model], model, value, percent, within)
 
 
 def _meet(one: Value, other: Value) -> bool:

@@ -21,6 +21,7 @@ class Column:
     suite: str
     title: str
     metric: str
+    percent: bool
     values: tuple[Value | None, ...]
     places: tuple[float, ...]
 
@@ -51,9 +52,10 @@ def matrices(columns: Sequence[Measured], config: Config) -> list[Matrix]:
 def _matrix(name: str, task: str, columns: Sequence[tuple[str, Measured]]) -> Matrix:
     models = list(models_of([column for _, column in columns]))
     values = np.array([[_number(column.values.get(model)) for model in models] for _, column in columns])
-    places = np.array([_places(row, column.lower) for row, (_, column) in zip(values, columns, strict=True)])
-    means = values.mean(axis=0)
-    strength = means if np.isfinite(means).all() and not columns[0][1].lower else _strength(places)
+    places = np.array([_places(row, column.scale.lower) for row, (_, column) in zip(values, columns, strict=True)])
+    alike = len({column.scale for _, column in columns}) == 1
+    means = values.mean(axis=0) if alike else np.full(len(models), np.nan)
+    strength = means if np.isfinite(means).all() and not columns[0][1].scale.lower else _strength(places)
     order = np.argsort(-strength, kind="stable")
     ordered = [models[i] for i in order]
     return Matrix(
@@ -62,7 +64,14 @@ def _matrix(name: str, task: str, columns: Sequence[tuple[str, Measured]]) -> Ma
         models=tuple(ordered),
         means=tuple(means[order].tolist()),
         columns=tuple(
-            Column(suite, _below(c.title, suite), c.metric, tuple(map(c.values.get, ordered)), tuple(own.tolist()))
+            Column(
+                suite=suite,
+                title=_below(c.title, suite),
+                metric=c.metric,
+                percent=c.scale.percent,
+                values=tuple(map(c.values.get, ordered)),
+                places=tuple(own.tolist()),
+            )
             for (suite, c), own in zip(columns, places[:, order], strict=True)
         ),
         repeated=sum(column.repeated for _, column in columns),
@@ -76,7 +85,7 @@ def _below(title: str, suite: str) -> str:
 
 
 def _number(value: Value | None) -> float:
-    return value.value if value else float("nan")
+    return value.value if value and not value.limited else float("nan")
 
 
 def _strength(places: np.ndarray) -> np.ndarray:

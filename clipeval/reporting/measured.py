@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting.boards import VALUE, Value, placed, value_of, whole
+from clipeval.reporting.boards import VALUE, Scale, Value, placed, scale_of, value_of, whole
 from clipeval.reporting.rows import text
 from clipeval.results.columns import records
 from clipeval.results.ledger import Row
@@ -31,6 +31,7 @@ class Measured:
     shots: int | None
     metric: str
     suite: bool
+    scale: Scale
     values: dict[str, Value]
     repeated: int
 
@@ -38,11 +39,6 @@ class Measured:
     def title(self) -> str:
         """``ImageNet``, ``ImageNet, 10 shots``"""
         return vocabulary.dataset(self.dataset, self.shots)
-
-    @property
-    def lower(self) -> bool:
-        """Whether less is better."""
-        return vocabulary.metric(self.metric).lower
 
 
 def measured(rows: pd.DataFrame, config: Config) -> list[Measured]:
@@ -58,8 +54,8 @@ def measured(rows: pd.DataFrame, config: Config) -> list[Measured]:
         single, task, dataset, shots = key
         for metric in main_metrics(task, dataset, list(groups[key]), config):
             number = None if math.isinf(shots) else int(shots)
-            values, repeated = _first(groups[key][metric])
-            found.append(Measured(task, dataset, number, metric, not single, values, repeated))
+            own = groups[key][metric]
+            found.append(Measured(task, dataset, number, metric, not single, scale_of(metric, own), *_first(own)))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from clipeval import vocabulary
 from clipeval.config import Config
-from clipeval.reporting.boards import Value, ranks, value_of
+from clipeval.reporting.boards import Scale, Value, ranks, value_of
 from clipeval.reporting.measured import Measured, is_of, models_of, suite_heading
 from clipeval.reporting.rows import number
 from clipeval.results.columns import records
@@ -36,7 +36,7 @@ class Column:
     under: str
     hint: str
     shown: bool
-    lower: bool
+    scale: Scale
     values: tuple[Value | None, ...]
 
 
@@ -51,13 +51,13 @@ class Overview:
 
 def overview(rows: pd.DataFrame, columns: Sequence[Measured], config: Config) -> Overview:
     """Suites of the table, those of the configuration of which it has all data sets, the mean of a task that has
-    neither; then the data sets."""
+    neither; then the data sets, those of most checkpoints first."""
     suites = [column for column in columns if column.suite]
     single = [column for column in columns if not column.suite]
     suites += _completed(rows, single, {(column.task, column.dataset) for column in suites}, config)
     heads = [*suites, *_means(single, {column.task for column in suites})]
     heads.sort(key=lambda column: vocabulary.task_place(column.task))
-    single.sort(key=lambda column: _headline(column.dataset))
+    single.sort(key=lambda column: (_headline(column.dataset), -len(column.values)))
     found = [*heads, *single]
     models = list(models_of(found))
     if not found:
@@ -67,14 +67,14 @@ def overview(rows: pd.DataFrame, columns: Sequence[Measured], config: Config) ->
     shown = _shown(heads, single)
     return Overview(
         tuple(order),
-        tuple(ranks(lines, -1 if found[0].lower else 1)),
+        tuple(ranks(lines, -1 if found[0].scale.lower else 1)),
         tuple(
             Column(
                 title=suite_heading(column.dataset, config) if column.suite else column.title,
                 under=_under(column),
                 hint=config.suites[column.dataset].title if column.dataset in config.suites else column.dataset,
                 shown=place in shown,
-                lower=column.lower,
+                scale=column.scale,
                 values=tuple(map(column.values.get, order)),
             )
             for place, column in enumerate(found)
@@ -103,7 +103,7 @@ def _order(column: Measured, model: str) -> tuple[bool, float]:
     value = column.values.get(model)
     if value is None or value.missing:
         return True, 0.0
-    return False, value.value if column.lower else -value.value
+    return False, value.value if column.scale.lower else -value.value
 
 
 def _completed(
@@ -124,14 +124,14 @@ def _completed(
         averaged = averaged[averaged["value"].notna().to_numpy(bool)].assign(row=COMPUTED, good=True)
         values = {row["model"]: value_of(row) for row in records(averaged)}
         if values:
-            yield Measured(task, request.name, None, request.metric, True, values, 0)
+            yield Measured(task, request.name, None, request.metric, True, Scale(False, True), values, 0)
 
 
 def _means(single: Sequence[Measured], headed: Collection[str]) -> Iterator[Measured]:
     """Of tasks without a suite: the mean over its data sets of the checkpoints that have them all."""
     for task in dict.fromkeys(column.task for column in single):
         own = [column for column in single if column.task == task]
-        if task in headed or len({column.dataset for column in own}) < 2 or len({column.lower for column in own}) > 1:
+        if task in headed or len({column.dataset for column in own}) < 2 or len({column.scale for column in own}) > 1:
             continue
         parts = {model: [column.values.get(model) for column in own] for model in models_of(own)}
         values = {model: mean for model, found in parts.items() if (mean := _mean(found)) is not None}

@@ -18,8 +18,8 @@ from clipeval.machine import uncollected
 from clipeval.names import Names, display_names
 from clipeval.paths import expand
 from clipeval.plain import plain
-from clipeval.reporting import comparison as pairs
 from clipeval.reporting import (
+    citations,
     curves,
     examples,
     exports,
@@ -33,6 +33,7 @@ from clipeval.reporting import (
     tables,
     words,
 )
+from clipeval.reporting import comparison as pairs
 from clipeval.reporting import measured as columns
 from clipeval.reporting import origins as provenance
 from clipeval.reporting import rows as table
@@ -54,6 +55,7 @@ _SCRIPTS = (
     "ground",
     "origin",
     "plots",
+    "points",
     "search",
     "columns",
     "tables",
@@ -122,12 +124,18 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Board], config: configurati
     pictures = examples.pictures(galleries)
     samples = flips.samples(comparison, rows, libraries, pictures)
     scripts = {"plotly": _inline(_PLOTLY.read_text("utf-8")), "script": _inline(_script())}
+    cited = citations.citations(sorted(rows["study"].dropna().unique()))
     documents = {
         "rows": provenance.columns(rows),
         "figures": plain(figures),
         "pairs": _pairs(comparison) | {"samples": samples},
         "pictures": list(pictures),
-        "tables": tables.tables(rows, names, summary, leaderboards, heat),
+        "tables": tables.tables(rows, names, summary, leaderboards, heat)
+        | {
+            "plots": [[plot.panel.id, *plot.cell] for plot in scaled.plots],
+            "citations": cited,
+            "always": citations.ALWAYS,
+        },
     }
     return str(
         _environment()
@@ -151,6 +159,8 @@ def _page(rows: pd.DataFrame, leaderboards: Sequence[Board], config: configurati
                 "noticed": noticed.noticed(rows),
                 "sources": sorted(rows["source"].dropna().unique()),
                 "archs": sorted(rows["arch"].dropna().unique()),
+                "losses": not all(scale.percent for board in leaderboards for scale in board.scales),
+                "limited": bool((rows["good"] & (rows["status"] == "limited").fillna(False)).any()),
                 "earlier": int((rows["good"] & ~rows["final"]).sum()),
                 "version": __version__,
                 "absent": _absent(
@@ -183,6 +193,7 @@ def _environment() -> Any:
     )
     found.filters |= {
         "percent": words.percent,
+        "shown": words.shown,
         "groupby_order": _grouped,
         "same_dataset": _same_dataset,
         "sum_models": lambda gaps: sum(len(gap.models) for gap in gaps),

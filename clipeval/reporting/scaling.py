@@ -83,6 +83,7 @@ class ComparisonLine:
     p_holm: str
     crossover: str
     matched: str
+    pairs: int
     verdict: str
 
 
@@ -286,6 +287,7 @@ def _compared(plot: Plot, pair: Comparison) -> ComparisonLine:
         p=words.probability(pair.alpha.p),
         p_holm=words.probability(pair.p_holm),
         crossover=lawwords.crossover(pair, float(low), float(high)),
-        matched=f"{ratio} ({design.n} pairs)" if design.n > 1 else "–",
+        matched=ratio if design.n > 1 else "–",
+        pairs=design.n if design.n > 1 else 0,
         verdict=better.get(pair.verdict, "cannot be told apart"),
     )

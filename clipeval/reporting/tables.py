@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OVERVIEW = "overview-table"
+UNNAMED = "(no name)"
 
 
 class _Checkpoints:
@@ -26,7 +27,13 @@ class _Checkpoints:
     def __init__(self, rows: pd.DataFrame, names: Names) -> None:
         facts = rows[["model", "arch", "source", "samples_seen", "gmacs"]].drop_duplicates("model")
         self.listed = [
-            [names[row["model"]], str(row["model"]), text(row["arch"]), text(row["source"]), _finite(row["gmacs"])]
+            [
+                names[row["model"]] or UNNAMED,
+                str(row["model"]),
+                text(row["arch"]),
+                text(row["source"]),
+                _finite(row["gmacs"]),
+            ]
             for row in records(facts)
         ]
         self.number = {spec: number for number, (_, spec, *_) in enumerate(self.listed)}
@@ -53,7 +60,10 @@ def _board(board: Board, models: _Checkpoints, missing: dict[int, str]) -> dict[
     return {
         "title": board.title,
         "about": vocabulary.task(board.task).title,
-        "columns": [[known.heading, "", known.lower, 1, ""] for known in map(vocabulary.metric, board.metrics)],
+        "columns": [
+            [vocabulary.metric(metric).heading, "", scale.lower, scale.percent, 1, ""]
+            for metric, scale in zip(board.metrics, board.scales, strict=True)
+        ],
         "models": [models.number[line.model] for line in board.lines],
         "ranks": [line.rank for line in board.lines],
         "notes": {place: line.note for place, line in enumerate(board.lines) if line.note},
@@ -67,7 +77,7 @@ def _overview(overview: Overview, models: _Checkpoints, missing: dict[int, str])
         "title": "Overview",
         "about": "",
         "columns": [
-            [column.title, column.hint, column.lower, int(column.shown), column.under] for column in overview.columns
+            [column.title, column.hint, *column.scale, int(column.shown), column.under] for column in overview.columns
         ],
         "models": [models.number[model] for model in overview.models],
         "ranks": list(overview.ranks),
@@ -81,7 +91,8 @@ def _matrix(matrix: Matrix, models: _Checkpoints, missing: dict[int, str]) -> di
         "title": matrix.title,
         "about": "",
         "columns": [
-            [column.title, vocabulary.metric(column.metric).heading, column.suite] for column in matrix.columns
+            [column.title, vocabulary.metric(column.metric).heading, column.suite, column.percent]
+            for column in matrix.columns
         ],
         "models": [models.number[model] for model in matrix.models],
         "means": [_finite(mean) for mean in matrix.means],

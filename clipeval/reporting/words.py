@@ -13,6 +13,11 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}" if math.isfinite(value) else "–"
 
 
+def shown(value: float, in_percent: bool) -> str:
+    """``73.5``; what is not shown in percent, such as a loss, with four figures: ``2.310``."""
+    return percent(value) if in_percent else f"{value:#.4g}" if math.isfinite(value) else "–"
+
+
 def points(value: float) -> str:
     """A difference of proportions in percentage points, with its sign."""
     return f"{100 * value:+.1f}".replace("-", "−") if math.isfinite(value) else "–"
@@ -24,12 +29,12 @@ def size(value: float) -> str:
 
 
 def probability(p: float) -> str:
-    """A p value: ``0.012``, ``3e-07``, ``< 1e-12``"""
+    """A p value: ``0.012``, ``0.0003``, ``3e-07``, ``< 1e-12``"""
     if not math.isfinite(p):
         return "–"
     if p < 1e-12:
         return "< 1e-12"
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.4f}" if p >= 0.0001 else f"{p:.0e}"
 
 
 def count(n: int, noun: str) -> str:

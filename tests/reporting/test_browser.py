@@ -222,12 +222,35 @@ def test_comparison_of_two_checkpoints(page, run):
 def test_retrieval_examples_are_pictures(page):
     gallery = page.locator("#examples .panel:visible")
     gallery.scroll_into_view_if_needed()
-    assert gallery.locator("ul.queries > li").count() == 8
-    assert gallery.locator("ol img").count() == 40
+    assert gallery.locator("ul.queries > li:visible").count() == 8 + 4
+    assert gallery.locator("ol img:visible").count() == 40
     is_whole = "i => i.complete && i.naturalWidth === 41 && i.naturalHeight === 37"
     shown = f"g => [...g.querySelectorAll('img')].every({is_whole})"
     page.wait_for_function(shown, arg=gallery.element_handle())  # pictures are loaded when they come into view
     assert gallery.locator("ul.queries p").first.inner_text() == "“a red square, view 0 of item 0”"
+
+
+def test_examples_of_two_checkpoints_and_only_misses(chromium, run):
+    with opened(chromium, run.page) as page:
+        panel = page.locator("#examples .panel:visible")
+        lines = panel.locator("li[data-query]")
+        assert lines.locator(".captions").first.locator("li").count() == 5
+        page.get_by_label("Only misses").check()
+        shown = [line for line in lines.all() if line.is_visible()]
+        assert len(shown) > 4
+        assert not [line for line in shown if line.locator(".hit, .right").count()]
+        page.get_by_label("Only misses").uncheck()
+        menu = panel.get_by_label("Beside it")
+        menu.select_option(index=1)
+        other = page.locator("#" + menu.input_value())
+        for line in lines.all()[:3]:
+            query = line.get_attribute("data-query")
+            twin = other.locator(f'li[data-query="{query}"] ol img').evaluate_all("all => all.map(i => i.alt)")
+            assert line.locator("ol.other img").evaluate_all("all => all.map(i => i.alt)") == twin
+        picture = panel.locator(".thumb button:visible").first
+        picture.press("Enter")
+        assert page.get_by_role("dialog", name="Picture").locator("img").evaluate("i => i.clientWidth") == 480
+        page.keyboard.press("Escape")
 
 
 def test_screen_reader_landmarks(page):
@@ -331,7 +354,7 @@ def test_words_are_found_in_any_order_and_marked(chromium, tmp_path):
         assert lines.count() == 6
         page.get_by_label("Model", exact=True).fill("LAION b-32")
         assert lines.all_inner_texts() == ["ViT-B-32 · LAION-2B · 1k"]
-        assert page.locator("#board-0 tbody mark").all_inner_texts() == ["B-32", "LAION"]
+        assert page.locator("#board-0 tbody mark").all_inner_texts() == ["B-32", "LAION", "LAION"], "in the source too"
         page.get_by_label("Model", exact=True).fill("e16")
         assert lines.count() == 3, "the spec is searched too"
         page.get_by_label("Model", exact=True).fill("no such")
@@ -455,6 +478,27 @@ def test_prints_whole_without_scrolling(chromium, run, tmp_path):
         assert plots["drawn"] == plots["visible"] > 2
         assert plots["widest"] <= 273 / 25.4 * 96, "A4 across, less its margins"
         assert plots["tables"] == [True] * len(plots["tables"])
+    with opened(chromium, run.page, width=1032) as page:
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate("document.documentElement.scrollWidth") == 1032, "no table is wider than the paper"
+
+
+def test_a_legend_stays_above_its_plot_in_a_window_of_another_width(chromium, tmp_path):
+    rows = [
+        row(f"{s}{i}", value=1 - 0.9 * 10 ** (-0.1 * i), gmacs_total=10.0**i, source=f"a source {s}", source_family=s)
+        for s in "abc" for i in range(2, 8)
+    ]  # fmt: skip
+    file = clipeval.report(table(rows, tmp_path / "results"), tmp_path / "page")
+    above = """() => { const plot = document.querySelector('#findings .plot');
+        const legend = plot.querySelector('.legend').getBoundingClientRect();
+        return legend.bottom - plot.getBoundingClientRect().top - plot._fullLayout._size.t; }"""
+    with opened(chromium, file, 1032) as page:
+        page.locator("#findings .legend").first.wait_for()
+        for width in (1500, 1032, 500):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(1000)
+            assert page.evaluate(above) <= 0
 
 
 _ON_PAPER = """() => addEventListener('beforeprint', () => {
@@ -492,3 +536,60 @@ def test_prints(chromium, run):
             page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--paper').trim()") == "#ffffff"
         )
         page.wait_for_function("document.querySelector('#scaling .plot .xtick text').style.fill === 'rgb(22, 25, 31)'")
+
+
+def test_a_regular_expression_between_slashes_is_searched_for(chromium, tmp_path):
+    with opened(chromium, open_clip_like(tmp_path)) as page:
+        lines, field = page.locator("#board-0 tbody th"), page.get_by_label("Model", exact=True)
+        wrong = page.locator("#filter-wrong")
+        field.fill("/b-(16|32)$/")
+        assert lines.count() == 4
+        assert set(page.locator("#overview tbody mark").all_inner_texts()) == set(), "the name goes on after it"
+        field.fill("/^vit-b-(16|32)/")
+        assert set(page.locator("#board-0 tbody mark").all_inner_texts()) == {"ViT-B-16", "ViT-B-32"}
+        assert (wrong.inner_text(), field.get_attribute("aria-invalid")) == ("", "false")
+        field.fill("/b-(16/")
+        assert wrong.inner_text() == "Not a regular expression (unterminated group), so all are shown."
+        assert (lines.count(), field.get_attribute("aria-invalid")) == (6, "true")
+        field.fill("b-(16")
+        assert (lines.count(), wrong.inner_text()) == (0, ""), "words mean what they are"
+
+
+def test_a_line_leads_to_its_point_in_the_scaling_plot(chromium, tmp_path):
+    rows = [
+        row(f"m{i}", dataset, value=1 - 0.9 * 10 ** (-0.1 * i), gmacs_total=10.0**i)
+        for dataset in ("digits", "icons") for i in range(2, 8)
+    ]  # fmt: skip
+    rows.append(row("of no compute", "icons", gmacs=None))
+    file = clipeval.report(table(rows, tmp_path / "results"), tmp_path / "page")
+    ring = "plot => plot.data.filter(t => t.meta?.ring).map(t => [t.name, t.x[0], t.y[0]])"
+    with opened(chromium, file) as page:
+        page.locator("select[data-switch=boards]").select_option("icons")
+        board = page.locator("#leaderboard .panel:visible")
+        assert board.locator("tbody tr", has_text="of no compute").locator(".inplot").count() == 0
+        board.locator("tbody tr", has_text="m3").locator(".inplot").click()
+        plot = page.locator("#scaling .panel:visible .plot")
+        page.wait_for_function("document.querySelector('#scaling .panel:not([hidden]) .plot').data?.length > 3")
+        assert page.locator("#scaling select option:checked").inner_text() == "icons · Top-1"
+        assert plot.evaluate(ring) == [["m3", 1e3, pytest.approx(90 * 10**-0.3, rel=1e-5)]]
+        assert "scaling=" in page.url
+        page.locator("#overview button.v").first.click()
+        page.locator("#origin").get_by_role("button", name="Show in the scaling plot").click()
+        page.wait_for_function("!document.querySelector('dialog[open]')")
+        assert len(page.locator("#scaling .panel:visible .plot").evaluate(ring)) == 1
+
+
+def test_a_table_is_cited(chromium, tmp_path):
+    rows = [row("a", study="open_clip", reference="x"), row("b", "icons", study="</script>mine")]
+    file = clipeval.report(table(rows, tmp_path / "results"), tmp_path / "page")
+    with opened(chromium, file) as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.locator("#leaderboard").get_by_role("button", name="Cite").click()
+        dialog = page.get_by_role("dialog", name="What this table rests on")
+        text = dialog.locator("pre").inner_text()
+        assert page.evaluate("navigator.clipboard.readText()").strip() == text.strip()
+        assert re.findall(r"@\w+\{(\w+),", text) == ["clipeval", "cherti2023", "open_clip"]
+        assert f"version = {{{clipeval.__version__}}}" in text
+        page.keyboard.press("Escape")
+        page.locator("#overview").get_by_role("button", name="Cite").click()
+        assert "\n% </script>mine: see the column reference of its rows\n" in dialog.locator("pre").inner_text()

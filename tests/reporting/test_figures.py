@@ -158,6 +158,32 @@ def test_retrieval_examples_show_the_images(run, tmp_path, monkeypatch):
             assert np.allclose(pixels.mean((0, 1)), colour, atol=8)
 
 
+def test_examples_are_those_of_the_outcomes_in_both_directions(run, cache):
+    config = configuration.load(run.config)
+    galleries, _ = examples.galleries(table.read([str(run.results)], config), Libraries(config))
+    best = galleries[0]
+    frame = clipeval.read_samples(run.results, model=best.model, dataset="pairs").set_index(["direction", "id"])
+    for direction, queries in (("text_to_image", best.queries), ("image_to_text", best.answers)):
+        for query in queries:
+            outcome = frame.loc[direction, query.id]
+            assert query.missed == (outcome["hit@5"] == 0)
+            tops = [outcome[f"top{k}"] for k in range(1, 6)]
+            assert [getattr(one, "id", None) or one.text for one in query.found] == [
+                top if direction == "text_to_image" else captions_of(top, config) for top in tops
+            ]
+        assert all(query.missed for query in queries if query.extra)
+    assert [query.extra for query in best.answers] == [False] * 4 + [True] * 4
+    for of_best, of_other in zip(best.queries + best.answers, galleries[1].queries + galleries[1].answers, strict=True):
+        assert of_best.id == of_other.id, "the same captions and images for all"
+
+
+def captions_of(name, config):
+    """A caption by its id, from the data set itself."""
+    dataset = clipeval.datasets.open_dataset("pairs", config.datasets["pairs"])
+    image, _, number = name.rpartition("#")
+    return dataset.captions[list(dataset.ids).index(image)][int(number)]
+
+
 def test_what_examples_lack_is_said(run, tmp_path):
     config = configuration.load(run.config)
     rows = table.read([str(run.results)], config)

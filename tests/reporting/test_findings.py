@@ -122,10 +122,16 @@ def test_the_better_source_is_named_with_the_numbers_of_the_fit(tmp_path):
     [finding] = said(rows, config).found
     assert words_of(finding) == "steep scales better than flat"
     fits = clipeval.fit(read_tables([str(tmp_path)])).fits.set_index("source")
-    shown = re.search(r"(\d[\d.]* % \[[^]]*\]) with steep \(α (.*?)\)", finding.sentence)
+    shown = next(fall for fall in finding.falls if fall.source == "steep")
     alphas = [fits.loc["steep", name] for name in ("alpha", "alpha_high", "alpha_low")]
-    assert agrees(shown[1].replace(" %", ""), *(100 * (1 - 10**alpha) for alpha in alphas))
-    assert agrees(shown[2], fits.loc["steep", "alpha"], fits.loc["steep", "alpha_low"], fits.loc["steep", "alpha_high"])
+    fall = shown.said.removeprefix("falls by ").replace(" %", "")
+    assert agrees(fall, *(100 * (1 - 10**alpha) for alpha in alphas))
+    assert agrees(
+        shown.alpha.removeprefix("α "),
+        fits.loc["steep", "alpha"],
+        fits.loc["steep", "alpha_low"],
+        fits.loc["steep", "alpha_high"],
+    )
     assert "p < 0.001" in finding.sentence
 
 
@@ -145,7 +151,31 @@ def test_no_scaling_is_said(tmp_path):
     config = configuration.packaged()
     [finding] = said(table.read([str(made.table(rows, tmp_path))], config), config).found
     assert words_of(finding) == "No scaling is detected"
-    assert "no scaling is detected with toy" in finding.sentence.lower()
+    assert [(fall.source, fall.said) for fall in finding.falls] == [("toy", "no scaling detected")]
+
+
+def test_the_short_answer_has_each_verdict_once_and_what_is_sure_first(tmp_path):
+    rng = np.random.default_rng(3)
+    rows = [
+        row(f"{source}{i}", dataset, value=1 - 0.9 * 10 ** (slope * i) * np.exp(rng.normal(0, 0.01)),
+            gmacs_total=10.0**i, source=source, source_family=source)
+        for dataset, slopes in {"imagenet1k": (-0.1, -0.1), "cars": (-0.02, -0.1), "dtd": (-0.02, -0.1)}.items()
+        for source, slope in zip(("flat", "steep"), slopes, strict=True) for i in range(2, 8)
+    ]  # fmt: skip
+    config = configuration.packaged()
+    found = said(table.read([str(made.table(rows, tmp_path))], config), config)
+    assert [("".join(piece for _, piece in verdict), titles) for verdict, titles in found.short] == [
+        ("steep scales better than flat", "cars and dtd"),
+        ("Which source scales better cannot be told", "ImageNet"),
+    ]
+    assert [finding.title for finding in found.found] == ["cars", "dtd", "ImageNet"]
+    assert [plot.panel.id for plot in found.plots] == [finding.plot for finding in found.found]
+
+
+def test_of_many_sources_the_ends_are_said(tmp_path):
+    rows, config = ladder(tmp_path, **{f"s{n}": -0.02 - 0.02 * n for n in range(7)})
+    [finding] = said(rows, config).found
+    assert [fall.source for fall in finding.falls] == ["s6", "5 other sources", "s0"]
 
 
 def test_headlines_are_suites_then_named_sets_then_those_with_most_checkpoints(tmp_path):
@@ -220,4 +250,4 @@ def test_the_page_shows_the_finding_first(tmp_path):
     assert sections[0] == "findings"
     assert "steep scales better than flat" in page.one("section", id="findings").text
     [line] = page.one("table", id="comparisons").one("tbody").all("tr")
-    assert line.text.endswith("steep scales better")
+    assert line.one("td").text == "steep scales better"

@@ -88,6 +88,31 @@ def test_less_may_be_better(tmp_path):
     assert [line[1] for line in board(page_of(rows, tmp_path), "digits")] == ["b", "a"]
 
 
+def test_a_loss_is_shown_as_it_is_and_less_of_it_is_better(tmp_path):
+    """4.2 is no 420 %: on boards, in the overview and the heat map; its colours and ranks know that less is better."""
+    rows = [
+        row(m, "c4", "loss", value=v, ci_low=v - 0.01, ci_high=v + 0.01, higher_is_better=False, task="text")
+        for m, v in (("a", 4.2), ("b", 3.15625))
+    ]
+    rows += [row("a", "fluent", "perplexity", value=81.5, task="text"), row("a"), row("b", value=0.6)]
+    tree = page_of(rows, tmp_path)
+    tables, models = data(tree, "tables")["tables"], data(tree, "tables")["models"]
+    flags = {
+        (name.partition("-")[0], column[0]): (column[2], column[3])
+        for name, found in tables.items() if not name.startswith("heat") for column in found["columns"]
+    }  # fmt: skip
+    assert flags["board", "loss"] == flags["overview", "c4"] == (True, False)
+    assert flags["board", "perplexity"] == (False, False)
+    assert flags["board", "Top-1"] == flags["overview", "digits"] == (False, True)
+    heat = drawn(tree, "heat", "text")
+    assert [(title, percent) for title, _, _, percent in heat["columns"]] == [("c4", False), ("fluent", False)]
+    assert {models[m][0]: place for m, place in zip(heat["models"], heat["places"][0], strict=True)} == {"b": 1, "a": 0}
+    assert heat["means"] == [None, None], "of a loss and another scale there is no mean"
+    markdown = (tmp_path / "page/report.md").read_text()
+    assert "| 1 | b | toy | 1k | 0.5 | 3.156 (3.146–3.166) |" in markdown
+    assert "3.156" in tree.one("section", id="findings").text
+
+
 def test_missing_cells_say_why(tmp_path):
     rows = [
         row("a"),
@@ -143,7 +168,7 @@ def test_weak_checkpoints_do_not_flatten_the_colours(tmp_path):
 def test_columns_stand_by_suite_in_the_order_of_the_configuration(tmp_path):
     sets = ["vtab/dtd", "objectnet", "my-own", "imagenetv2", "vtab/cifar100", "imagenet1k"]
     heat = drawn(page_of([row("a", name) for name in sets], tmp_path), "heat", "Zero-shot")
-    assert [(suite, title) for title, _, suite in heat["columns"]] == [
+    assert [(suite, title) for title, _, suite, _ in heat["columns"]] == [
         ("VTAB+", "ImageNet"),
         ("ImageNet robustness", "imagenetv2"),
         ("ImageNet robustness", "objectnet"),

@@ -1,6 +1,6 @@
 // Paired comparison of two checkpoints, the samples that flipped, and all pairs at once.
 const signed = (x) => (100 * x).toFixed(1).replace("-", "−").replace(/^(?=\d)/, x > 0 ? "+" : "");
-const chance = (p) => (p < 1e-12 ? "< 1e-12" : p < 0.001 ? p.toExponential(0) : p.toFixed(3));
+const chance = (p) => (p < 1e-12 ? "< 1e-12" : p < 0.0001 ? p.toExponential(0) : p < 0.001 ? p.toFixed(4) : p.toFixed(3));
 const pairKey = (a, b) => (a < b ? `${a}-${b}` : `${b}-${a}`);
 const linesOf = (a, b) => {
   const turned = a > b;

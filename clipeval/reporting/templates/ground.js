@@ -45,6 +45,7 @@ const percent = (value) => {
   const half = Number.isInteger(4 * x) && !Number.isInteger(2 * x);
   return half ? (2 * Math.round(5 * x) / 10).toFixed(1) : x.toFixed(1);
 };
+const shownAs = (inPercent) => (value) => (inPercent ? percent(value) : value.toPrecision(4));
 const human = (value) => {
   if (value === null || value === undefined) return "–";
   const [unit, suffix] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([u]) => value >= 0.9995 * u) ?? [1, ""];

@@ -15,7 +15,11 @@ for (const menu of menus) {
   menu.addEventListener("restore", () => choose(menu));
 }
 const filter = () => {
-  filters.words = $("#filter-model").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const field = $("#filter-model");
+  const [patterns, wrong] = patternsOf(field.value);
+  filters.patterns = patterns;
+  field.setAttribute("aria-invalid", String(Boolean(wrong)));
+  $("#filter-wrong").textContent = wrong;
   [filters.source, filters.arch] = [$("#filter-source").value, $("#filter-arch").value];
   for (const sheet of sheets.values()) sheet.draw();
   count();

@@ -35,6 +35,7 @@ const showOrigin = (row) => {
       return line;
     });
   $("tbody", dialog).replaceChildren(...lines);
+  $(".to-plot", dialog).replaceChildren(...(hasPoint(row) ? [pointButton(row, SHOW)] : []));
   dialog.showModal();
   $(".inside", dialog).scrollTop = 0;
 };

@@ -4,9 +4,15 @@ let cut = [];
 addEventListener("beforeprint", () => {
   cut = [...sheets.values()].filter((sheet) => !sheet.more.hidden).map((sheet) => [sheet, sheet.limit]);
   for (const [sheet] of cut) sheet.showAll();
-  all(".panel:not([hidden]) .plot[data-figure]").forEach(drawOnce);
   startComparing();
-  all(".plot[data-drawn]").forEach((place) => Plotly.relayout(place, { ...looks(), width: PAPER, autosize: false }));
+  const wide = (place) => {
+    Plotly.relayout(place, { ...looks(), width: PAPER, autosize: false });
+    Plotly.redraw(place); // the legend, which has fewer lines now, finds its place
+  };
+  for (const place of all(".panel:not([hidden]) .plot[data-figure], .plot[data-drawn]")) {
+    if (place.dataset.figure) drawOnce(place).then(() => wide(place));
+    else wide(place);
+  }
 });
 addEventListener("afterprint", () => {
   for (const [sheet, limit] of cut) {

@@ -43,14 +43,13 @@ const draw = async (place, figure) => {
   }
   await Plotly.react(place, figure.data, figure.layout, settings);
   await Plotly.relayout(place, looks());
-  place.removeAllListeners("plotly_click");
+  for (const name of ["plotly_click", "plotly_autosize"]) place.removeAllListeners(name);
+  place.on("plotly_autosize", () => Plotly.redraw(place)); // a legend that has other lines now finds its place
   place.on("plotly_click", ({ points }) => {
     if (Number.isInteger(points[0].customdata)) showOrigin(points[0].customdata);
   });
 };
-const drawOnce = (place) => {
-  if (!place.dataset.drawn) draw(place, structuredClone(data.figures[place.dataset.figure])); // may be in two places
-};
+const drawOnce = (place) => (place.drawing ??= draw(place, structuredClone(data.figures[place.dataset.figure]))); // may be in two places
 const watcher = new IntersectionObserver((seen) => {
   for (const { target, isIntersecting } of seen) if (isIntersecting) drawOnce(target);
 }, { rootMargin: "200px" });

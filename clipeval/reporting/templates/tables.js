@@ -82,7 +82,9 @@ class Sheet {
       return pressed;
     };
     if (!isHeat && this.columns.length > 4) made.append(this.chooser());
-    made.append(copy("Copy CSV", () => this.csv()), copy("Copy Markdown", () => this.markdown()));
+    const cite = button("Cite");
+    cite.addEventListener("click", () => showCitation(cite, this.citation()));
+    made.append(copy("Copy CSV", () => this.csv()), copy("Copy Markdown", () => this.markdown()), cite);
     return made;
   }
 
@@ -172,6 +174,13 @@ class Sheet {
     this.draw();
   }
 
+  // In BibTeX: what is always cited, and the studies that its values come from.
+  citation() {
+    const studies = new Set(this.table.cells.flat().map((found) => (typeof found === "number" ? cell("study", found) : null)));
+    const { citations, always } = data.tables;
+    return Object.keys(citations).filter((name) => always.includes(name) || studies.has(name)).map((name) => citations[name]).join("\n\n") + "\n";
+  }
+
   csv() {
     const heads = this.shown.flatMap((c) => (c.heads ?? [""]).map((part) => [c.title, c.under].filter(Boolean).join(" ") + part));
     const lines = this.lines.map((i) => this.shown.flatMap((c) => {
@@ -191,7 +200,7 @@ class Sheet {
       if (column.words) return column.words(i);
       const [found] = column.copied(i);
       if (column.title === "#" || column.kind === "text") return found;
-      return found === "" ? "–" : this.table.means ? percent(found) : human(found);
+      return found === "" ? "–" : human(found);
     };
     return [
       line(shown.map((c) => (c.title === "#" ? "#" : escaped([c.title, c.under].filter(Boolean).join(" "))))),
@@ -200,6 +209,12 @@ class Sheet {
     ].join("\n") + "\n";
   }
 }
+
+const showCitation = async (pressed, text) => {
+  await copied(pressed, text);
+  $("#cite pre").textContent = text;
+  $("#cite").showModal();
+};
 
 // The clipboard, or where a browser does not give it to a file, what a selection copies.
 const copied = async (pressed, text) => {
