@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel
 
 from clipeval import digest
-from clipeval.errors import ClipevalError, MeasureError, UsageError
+from clipeval.errors import ClipevalError, DataError, MeasureError, UsageError
 from clipeval_train import checkpoint
 from clipeval_train.distributed import World, open_world
 
@@ -54,6 +55,17 @@ def _check_same_run(world: World, config: BaseModel, out: Path) -> None:
             f"processes of two runs have met: process 0 trains {runs[0]}, process {other} trains {runs[other]}. Start "
             "both again, each with a MASTER_PORT of its own (torchrun: --master-port), and one command for all "
             "processes of a run."
+        )
+
+
+def require_same_data(world: World, facts: dict[str, Any]) -> None:
+    """Raises DataError, in every process, where machines have other data under the same names: each would see another
+    stream. ``facts`` are the metadata of the run's checkpoints."""
+    found = world.gather_objects([facts.get(key) for key in ("data_fingerprint", "data")])
+    if other := [rank for rank, data in enumerate(found) if data != found[0]]:
+        raise DataError(
+            f"data: process {other[0]} of {world.size} finds other samples than process 0. Put the same files on all "
+            "machines, or on a disk that they share."
         )
 
 

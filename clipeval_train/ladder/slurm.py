@@ -170,7 +170,8 @@ def in_queue(home: Path) -> dict[str, Path]:
         path = Path(command.strip())
         if path.parent == hidden(home).absolute() and index.isdecimal() and path.is_file():
             parts = re.findall(r"^  '([^']*)'$", path.read_text("utf-8"), re.MULTILINE)
-            found |= {name: hidden(home) / path.name for name in parts[int(index)].split()}
+            part = dict(enumerate(parts)).get(int(index), "")  # people change scripts
+            found |= {name: hidden(home) / path.name for name in part.split()}
     return found
 
 

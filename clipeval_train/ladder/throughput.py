@@ -21,7 +21,7 @@ from clipeval_train.ladder.runs import Run, hidden
 
 _NOT_PART_OF_A_STEP = (
     *("samples", "seed", "out", "warmup", "schedule", "cooldown", "start_from", "save_every", "save_minutes", "keep"),
-    *("evaluate", "validate", "loggers", "resume"),
+    *("evaluate", "validate", "loggers", "resume", "lanes"),
 )
 _FIRST_STEPS, _SECONDS, _MOST_STEPS = 4, 3.0, 400
 
@@ -85,10 +85,11 @@ def _steps(step: dict[str, Any], result: str) -> None:
 def _rate(step: dict[str, Any], steps: int, out: Path) -> float:
     """Samples per second by the run's own log, from its second line on: the first one holds the start."""
     from clipeval_train.config import parse_pretrain
+    from clipeval_train.log import records
     from clipeval_train.loop import pretrain
 
     pretrain(parse_pretrain(step | {"samples": steps * step["batch_size"], "out": str(out)}, "defaults"))
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text("utf-8").splitlines()]
+    lines = records(out / "log.jsonl")
     ends = [(line["samples"], line["samples_per_second"]) for line in lines if "samples_per_second" in line]
     parts = [(stop - start, rate) for (start, _), (stop, rate) in pairwise(ends)]
     return sum(count for count, _ in parts) / sum(count / rate for count, rate in parts)

@@ -111,8 +111,9 @@ def test_an_export_of_an_average_that_is_not_there(tmp_path):
     checkpoint.save(place(tmp_path, 5), content(5, model_cfg=MODEL))
     with pytest.raises(UsageError, match="holds no running average"):
         checkpoint.export(checkpoint.newest(tmp_path), tmp_path / "x", ema=True)
-    with pytest.raises(UsageError, match="no checkpoint of clipeval-train is there"):
-        checkpoint.find(tmp_path / "none.pt")
+    for name in ("none.pt", "n" * 300):
+        with pytest.raises(UsageError, match="no checkpoint of clipeval-train is there"):
+            checkpoint.find(tmp_path / name)
 
 
 def test_only_the_newest_stay(tmp_path):

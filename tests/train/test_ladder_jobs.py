@@ -13,6 +13,7 @@ import torch
 from tiny_ladder import ladder, plan_file, tower
 from waiting import until
 
+from clipeval import machine
 from clipeval.cli import guarded
 from clipeval.errors import UsageError
 from clipeval_train import checkpoint
@@ -27,18 +28,21 @@ DIGITS = {"shards": "builtin:digits"}
 
 
 def test_slots(monkeypatch):
-    monkeypatch.setattr("clipeval_train.ladder.processes.cores", lambda: 8)
-    monkeypatch.setattr("clipeval_train.ladder.processes.resolve_device", lambda name: "cpu")
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "_has_nvidia_driver", lambda: False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert slots(None) == [Slot(1, None)] * 8
     assert slots(3) == [Slot(1, None)] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert slots(None) == [Slot(3, None)] * 2
-    monkeypatch.setattr("clipeval_train.ladder.processes.resolve_device", lambda name: "cuda")
+    for words, threads in {"4,2": 4, "0": 1, "all": 1}.items():  # OpenMP's list of nested teams, and what it ignores
+        monkeypatch.setenv("OMP_NUM_THREADS", words)
+        assert slots(None) == [Slot(threads, None)] * (8 // threads)
+    monkeypatch.setattr(machine, "_has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     assert [slot.gpu for slot in slots(3)] == ["4", "6", "4"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [slot.gpu for slot in slots(None)] == ["0", "1"]
 
 
