@@ -61,6 +61,11 @@ def expand(source: str, reference: str) -> list[str]:
     return paths
 
 
+def is_list(reference: str) -> bool:
+    """Whether a reference names lists rather than shards."""
+    return reference.lower().endswith((".csv", ".tsv", ".parquet"))
+
+
 def identities(source: str, paths: Sequence[str]) -> list[list[object] | str]:
     """Per file, its place and what changes with its content (size and time, or the server's tag), or as a text why it
     cannot be read. Raises DataError naming the file that a server cannot be asked for."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -176,7 +175,6 @@ def test_a_script_that_has_fewer_tasks_than_are_in_the_queue(tmp_path, monkeypat
     script = hidden(tmp_path) / "array.sbatch"
     script.parent.mkdir()
     script.write_text("tasks=(\n  'a b'\n)\n")
-    monkeypatch.setattr(shutil, "which", lambda program: program)
     monkeypatch.setattr(scripts, "_said", lambda words: f"0|{script}\n3|{script}\n")
     assert scripts.in_queue(tmp_path) == {"a": script, "b": script}
 
