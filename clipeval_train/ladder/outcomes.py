@@ -86,4 +86,4 @@ def line_of(outcome: Outcome) -> str:
 def _last_loss(run: Run) -> str:
     told = [record for record in records(Path(run.config.out) / "log.jsonl") if "loss" in record]
     whole = [record for record in told if record["batch"] == run.config.batch_size]
-    return f"loss {(whole or told)[-1]['loss']:.3f}"
+    return f"loss {(whole or told)[-1]['loss']:.3f}" if told else "its log is empty or gone"

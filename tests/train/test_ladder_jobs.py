@@ -20,7 +20,7 @@ from clipeval_train import checkpoint
 from clipeval_train.cli import app
 from clipeval_train.ladder import jobs
 from clipeval_train.ladder.command import Request, run_ladder
-from clipeval_train.ladder.outcomes import reason_of
+from clipeval_train.ladder.outcomes import Outcome, line_of, reason_of
 from clipeval_train.ladder.processes import Slot, call, slots, start
 from clipeval_train.ladder.runs import hidden
 
@@ -114,6 +114,11 @@ def test_a_crash_is_reported_with_its_signal(tmp_path, monkeypatch):
     assert call(_crash, (signal.SIGSEGV,), Slot(1, None), tmp_path / "log") == -signal.SIGSEGV
     (run,) = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}).runs
     assert reason_of(-9, run) == "killed by SIGKILL"
+
+
+def test_a_finished_run_whose_log_somebody_has_removed_ends_no_ladder(tmp_path):
+    (run,) = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}).runs
+    assert line_of(Outcome(run, 2.0, "")) == f"{run.name}: 2 s, its log is empty or gone"
 
 
 def _wait(folder):
