@@ -20,7 +20,6 @@ from clipeval.options import ConfigFile, JsonFlag, PathArgument, PathOption
 from clipeval.paths import exists
 from clipeval.scaling.command import design, fit
 from clipeval.usage import HOW, OUTPUT, WHAT, WHERE, Command, examples
-from clipeval.version import __version__
 
 _VARIABLES = {
     "CLIPEVAL_CACHE": "folder of what is computed or downloaded once",
@@ -35,22 +34,8 @@ app = usage.program(
     "Evaluate CLIP checkpoints into one tidy table and derive their scaling laws.",
     Variables=_VARIABLES,
 )
+app.callback()(words.root)
 _MEASURE, _ANSWER, _LOOK = "Measure", "Answer", "Look around"
-
-
-def _version(value: bool) -> None:
-    if value:
-        show(f"clipeval {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command(

@@ -357,25 +357,4 @@ def _parse(document: Any, path: str) -> Config:
     try:
         return Config.model_validate({**document, "path": path})
     except ValidationError as error:
-        raise UsageError(explain(error, path, _model_at)) from error
-
-
-def _model_at(location: list[Any]) -> type[BaseModel]:
-    if not location:
-        return Config
-    if "preprocess" in location:
-        return PreprocessEntry
-    if location[0] == "tasks":
-        location = location[-1:]
-    kinds: dict[Any, type[BaseModel]] = {
-        "models": ModelEntry,
-        "zoos": ModelEntry,
-        "datasets": DatasetEntry,
-        "suites": SuiteEntry,
-        "rules": RuleEntry,
-        "tasks": TasksEntry,
-        "linear_probe": LinearProbeEntry,
-        "knn_probe": KnnProbeEntry,
-        "finetune": FinetuneEntry,
-    }
-    return kinds[location[0]]
+        raise UsageError(explain(error, path, Config)) from error

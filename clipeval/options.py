@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from clipeval import usage
+from clipeval.console import show
 from clipeval.errors import UsageError
 from clipeval.paths import expand
+from clipeval.version import __version__
 
 
 def _home(value: Any) -> Any:
@@ -37,6 +39,20 @@ ConfigFile = Annotated[
         rich_help_panel=usage.WHAT,
     ),
 ]
+
+
+def _version(context: typer.Context, value: bool) -> None:
+    if value:
+        show(f"{context.command.name} {__version__}")
+        raise typer.Exit
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What a program takes in front of its commands."""
 
 
 def shots(text: str | None) -> list[int | None] | None:

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -51,14 +50,11 @@ def newest(out: Path) -> Path | None:
 
 def find(path: Path) -> Path:
     """The checkpoint at ``path``: the file itself, or the newest one of a run's folder. Raises UsageError."""
-    try:
+    with suppress(OSError):  # of a name that no file can have
         file = newest(path) if path.is_dir() else path
-        found = file is not None and file.is_file()
-    except OSError:  # no file has such a name
-        found = False
-    if file is None or not found:
-        raise UsageError(f"'{path}': no checkpoint of clipeval-train is there. Give a .pt file or the folder of a run.")
-    return file
+        if file is not None and file.is_file():
+            return file
+    raise UsageError(f"'{path}': no checkpoint of clipeval-train is there. Give a .pt file or the folder of a run.")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -92,11 +88,9 @@ class Saver(AbstractContextManager["Saver"]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._thread.shutdown()
-        if error is None:
+        if error[0] is None:
             self.wait()
 
     def save(self, path: Path, content: dict[str, Any]) -> None:
@@ -136,7 +130,7 @@ def averaged(path: Path, out: Path, world: World) -> Path:
     Raises StoreError, in process 0.
     """
     target = out / "ema" / path.name
-    if world.is_main and not target.exists():
+    if world.is_main and not (target.exists() and target.stat().st_mtime_ns >= path.stat().st_mtime_ns):
         saved = load(path)
         content = {**saved, "state_dict": saved["ema"], "ema": None, "resume": None}
         for old in target.parent.glob("samples_*.pt"):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from clipeval import completion, usage
+from clipeval import completion, options, usage
 from clipeval.console import say, show, show_json
 from clipeval.errors import UsageError
 from clipeval.exits import guarded
 from clipeval.options import JsonFlag, PathArgument, PathOption
 from clipeval.usage import OUTPUT, QUESTIONS, WHAT, WHERE, Command, examples
-from clipeval.version import __version__
 
 Config = TypeVar("Config")
 
@@ -28,27 +28,16 @@ app = usage.program(
         "RANK, WORLD_SIZE, ...": "of torchrun, Slurm or mpirun: who trains together",
     },
 )
-_TRAIN = "Train"
+app.callback()(options.root)
 
 
-def _version(value: bool) -> None:
-    if value:
-        show(f"clipeval-train {__version__}")
-        raise typer.Exit
+def _command(*shown: str, group: str = "Train") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command of the program, with these examples at the end of its help."""
+    return app.command(cls=Command, rich_help_panel=group, epilog=examples(*shown))
 
 
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-ConfigFile = Annotated[
-    Path, PathArgument(metavar="CONFIG", help="YAML file with the run's settings.", show_default=False)
-]
+def _file(what: str, metavar: str = "CONFIG") -> Any:
+    return PathArgument(metavar=metavar, help=f"YAML file with {what}.", show_default=False)
 
 
 def _settings(examples: str) -> Any:
@@ -71,39 +60,19 @@ def _told(context: typer.Context, parameter: typer.CallbackParam, value: bool) -
     raise typer.Exit
 
 
-Keys = Annotated[
-    bool,
-    typer.Option(
-        "--keys",
-        callback=_told,
-        is_eager=True,
-        help="Show each key of the file with its type, default and meaning.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-Schema = Annotated[
-    bool,
-    typer.Option(
-        "--schema",
-        callback=_told,
-        is_eager=True,
-        help="Print the JSON Schema of the file, for editors.",
-        rich_help_panel=OUTPUT,
-    ),
-]
+_telling = partial(typer.Option, callback=_told, is_eager=True, rich_help_panel=OUTPUT)
+Keys = Annotated[bool, _telling("--keys", help="Show each key of the file with its type, default and meaning.")]
+Schema = Annotated[bool, _telling("--schema", help="Print the JSON Schema of the file, for editors.")]
+_question, _where = (partial(typer.Option, rich_help_panel=group) for group in (QUESTIONS, WHERE))
 
 
-@app.command(
-    cls=Command,
-    rich_help_panel=_TRAIN,
-    epilog=examples(
-        "clipeval-train pretrain examples/pretrain.yaml",
-        "clipeval-train pretrain examples/pretrain.yaml lr=2e-3 out=runs/b",
-        "clipeval-train pretrain --keys",
-    ),
+@_command(
+    "clipeval-train pretrain examples/pretrain.yaml",
+    "clipeval-train pretrain examples/pretrain.yaml lr=2e-3 out=runs/b",
+    "clipeval-train pretrain --keys",
 )
 def pretrain(
-    config: ConfigFile,
+    config: Annotated[Path, _file("the run's settings")],
     settings: Annotated[list[str] | None, _settings("lr=1e-3, data.0.source=mine, model.embed_dim=32")] = None,
     keys: Keys = False,
     schema: Schema = False,
@@ -124,10 +93,10 @@ def _trained(load: Callable[[], Config], run: Callable[[Config], Path]) -> None:
     try:
         config = load()
     except UsageError as error:
-        if _is_first("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK"):
+        if _is_first("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"):
             raise
         raise typer.Exit(error.exit_code) from error
-    is_main = _is_first("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    is_main = _is_first("RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
     try:
         checkpoint = run(config)
     except KeyboardInterrupt:
@@ -143,17 +112,13 @@ def _is_first(*names: str) -> bool:
     return next(filter(None, map(os.environ.get, names)), "0") == "0"
 
 
-@app.command(
-    cls=Command,
-    rich_help_panel=_TRAIN,
-    epilog=examples(
-        "clipeval-train finetune examples/finetune.yaml",
-        "clipeval-train finetune examples/finetune.yaml lr=1e-4 out=runs/b",
-        "clipeval-train finetune --keys",
-    ),
+@_command(
+    "clipeval-train finetune examples/finetune.yaml",
+    "clipeval-train finetune examples/finetune.yaml lr=1e-4 out=runs/b",
+    "clipeval-train finetune --keys",
 )
 def finetune(
-    config: ConfigFile,
+    config: Annotated[Path, _file("the run's settings")],
     settings: Annotated[list[str] | None, _settings("lr=1e-4, out=runs/b")] = None,
     keys: Keys = False,
     schema: Schema = False,
@@ -169,20 +134,13 @@ def finetune(
     _trained(lambda: load_finetune(config, settings or []), run)
 
 
-@app.command(
-    cls=Command,
-    rich_help_panel=_TRAIN,
-    epilog=examples(
-        "clipeval-train patch examples/patch.yaml",
-        "clipeval-train patch examples/patch.yaml max_drop=0.5 out=runs/b",
-        "clipeval-train patch --keys",
-    ),
+@_command(
+    "clipeval-train patch examples/patch.yaml",
+    "clipeval-train patch examples/patch.yaml max_drop=0.5 out=runs/b",
+    "clipeval-train patch --keys",
 )
 def patch(
-    config: Annotated[
-        Path,
-        PathArgument(metavar="CONFIG", help="YAML file with what to mix and how to choose.", show_default=False),
-    ],
+    config: Annotated[Path, _file("what to mix and how to choose")],
     settings: Annotated[list[str] | None, _settings("max_drop=0.5, out=runs/b")] = None,
     keys: Keys = False,
     schema: Schema = False,
@@ -201,67 +159,44 @@ def patch(
     show(patched.path)
 
 
-@app.command(
-    cls=Command,
-    rich_help_panel=_TRAIN,
-    epilog=examples(
-        "clipeval-train ladder examples/ladder.yaml --plan",
-        "clipeval-train ladder examples/ladder.yaml --slurm",
-        "clipeval-train ladder --keys",
-    ),
+@_command(
+    "clipeval-train ladder examples/ladder.yaml --plan",
+    "clipeval-train ladder examples/ladder.yaml --slurm",
+    "clipeval-train ladder --keys",
 )
 def ladder(
-    config: Annotated[Path, PathArgument(metavar="PLAN", help="YAML file with the grid.", show_default=False)],
+    config: Annotated[Path, _file("the grid", "PLAN")],
     settings: Annotated[list[str] | None, _settings("out=runs/try, defaults.lr=1e-3")] = None,
     plan: Annotated[
         bool,
-        typer.Option(
-            "--plan",
-            help="Show what each run costs, by measured throughput; train nothing.",
-            rich_help_panel=QUESTIONS,
-        ),
+        _question("--plan", help="Show what each run costs, by measured throughput; train nothing."),
     ] = False,
     budget: Annotated[
         float | None,
-        typer.Option(
-            metavar="GMACS",
-            help="GMACs to spend: which run has the lowest error, by laws fitted to --results.",
-            rich_help_panel=QUESTIONS,
-        ),
+        _question(metavar="GMACS", help="GMACs to spend: which run has the lowest error, by laws fitted to --results."),
     ] = None,
     results: Annotated[
         list[str] | None,
-        typer.Option(
+        _question(
             metavar="RESULTS",
             help="Results table or folder of clipeval run, for --budget.",
             autocompletion=completion.tables,
-            rich_help_panel=QUESTIONS,
         ),
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Processes side by side. Default: one per GPU, or cores / OMP_NUM_THREADS.",
-            rich_help_panel=WHERE,
-        ),
+        _where(min=1, metavar="N", help="Processes side by side. Default: one per GPU, or cores / OMP_NUM_THREADS."),
     ] = None,
     slurm: Annotated[
         bool,
-        typer.Option(
-            "--slurm",
-            help="Write Slurm array scripts of the runs that are left; train nothing.",
-            rich_help_panel=WHERE,
-        ),
+        _where("--slurm", help="Write Slurm array scripts of the runs that are left; train nothing."),
     ] = False,
     ray_address: Annotated[
         str | None,
-        typer.Option(
+        _where(
             metavar="ADDRESS",
             help="Train on this Ray cluster, each process on a GPU (or core); 'local': a Ray of this machine.",
             autocompletion=completion.any_of("auto", "local"),
-            rich_help_panel=WHERE,
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -278,14 +213,11 @@ def ladder(
     raise typer.Exit(run_ladder(request))
 
 
-@app.command(
-    cls=Command,
-    rich_help_panel="Afterwards",
-    epilog=examples(
-        "clipeval-train export runs/b32 -o b32",
-        "clipeval-train export runs/b32/checkpoints/samples_000012800.pt -o b32",
-        "clipeval run -m local-dir:b32 -d digits",
-    ),
+@_command(
+    "clipeval-train export runs/b32 -o b32",
+    "clipeval-train export runs/b32/checkpoints/samples_000012800.pt -o b32",
+    "clipeval run -m local-dir:b32 -d digits",
+    group="Afterwards",
 )
 def export(
     checkpoint: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -281,7 +281,7 @@ def parse_pretrain(document: dict[str, Any], origin: str) -> PretrainConfig:
     """Validate the keys of a configuration; ``origin`` says in messages where they stand. Raises UsageError."""
     if isinstance(document.get("model"), dict):
         document = document | {"model": numbers(document["model"])}
-    config = validated(document, origin, PretrainConfig, _model_at)
+    config = validated(document, origin, PretrainConfig)
     _check_schedule(config, origin)
     return config
 
@@ -296,14 +296,12 @@ def read(path: Path, settings: Sequence[str], model: type[BaseModel]) -> tuple[d
     return document, " ".join([str(path), *settings])
 
 
-def validated(
-    document: Any, origin: str, model: type[Model], model_at: Callable[[list[Any]], type[BaseModel]] | None = None
-) -> Model:
-    """The document as a ``model``; ``model_at`` as of ``explain``. Raises UsageError that names the key."""
+def validated(document: Any, origin: str, model: type[Model]) -> Model:
+    """The document as a ``model``. Raises UsageError that names the key."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise UsageError(explain(error, origin, model_at or (lambda location: model))) from error
+        raise UsageError(explain(error, origin, model)) from error
 
 
 def _check_schedule(config: PretrainConfig, origin: str) -> None:
@@ -330,13 +328,6 @@ def _check_schedule(config: PretrainConfig, origin: str) -> None:
             f"{origin}: cooldown: {warmup} samples of warm-up and {config.cooldown} of cooldown are more than "
             f"`samples`, {config.samples}."
         )
-
-
-def _model_at(location: list[Any]) -> type[BaseModel]:
-    kinds: dict[Any, type[BaseModel]] = {"data": SourceEntry, "evaluate": EvaluateEntry, "validate": ValidateEntry}
-    if not location:
-        return PretrainConfig
-    return SourceEntry if location[:2] == ["validate", "data"] else kinds.get(location[0], PretrainConfig)
 
 
 def apply_setting(document: dict[str, Any], setting: str) -> None:

@@ -26,11 +26,11 @@ _STRIDE = 7919
 """Between the ports of two steps of a job: a prime, so that they are not those of the next jobs."""
 _LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 )
-"""Rank, size and local rank as torchrun, a step of Slurm and mpirun call them. Slurm's count inside a step only: a
-batch script has some of them too."""
+"""Rank, size and local rank as torchrun, mpirun and a step of Slurm call them. Slurm's count inside a step only: a
+batch script has some of them too. They come last: mpirun reaches other nodes by a step with one task on each."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from clipeval.console import duration, is_watched, live, say
@@ -26,11 +25,9 @@ class Exporter(Protocol):
 
     def write(self, samples: int, values: dict[str, float]) -> None:
         """Numbers by name at this many samples seen."""
-        ...
 
     def close(self) -> None:
         """Everything has been written."""
-        ...
 
 
 class TrainingLog(AbstractContextManager["TrainingLog"]):
@@ -55,9 +52,7 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
             self._bar = self._live.add_task(printable(out.name), total=samples, completed=start, state="")
             self._live.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live:
             self._live.stop()
         for exporter in self._exporters:
@@ -95,16 +90,35 @@ def due(before: int, seen: int, samples: int) -> bool:
 def last_costs(out: Path) -> dict[str, Any]:
     """``seconds``, ``gpu_hours`` and ``energy_kwh`` of the log's last line: work undone by a kill has cost them too."""
     costs: dict[str, Any] = {}
-    for line in _lines(out / "log.jsonl"):
-        costs |= {key: value for key, value in json.loads(line).items() if key in _COSTS}
+    for record in records(out / "log.jsonl"):
+        costs |= {key: value for key, value in record.items() if key in _COSTS}
     return costs
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; one that a killed process left unfinished is not among them. Raises StoreError, and
+    UsageError for a file that no run wrote, which would be lost."""
+    try:
+        lines = path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{path}: cannot read: {error.strerror}. Choose another `out`.") from error
+    try:
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        ours = all(line.startswith("{") for line in lines) and all(isinstance(one["samples"], int) for one in found)
+    except (ValueError, KeyError, RecursionError):
+        ours = False
+    if not ours:
+        raise UsageError(f"{path}: not the log of a run: it would be overwritten. Choose another `out`, or move it.")
+    return found
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
     """Add a line to a log. Raises StoreError."""
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(_line(record))
     except OSError as error:
         raise StoreError(f"{path}: cannot write: {error.strerror}. Free space or choose another `out`.") from error
 
@@ -167,29 +181,11 @@ def _shares(record: dict[str, Any]) -> list[str]:
     return [f"{record[key]:.0%} {word}" for key, word in words.items() if record.get(key) is not None]
 
 
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
 def _keep_lines_until(path: Path, samples: int) -> None:
     """Drop the lines of work that was lost: it is done, and logged, again. Creates the file where there is none."""
-    kept = [line for line in _lines(path) if json.loads(line)["samples"] <= samples]
-    write_text(path, "".join(kept))
-
-
-def _lines(path: Path) -> list[str]:
-    """Whole lines; one that a killed process left unfinished is not among them. Raises StoreError, and UsageError for
-    a file that no run wrote, which would be lost."""
-    try:
-        lines = path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StoreError(f"{path}: cannot read: {error.strerror}. Choose another `out`.") from error
-    whole = [line for line in lines if line.endswith("\n")]
-    if not all(map(_is_ours, whole)) or any(not line.startswith("{") for line in lines):
-        raise UsageError(f"{path}: not the log of a run: it would be overwritten. Choose another `out`, or move it.")
-    return whole
-
-
-def _is_ours(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line)["samples"], int)
-    except (ValueError, KeyError, TypeError):
-        return False
+    kept = [record for record in records(path) if record["samples"] <= samples]
+    write_text(path, "".join(map(_line, kept)))

@@ -14,7 +14,7 @@ import torch
 
 from clipeval.console import say
 from clipeval.errors import MeasureError, UsageError
-from clipeval_train import checkpoint
+from clipeval_train import checkpoint, signals
 from clipeval_train.config import PretrainConfig
 from clipeval_train.contrastive import ContrastiveTask
 from clipeval_train.distributed import World
@@ -23,9 +23,8 @@ from clipeval_train.input import Batch, arranged, prefetch
 from clipeval_train.log import TrainingLog, due, last_costs, open_exporters
 from clipeval_train.meter import Meter
 from clipeval_train.resume import other_settings, starting_point
-from clipeval_train.signals import StopSignals
 from clipeval_train.task import Task
-from clipeval_train.together import together
+from clipeval_train.together import require_same_data, together
 from clipeval_train.trainer import Reading, Trainer
 
 _MOST_ROLLBACKS = 5
@@ -49,19 +48,20 @@ def train(task: Task) -> Path:
     out = Path(task.config.out)
     with together(task.config, out, task.config.device) as world:
         config = task.config.on(world.device.type)
-        start = starting_point(config)
+        start = starting_point(config, world.broadcast(checkpoint.newest(out)))
         if start and config.is_done(start.saved):
             _say(world, f"{out}: already finished.")
         else:
             _check_divisible(config, start.saved["metadata"]["samples_seen"] if start else 0, world)
             task.open(config, world, start)
+            require_same_data(world, task.facts)
             trainer = Trainer(task, world)
             if start:
                 trainer.load(start.saved)
                 _say(world, f"{out}: continues at {trainer.clock.seen:,} of {task.samples:,} samples.")
             costs = (start.saved["metadata"] if start else task.facts) | last_costs(out)
             _Run(task, trainer, world, Meter(world, task.gmacs, config.peak_tflops, costs)).to_the_end()
-        path = checkpoint.newest(out)
+        path = world.broadcast(checkpoint.newest(out))  # a network disk may show it to others later
         assert path is not None
         task.end(config, path, world)
     return path
@@ -98,7 +98,7 @@ class _Run:
             keep = (config.keep,) if config.keep else (_KEPT, functools.partial(_stays, self._task))
             self._saver = stack.enter_context(checkpoint.Saver(*keep))
             self._log = stack.enter_context(self._open_log()) if world.is_main else None
-            signals = stack.enter_context(StopSignals())
+            received = stack.enter_context(signals.noted())
             self._catch_up()
             batches = self._batches()
             self._saved_at = time.monotonic()
@@ -106,7 +106,7 @@ class _Run:
             while (clock := self._trainer.clock).seen < samples:
                 batch, images, tokens = next(batches)
                 self._meter.batch(batch.wait_s, batch.bad)
-                stopping, late = self._agreed(signals.received, self._is_late(), len(batch.keys))
+                stopping, late = self._agreed(bool(received), self._is_late(), len(batch.keys))
                 if stopping:
                     break
                 step = self._step(images, tokens)
@@ -126,7 +126,9 @@ class _Run:
                 say(f"{self._out}: {clock.seen:,} samples, loss {self._log.loss:.3f}, {rate}.")
         world.barrier()
         if clock.seen < samples:
-            _say(world, f"{self._out}: told to stop; saved at {clock.seen:,} of {samples:,} samples.")
+            path = checkpoint.newest(self._out)
+            saved = f"saved at {config.seen(path):,} of {samples:,} samples" if path else "nothing is to be saved yet"
+            _say(world, f"{self._out}: told to stop; {saved}.")
             raise KeyboardInterrupt
 
     def _open_log(self) -> TrainingLog:
@@ -207,7 +209,7 @@ class _Run:
         path = self._config.path(seen)
         with self._meter.paused():
             before = max(0, seen - self._config.batch_size)
-            task.measure(self._trainer, before, seen, lambda: path if path.exists() else None)
+            task.measure(self._trainer, before, seen, lambda: self._world.broadcast(path if path.exists() else None))
 
     def _roll_back(self, step: _Step, reason: str) -> None:
         """Return to the newest checkpoint and leave out the data from there to the end of this step's batch.
@@ -218,7 +220,7 @@ class _Run:
         config, trainer, clock = self._config, self._trainer, self._trainer.clock
         self._saver.wait()
         self._world.barrier()
-        path, rollbacks = checkpoint.newest(self._out), clock.rollbacks + 1
+        path, rollbacks = self._world.broadcast(checkpoint.newest(self._out)), clock.rollbacks + 1
         trouble = f"{self._out}: {reason} after {step.start:,} samples."
         if config.on_nonfinite == "stop" or path is None or rollbacks > _MOST_ROLLBACKS:
             tried = f" {clock.rollbacks} times the data was left out." if clock.rollbacks else ""

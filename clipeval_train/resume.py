@@ -46,14 +46,13 @@ class Start:
             raise DataError(f"{facts['config']['out']}: {what} has changed since this run began. Give another `out`.")
 
 
-def starting_point(config: RunConfig) -> Start | None:
-    """The newest checkpoint in ``out``, or the one that ``start_from`` names, or None.
+def starting_point(config: RunConfig, newest: Path | None) -> Start | None:
+    """The ``newest`` checkpoint in ``out`` where there is one, else the one that ``start_from`` names, or None.
 
     Raises UsageError when it is of a run whose settings may not be changed, or the last of one that has ended.
     """
-    out = Path(config.out)
-    if path := checkpoint.newest(out):
-        saved = checkpoint.load(path)
+    if newest:
+        saved = checkpoint.load(newest)
         if key := _first_difference(config, saved, _FREE):
             raise UsageError(_refusal(config, saved, key))
         return Start(saved, saved["metadata"].get("history", []))

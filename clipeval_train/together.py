@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel
 
 from clipeval import digest
-from clipeval.errors import ClipevalError, MeasureError, UsageError
+from clipeval.errors import ClipevalError, DataError, MeasureError, UsageError
 from clipeval_train import checkpoint
 from clipeval_train.distributed import World, open_world
 
@@ -30,30 +30,31 @@ def together(config: BaseModel, out: Path, device: str = "auto") -> Iterator[Wor
             yield world
 
 
-@dataclass(frozen=True)
-class _Identity:
-    """What processes of one run have in common; a port alone does not tell runs apart."""
-
-    job: str
-    step: str
-    out: str
-    settings: str
-
-    def __str__(self) -> str:
-        where = f", job {self.job}, step {self.step}" if self.job else ""
-        return f"{self.out} (settings {self.settings[:8]}{where})"
-
-
 def _check_same_run(world: World, config: BaseModel, out: Path) -> None:
+    """A port alone does not tell runs apart."""
     job, step = (os.environ.get(key, "") for key in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
-    mine = _Identity(job, step, str(out), digest.of_value(config.model_dump(mode="json")))
-    runs = world.gather_objects(mine)
-    other = next((rank for rank, run in enumerate(runs) if run != runs[0]), None)
-    if other is not None:
+    settings = digest.of_value(config.model_dump(mode="json"))
+    name = f"{out} (settings {settings[:8]}{f', job {job}, step {step}' if job else ''})"
+    if other := _first_other(runs := world.gather_objects((name, settings))):
         raise UsageError(
-            f"processes of two runs have met: process 0 trains {runs[0]}, process {other} trains {runs[other]}. Start "
-            "both again, each with a MASTER_PORT of its own (torchrun: --master-port), and one command for all "
+            f"processes of two runs have met: process 0 trains {runs[0][0]}, process {other} trains {runs[other][0]}. "
+            "Start both again, each with a MASTER_PORT of its own (torchrun: --master-port), and one command for all "
             "processes of a run."
+        )
+
+
+def _first_other(found: Sequence[Any]) -> int | None:
+    """The first process that has found something else than process 0; None where there is none."""
+    return next((rank for rank, mine in enumerate(found) if mine != found[0]), None)
+
+
+def require_same_data(world: World, facts: dict[str, Any]) -> None:
+    """Raises DataError, in every process, where machines have other data under the same names: each would see another
+    stream. ``facts`` are the metadata of the run's checkpoints."""
+    if other := _first_other(world.gather_objects([facts.get(key) for key in ("data_fingerprint", "data")])):
+        raise DataError(
+            f"data: process {other} of {world.size} finds other samples than process 0. Put the same files on all "
+            "machines, or on a disk that they share."
         )
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.utils import ModelEmaV3
 
 from clipeval.errors import UsageError
 from clipeval_train import optim
 from clipeval_train.distributed import World
-from clipeval_train.ema import Ema
 from clipeval_train.task import Task
 from clipeval_train.towers import random_state, set_random_state
 
@@ -68,12 +68,8 @@ class Trainer:
         self._task, self._config, self._world, self._step = task, config, world, task.step
         self._optimizer = task.optimizer
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-        self._ema = Ema(self._step.module, config.ema) if config.ema else None
+        self._ema = ModelEmaV3(self._step.module, config.ema) if config.ema else None
         self._seed_generators()
-
-    @property
-    def _groups(self) -> list[dict[str, Any]]:
-        return self._optimizer.param_groups
 
     def gradient(self, images: torch.Tensor, tokens: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and gradient norm of the whole batch, ``[]`` each; ``images`` (values to 255) and ``tokens`` are this
@@ -113,7 +109,7 @@ class Trainer:
         """As of ``Trained``."""
         module = self._step.module
         modes = {part: part.training for part in module.modules()}
-        average = self._ema.state_dict() if self._ema and use_ema else None
+        average = self._average() if use_ema else None
         trained = {name: tensor.clone() for name, tensor in module.state_dict().items()} if average else None
         if average:
             module.load_state_dict(average)
@@ -128,7 +124,7 @@ class Trainer:
 
     def content(self, told: dict[str, Any]) -> dict[str, Any]:
         """A checkpoint of now, with what is ``told`` of the run in its metadata. Collective."""
-        content = self._task.content(self.clock.seen, self._ema.state_dict() if self._ema else None)
+        content = self._task.content(self.clock.seen, self._average())
         state = {
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -147,9 +143,10 @@ class Trainer:
         """
         resume = saved["resume"]
         average = self._task.load(saved)
-        own = [{key: value for key, value in group.items() if key != "params"} for group in self._groups]
+        groups = self._optimizer.param_groups
+        own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
         self._optimizer.load_state_dict(resume["optimizer"])
-        for group, settings in zip(self._groups, own, strict=True):
+        for group, settings in zip(self._optimizer.param_groups, own, strict=True):
             group |= settings  # betas, eps and decay are this run's, which may have changed them
         self._optimizer.zero_grad(set_to_none=True)
         if resume["scaler"]:  # a run that was not in fp16 before has none
@@ -157,11 +154,15 @@ class Trainer:
         self.clock = Clock(**resume["clock"])
         if self._ema:
             assert average is not None
-            self._ema.load_state_dict(average)
+            self._ema.module.load_state_dict(average)
         if len(resume["rng"]) == self._world.size:
             set_random_state(resume["rng"][self._world.rank], self._world.device)
         else:
             self._seed_generators()
+
+    def _average(self) -> dict[str, torch.Tensor] | None:
+        """The running average of the weights (Polyak & Juditsky 1992), by the module's names."""
+        return self._ema.module.state_dict() if self._ema else None
 
     def _seed_generators(self) -> None:
         """Other numbers on every rank: equal dropout masks would make their samples less different."""

@@ -13,7 +13,7 @@ import torch
 
 from clipeval import models
 from clipeval.console import say
-from clipeval.errors import ClipevalError, DataError
+from clipeval.errors import ClipevalError, DataError, UsageError
 from clipeval.evaluation.rows import of_metric
 from clipeval.identity import DatasetIdentity, Measure, cell_id
 from clipeval.models.opened import Opened
@@ -52,6 +52,11 @@ class Validation:
         changes = {"data": (source,), "seed": 0, "batch_size": _SMALLEST_BATCH, "lanes": 1}
         corpus = open_corpus(config.model_copy(update=changes), architecture, "test")
         size = self._entry.batch_size
+        if size % self._world.size:
+            raise UsageError(
+                f"validate.batch_size: {size} cannot be divided by {self._world.size} processes. Give a multiple of "
+                f"{self._world.size}."
+            )
         if (pairs := min(self._entry.samples, len(corpus)) // size * size) == 0:
             raise DataError(
                 f"validate: {source.source}: {len(corpus):,} pairs do not fill a batch of {size}. Lower it."

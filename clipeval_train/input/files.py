@@ -14,6 +14,7 @@ import stat
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from clipeval import digest
@@ -60,6 +61,11 @@ def expand(source: str, reference: str) -> list[str]:
     return paths
 
 
+def is_list(reference: str) -> bool:
+    """Whether a reference names lists rather than shards."""
+    return reference.lower().endswith((".csv", ".tsv", ".parquet"))
+
+
 def identities(source: str, paths: Sequence[str]) -> list[list[object] | str]:
     """Per file, its place and what changes with its content (size and time, or the server's tag), or as a text why it
     cannot be read. Raises DataError naming the file that a server cannot be asked for."""
@@ -89,7 +95,7 @@ class Reader:
     """Bytes of files by their place. Keeps the files that were used last open: opening is slow on network disks."""
 
     def __init__(self) -> None:
-        self._open: dict[str, _Descriptor] = {}
+        self._open = lru_cache(_OPEN_FILES)(_opened)
 
     def __reduce__(self) -> tuple[type[Reader], tuple[()]]:
         return Reader, ()  # another process opens files itself
@@ -97,11 +103,7 @@ class Reader:
     def read(self, path: str, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``. Raises BadSample when they are not there, DataError where ``local`` does."""
         try:
-            opened = self._open.pop(path, None) or _opened(path)
-            self._open[path] = opened
-            if len(self._open) > _OPEN_FILES:
-                del self._open[next(iter(self._open))]
-            data = os.pread(opened.number, size, offset)
+            data = os.pread(self._open(path).number, size, offset)
         except OSError:
             raise BadSample("file cannot be read") from None
         if len(data) != size:

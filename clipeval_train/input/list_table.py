@@ -9,9 +9,14 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+import pyarrow.types as kinds
 
 from clipeval import digest
 from clipeval.errors import DataError, UsageError, few
@@ -21,9 +26,6 @@ from clipeval.plain import printable
 from clipeval.regular import open_regular
 from clipeval.remote.copies import is_remote
 from clipeval_train.input.selection import Selection
-
-if TYPE_CHECKING:
-    import pyarrow
 
 IMAGE_COLUMNS = ("image", "filepath")
 CAPTION_COLUMNS = ("caption", "title")
@@ -39,8 +41,6 @@ def read_list(chosen: Selection, path: str) -> pyarrow.Table:
 
     Raises UsageError for a remote list, DataError for one that cannot be read or is without the columns.
     """
-    import pyarrow
-
     where = f"data: {chosen.source}: {path}"
     if is_remote(path):
         raise UsageError(f"{where}: lists have to be on this machine, and so their images. Download it, or use shards.")
@@ -61,8 +61,6 @@ def caption_columns(chosen: Selection) -> list[str]:
 
 def complete_rows(table: pyarrow.Table) -> np.ndarray:
     """The rows that have an image, or its path, and a caption."""
-    import pyarrow.compute as pc
-
     lengths = [pc.fill_null(pc.binary_length(table[name]), 0).to_numpy() for name in ("path", "image")]
     captioned = np.zeros(len(table), dtype=bool)
     for name in filter(_is_of_captions, table.column_names):
@@ -76,8 +74,6 @@ def _is_of_captions(name: str) -> bool:
 
 def _has_text(column: pyarrow.ChunkedArray) -> np.ndarray:
     """The rows whose list of texts holds one that is not empty."""
-    import pyarrow.compute as pc
-
     found = [np.zeros(0, dtype=bool)]
     for chunk in column.chunks:
         filled = pc.fill_null(pc.binary_length(chunk.flatten()), 0).to_numpy(zero_copy_only=False) > 0
@@ -86,14 +82,11 @@ def _has_text(column: pyarrow.ChunkedArray) -> np.ndarray:
     return np.concatenate(found)
 
 
-_Read = tuple["pyarrow.Table", "dict[str, Any]"]
+_Read = tuple[pyarrow.Table, dict[str, Any]]
 """The table, and the columns that ``where`` compares."""
 
 
 def _csv(where: str, path: str, chosen: Selection) -> _Read:
-    import pyarrow
-    import pyarrow.csv
-
     parsing = pyarrow.csv.ParseOptions(delimiter=_separator(path, chosen))
     parsing.newlines_in_values = True
     as_bytes = [*IMAGE_COLUMNS, *(chosen.captions or CAPTION_COLUMNS)]
@@ -120,10 +113,6 @@ def _separator(path: str, chosen: Selection) -> str:
 
 def _parquet(where: str, path: str, chosen: Selection) -> _Read:
     """Images are paths, bytes, or what the hub writes: structs of both."""
-    import pyarrow
-    import pyarrow.parquet
-    import pyarrow.types as kinds
-
     file = pyarrow.parquet.ParquetFile(path)
     names = _columns(where, file.schema_arrow.names, chosen)
     chosen.check_fields(file.schema_arrow.names, file.schema_arrow.names, f"{path} has no")
@@ -143,8 +132,6 @@ def _parquet(where: str, path: str, chosen: Selection) -> _Read:
 
 def _image_type(schema: pyarrow.Schema, names: list[str], where: str) -> pyarrow.DataType:
     """The type of the image column. Raises DataError where it or that of the captions is none that is read."""
-    import pyarrow.types as kinds
-
     image, *captions = (schema.field(name).type for name in names)
     fields = {field.name: field.type for field in image} if kinds.is_struct(image) else {}
     held = fields.get("bytes", image)
@@ -162,15 +149,11 @@ def _image_type(schema: pyarrow.Schema, names: list[str], where: str) -> pyarrow
 
 
 def _is_text(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
     kind = kind.value_type if kind is not None and kinds.is_dictionary(kind) else kind
     return kind is not None and (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))
 
 
 def _is_binary(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
     kind = kind.value_type if kind is not None and kinds.is_dictionary(kind) else kind
     return kind is not None and (kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind))
 
@@ -186,9 +169,6 @@ def _holds_paths(file: pyarrow.parquet.ParquetFile, column: str) -> bool:
 
 def _unpack(file: pyarrow.parquet.ParquetFile, names: list[str], to: Path) -> None:
     """Write the images and captions of a Parquet file as Arrow's own format, some rows at a time."""
-    import pyarrow
-    import pyarrow.compute as pc
-
     empty = pyarrow.array([], pyarrow.binary())
     with (
         pyarrow.OSFile(str(to), "wb") as sink,
@@ -196,7 +176,7 @@ def _unpack(file: pyarrow.parquet.ParquetFile, names: list[str], to: Path) -> No
     ):
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
             image, path = batch[names[0]], None
-            if pyarrow.types.is_struct(image.type):
+            if kinds.is_struct(image.type):
                 path = pc.struct_field(image, "path") if image.type.get_field_index("path") >= 0 else None
                 image = pc.struct_field(image, "bytes")
             writer.write_table(_table(path, image, [batch[name] for name in names[1:]]))
@@ -204,8 +184,6 @@ def _unpack(file: pyarrow.parquet.ParquetFile, names: list[str], to: Path) -> No
 
 def _table(path: Any, image: Any, captions: Sequence[Any]) -> pyarrow.Table:
     """The columns in their types; a column of ``path`` and ``image`` that is None is of nulls."""
-    import pyarrow
-
     count = len(captions[0])
     kind = pyarrow.large_binary()
     given = [pyarrow.nulls(count, kind) if column is None else _binary(column) for column in (path, image)]
@@ -215,30 +193,24 @@ def _table(path: Any, image: Any, captions: Sequence[Any]) -> pyarrow.Table:
 
 def _text(column: Any) -> Any:
     """A column of captions that ``where`` compares too, and that may have been read as numbers."""
-    import pyarrow
-
-    return column if pyarrow.types.is_binary(column.type) else column.cast(pyarrow.string())
+    return column if kinds.is_binary(column.type) else column.cast(pyarrow.string())
 
 
 def _binary(column: Any) -> Any:
     """Texts or bytes as bytes."""
-    import pyarrow
-
-    if pyarrow.types.is_null(column.type):
+    if kinds.is_null(column.type):
         return pyarrow.nulls(len(column), pyarrow.large_binary())
-    if pyarrow.types.is_dictionary(column.type):
+    if kinds.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     return column.cast(pyarrow.large_binary())
 
 
 def _lists(column: Any) -> pyarrow.ChunkedArray:
     """Captions as lists of bytes, of one each where they are no lists."""
-    import pyarrow
-
     kind = pyarrow.large_list(pyarrow.large_binary())
 
     def listed(chunk: Any) -> Any:
-        if pyarrow.types.is_list(chunk.type) or pyarrow.types.is_large_list(chunk.type):
+        if kinds.is_list(chunk.type) or kinds.is_large_list(chunk.type):
             return chunk.cast(kind)
         return pyarrow.LargeListArray.from_arrays(np.arange(len(chunk) + 1), _binary(chunk))
 

@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow
 import torch
 
 from clipeval import digest
@@ -24,10 +25,6 @@ from clipeval_train.input.list_table import caption_columns, complete_rows, read
 from clipeval_train.input.selection import Selection, choose
 from clipeval_train.input.shard_index import CAPTION_LIMIT
 
-if TYPE_CHECKING:
-    import pyarrow
-
-SUFFIXES = (".csv", ".tsv", ".parquet")
 _EMPTY = "no image or no caption"
 _UNIT = 4096
 """Rows that stay together when blocks are formed."""
@@ -99,8 +96,6 @@ class ListSource:
     def _table(self) -> pyarrow.Table:
         """All rows, each with the list it is from, as bytes. Arrow keeps them without an object per row, so that worker
         processes share them."""
-        import pyarrow
-
         tables = [read_list(self._chosen, path) for path in self._lists]
         self._ends = np.cumsum([len(table) for table in tables]).tolist()
         return pyarrow.concat_tables(tables)
@@ -113,8 +108,3 @@ class ListSource:
 
     def _cell(self, column: str, index: int) -> Any:
         return self._table[column][int(self._places[index])]
-
-
-def is_list(reference: str) -> bool:
-    """Whether a reference names lists rather than shards."""
-    return reference.lower().endswith(SUFFIXES)

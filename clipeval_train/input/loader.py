@@ -35,11 +35,9 @@ class Samples(Protocol):
 
     def samples(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, Tally]:
         """Images, tokens and keys of a stretch as in ``Batch``, decoded in this process. Raises DataError."""
-        ...
 
     def remote_units(self, parts: Parts) -> Iterator[tuple[Source, Iterator[tuple[int, int]]]]:
         """The sources whose shards have to be fetched, each with what is read of it (``Lanes.units``)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property, partial
 from pathlib import Path
 from tarfile import BLOCKSIZE
@@ -134,6 +135,7 @@ class ShardSource(Shards):
                 f"data: {self.name}: no usable sample in the {len(self._named):,} shards of '{entry.shards}'{why} "
                 f"({self.tally}). A sample is KEY.jpg, .jpeg, .png or .webp with KEY.txt or KEY.json."
             )
+        assert len(self._rows) == sum(counts)  # mapped here, workers have it when the cache is cleared meanwhile
         content = [[Path(path).name for path in self._paths], self.units.tolist(), rows]
         captions = self._chosen.captions
         self.fingerprint = digest.of_value([*content, captions] if captions else content)
@@ -201,9 +203,15 @@ def _index_missing(chosen: Selection, paths: Sequence[str], indexes: Sequence[Pa
         return
     at_once = max(workers_per_rank(), _FETCHES_AT_ONCE if any(is_remote(path) for path, _ in missing) else 0)
     say(f"{chosen.source}: indexing {len(missing):,} shards")
-    with ProcessPoolExecutor(min(at_once, len(missing))) as pool:
-        for _ in pool.map(partial(indexed, chosen=chosen), *zip(*missing, strict=True), chunksize=1):
-            pass
+    try:
+        with ProcessPoolExecutor(min(at_once, len(missing))) as pool:
+            for _ in pool.map(partial(indexed, chosen=chosen), *zip(*missing, strict=True), chunksize=1):
+                pass
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"data: {chosen.source}: a process that indexes shards was killed. If memory ran out, free some: the same "
+            "command goes on with the shards that are left."
+        ) from error
 
 
 def indexed(path: str, index: Path, chosen: Selection, renew: bool = True) -> Indexed:

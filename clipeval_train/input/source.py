@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import numpy as np
+import torch
 
 from clipeval.errors import UsageError
 from clipeval.remote.origin import public
 from clipeval_train.config import SourceEntry
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from clipeval_train.input.bad import Tally
+from clipeval_train.input.bad import Tally
+from clipeval_train.input.counted_shards import CountedShardSource
+from clipeval_train.input.files import is_list, patterns
+from clipeval_train.input.memory import MemorySource
+from clipeval_train.input.shards import ShardSource
 
 
 class Source(Protocol):
@@ -41,16 +43,12 @@ class Source(Protocol):
 def open_source(entry: SourceEntry, size: int, split: str = "train") -> Source:
     """Open what ``entry`` names, of a built-in data set the ``split``; images that are made in memory get the side
     ``size``. Raises UsageError, DataError."""
-    from clipeval_train.input.counted_shards import CountedShardSource
-    from clipeval_train.input.files import patterns
-    from clipeval_train.input.hub import hub_lists
-    from clipeval_train.input.lists import ListSource, is_list
-    from clipeval_train.input.memory import MemorySource
-    from clipeval_train.input.shards import ShardSource
-
     if entry.shards.startswith("builtin:"):
         return MemorySource(entry, size, split)
     if entry.shards.startswith("hf:"):
+        from clipeval_train.input.hub import hub_lists
+        from clipeval_train.input.lists import ListSource
+
         return ListSource(entry, *hub_lists(entry))
     parts = patterns(entry.source, entry.shards)
     kinds = {is_list(part): part for part in parts}
@@ -60,5 +58,7 @@ def open_source(entry: SourceEntry, size: int, split: str = "train") -> Source:
             "source is of one kind. Make them two entries of `data`; they may have the same name."
         )
     if True in kinds:
+        from clipeval_train.input.lists import ListSource
+
         return ListSource(entry)
     return CountedShardSource(entry) if entry.counts == "stats" else ShardSource(entry)

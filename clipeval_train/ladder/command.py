@@ -37,12 +37,14 @@ def run_ladder(request: Request) -> int:
     _refuse_combinations(request)
     ladder = load_ladder(request.config, request.settings)
     if request.plan:
-        return _plan(ladder, request)
-    if request.slurm:
-        return _slurm(ladder, request)
-    if request.budget is not None:
-        return _budget(ladder, request)
-    return _train(ladder, request)
+        _plan(ladder, request)
+    elif request.slurm:
+        _slurm(ladder, request)
+    elif request.budget is not None:
+        _budget(ladder, request)
+    else:
+        return _train(ladder, request)
+    return EXIT_OK
 
 
 def _refuse_combinations(request: Request) -> None:
@@ -61,15 +63,14 @@ def _refuse_combinations(request: Request) -> None:
         raise UsageError("--budget and --results belong together: laws of the results are read at the budget.")
 
 
-def _plan(ladder: Ladder, request: Request) -> int:
+def _plan(ladder: Ladder, request: Request) -> None:
     from clipeval_train.ladder.plan import plan, print_plan
 
     found = plan(ladder, slots(request.jobs))
     show_json(found.document()) if request.as_json else print_plan(found)
-    return EXIT_OK
 
 
-def _slurm(ladder: Ladder, request: Request) -> int:
+def _slurm(ladder: Ladder, request: Request) -> None:
     from clipeval_train.ladder import slurm
 
     states = {run.name: state(run) for run in ladder.runs}
@@ -93,18 +94,17 @@ def _slurm(ladder: Ladder, request: Request) -> int:
     else:
         for command in commands:
             show(shlex.join(command))
-    return EXIT_OK
 
 
-def _budget(ladder: Ladder, request: Request) -> int:
+def _budget(ladder: Ladder, request: Request) -> None:
     from clipeval_train.ladder.budget import allocate, print_allocation
 
     assert request.budget is not None
     found = allocate(ladder.runs, request.results or [], request.budget)
-    show_json({"allocation": json.loads(found.to_json(orient="records"))}) if request.as_json else print_allocation(
-        found
-    )
-    return EXIT_OK
+    if request.as_json:
+        show_json({"allocation": json.loads(found.to_json(orient="records"))})
+    else:
+        print_allocation(found)
 
 
 def _train(ladder: Ladder, request: Request) -> int:

@@ -105,14 +105,11 @@ def _check_keys(config: LadderConfig, origin: str) -> None:
         raise UsageError(f"{origin}: grid: this key is required, or `runs`: a list of single runs.")
     for place, run in enumerate(config.runs):
         for key in run:
-            if key not in _AXES:
-                known = f"{suggest(key, _AXES)} Keys here: {', '.join(_AXES)}."
-                raise UsageError(f"{origin}: runs[{place}].{key}: unknown key.{known}")
+            _check_axis(key, f"{origin}: runs[{place}]")
     for key, values in config.grid.items():
         if key in ("data", "arch"):
             raise UsageError(f"{origin}: grid.{key}: vary `source` and name the data of each under `sources`.")
-        if key not in _AXES:
-            raise UsageError(f"{origin}: grid.{key}: unknown key.{suggest(key, _AXES)} Keys here: {', '.join(_AXES)}.")
+        _check_axis(key, f"{origin}: grid")
         if not values:
             raise UsageError(f"{origin}: grid.{key}: an empty list leaves nothing to run. Name at least one value.")
         if key in config.defaults:
@@ -121,6 +118,11 @@ def _check_keys(config: LadderConfig, origin: str) -> None:
         raise UsageError(f"{origin}: defaults.out: every run has a folder of its own. Give `out` at the top.")
     if "source" in _varied(config) and "data" in config.defaults:
         raise UsageError(f"{origin}: defaults.data: {_varied(config)['source']} gives the data. Leave one of them out.")
+
+
+def _check_axis(key: str, where: str) -> None:
+    if key not in _AXES:
+        raise UsageError(f"{where}.{key}: unknown key.{suggest(key, _AXES)} Keys here: {', '.join(_AXES)}.")
 
 
 def _check_models(config: LadderConfig, origin: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from clipeval.console import say
 from clipeval_train.ladder.runs import FINISHED, Run
 from clipeval_train.ladder.waiting import Waiting
+from clipeval_train.log import records
 
 _ATTEMPT = "=="
 _ENDED = "another process of this run has ended"
@@ -84,6 +84,6 @@ def line_of(outcome: Outcome) -> str:
 
 
 def _last_loss(run: Run) -> str:
-    lines = [json.loads(line) for line in (Path(run.config.out) / "log.jsonl").read_text("utf-8").splitlines()]
-    whole = [line for line in lines if line.get("batch") == run.config.batch_size]
-    return f"loss {(whole or lines)[-1]['loss']:.3f}"
+    told = [record for record in records(Path(run.config.out) / "log.jsonl") if "loss" in record]
+    whole = [record for record in told if record["batch"] == run.config.batch_size]
+    return f"loss {(whole or told)[-1]['loss']:.3f}" if told else "its log is empty or gone"

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from clipeval.machine import cores, resolve_device
+from clipeval import machine
 from clipeval_train.ladder import ranks
 
 
@@ -35,13 +35,10 @@ class Slot:
 def slots(jobs: int | None) -> list[Slot]:
     """The machine divided among ``jobs`` processes. None: one per GPU; without a GPU as many as its cores carry with
     OMP_NUM_THREADS threads each, 1 unless that is set: for small models more processes beat more threads."""
-    threads = int(os.environ.get("OMP_NUM_THREADS", 1))
-    if resolve_device("auto") == "cpu":
-        return [Slot(threads, None)] * (jobs or max(1, cores() // threads))
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # of nested teams, whose numbers OpenMP takes as a list
+    threads = max(1, int(first)) if first.isdecimal() else 1
+    if not (gpus := machine.gpus()):
+        return [Slot(threads, None)] * (jobs or max(1, machine.cores() // threads))
     return [Slot(threads, gpus[index % len(gpus)]) for index in range(jobs or len(gpus))]
 
 

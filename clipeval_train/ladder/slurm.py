@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -161,8 +160,6 @@ def tasks(runs: Sequence[Run], most: int) -> list[list[Run]]:
 
 def in_queue(home: Path) -> dict[str, Path]:
     """The runs that wait or train in one's own jobs, and their scripts. Nothing where there is no Slurm."""
-    if shutil.which("squeue") is None:
-        return {}
     words = ["squeue", "--me", "--noheader", "--array", "--format=%K|%o"]
     jobs = (line.split("|", 1) for line in _said(words).splitlines() if "|" in line)
     found: dict[str, Path] = {}
@@ -170,19 +167,18 @@ def in_queue(home: Path) -> dict[str, Path]:
         path = Path(command.strip())
         if path.parent == hidden(home).absolute() and index.isdecimal() and path.is_file():
             parts = re.findall(r"^  '([^']*)'$", path.read_text("utf-8"), re.MULTILINE)
-            found |= {name: hidden(home) / path.name for name in parts[int(index)].split()}
+            part = dict(enumerate(parts)).get(int(index), "")  # people change scripts
+            found |= {name: hidden(home) / path.name for name in part.split()}
     return found
 
 
 def _most_tasks() -> int:
-    if shutil.which("scontrol") is None:
-        return _MOST_TASKS
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _said(["scontrol", "show", "config"]), re.MULTILINE)
     return int(found[1]) if found else _MOST_TASKS
 
 
 def _said(command: Sequence[str]) -> str:
-    """What a program of Slurm prints; nothing when it does not answer."""
+    """What a program of Slurm prints; nothing when it does not answer, or is not there."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):

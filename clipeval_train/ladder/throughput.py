@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import resource
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,16 +13,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clipeval import digest
 from clipeval.console import say
 from clipeval.errors import MeasureError
 from clipeval.files import write_text
+from clipeval_train.config import parse_pretrain
 from clipeval_train.ladder.processes import Slot, call
 from clipeval_train.ladder.runs import Run, hidden
+from clipeval_train.log import records
+from clipeval_train.loop import pretrain
 
 _NOT_PART_OF_A_STEP = (
     *("samples", "seed", "out", "warmup", "schedule", "cooldown", "start_from", "save_every", "save_minutes", "keep"),
-    *("evaluate", "validate", "loggers", "resume"),
+    *("evaluate", "validate", "loggers", "resume", "lanes"),
 )
 _FIRST_STEPS, _SECONDS, _MOST_STEPS = 4, 3.0, 400
 
@@ -84,21 +90,14 @@ def _steps(step: dict[str, Any], result: str) -> None:
 
 def _rate(step: dict[str, Any], steps: int, out: Path) -> float:
     """Samples per second by the run's own log, from its second line on: the first one holds the start."""
-    from clipeval_train.config import parse_pretrain
-    from clipeval_train.loop import pretrain
-
     pretrain(parse_pretrain(step | {"samples": steps * step["batch_size"], "out": str(out)}, "defaults"))
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text("utf-8").splitlines()]
+    lines = records(out / "log.jsonl")
     ends = [(line["samples"], line["samples_per_second"]) for line in lines if "samples_per_second" in line]
     parts = [(stop - start, rate) for (start, _), (stop, rate) in pairwise(ends)]
     return sum(count for count, _ in parts) / sum(count / rate for count, rate in parts)
 
 
 def _peak_memory_gb() -> float:
-    import resource
-
-    import torch
-
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

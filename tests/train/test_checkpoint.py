@@ -1,6 +1,7 @@
 """Files that are whole or absent, the thread that writes them, one run per folder, and what other programs read."""
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 import torch
 from helpers import tiny_checkpoint
 from tiny_run import MODEL, tiny_config
+from worlds import one
 
 import clipeval
 from clipeval.errors import ModelError, StoreError, UsageError
@@ -111,8 +113,18 @@ def test_an_export_of_an_average_that_is_not_there(tmp_path):
     checkpoint.save(place(tmp_path, 5), content(5, model_cfg=MODEL))
     with pytest.raises(UsageError, match="holds no running average"):
         checkpoint.export(checkpoint.newest(tmp_path), tmp_path / "x", ema=True)
-    with pytest.raises(UsageError, match="no checkpoint of clipeval-train is there"):
-        checkpoint.find(tmp_path / "none.pt")
+    for name in ("none.pt", "n" * 300):
+        with pytest.raises(UsageError, match="no checkpoint of clipeval-train is there"):
+            checkpoint.find(tmp_path / name)
+
+
+def test_the_average_of_another_run_under_the_same_name_is_made_anew(tmp_path):
+    for value in (1.0, 2.0):
+        path = place(tmp_path, 5)
+        checkpoint.save(path, content(5, model_cfg=MODEL) | {"ema": {"w": torch.full((3,), value)}})
+        target = checkpoint.averaged(path, tmp_path, one())
+        assert torch.load(target)["state_dict"]["w"].tolist() == [value] * 3
+        os.utime(target, ns=(0, 0))
 
 
 def test_only_the_newest_stay(tmp_path):

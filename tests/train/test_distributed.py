@@ -117,6 +117,7 @@ def test_slurm_gives_places_inside_a_step_only():
     assert len({distributed._meeting_point(one)["MASTER_PORT"] for one in steps}) == 9
     mpirun = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
     assert distributed._place(mpirun) == (3, 4, 1)
+    assert distributed._place({**step, **mpirun}) == (3, 4, 1)  # started on another node by a step of its own
     assert distributed._meeting_point({}) == {}
 
 

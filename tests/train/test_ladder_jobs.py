@@ -13,13 +13,14 @@ import torch
 from tiny_ladder import ladder, plan_file, tower
 from waiting import until
 
+from clipeval import machine
 from clipeval.cli import guarded
 from clipeval.errors import UsageError
 from clipeval_train import checkpoint
 from clipeval_train.cli import app
 from clipeval_train.ladder import jobs
 from clipeval_train.ladder.command import Request, run_ladder
-from clipeval_train.ladder.outcomes import reason_of
+from clipeval_train.ladder.outcomes import Outcome, line_of, reason_of
 from clipeval_train.ladder.processes import Slot, call, slots, start
 from clipeval_train.ladder.runs import hidden
 
@@ -27,18 +28,21 @@ DIGITS = {"shards": "builtin:digits"}
 
 
 def test_slots(monkeypatch):
-    monkeypatch.setattr("clipeval_train.ladder.processes.cores", lambda: 8)
-    monkeypatch.setattr("clipeval_train.ladder.processes.resolve_device", lambda name: "cpu")
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "_has_nvidia_driver", lambda: False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert slots(None) == [Slot(1, None)] * 8
     assert slots(3) == [Slot(1, None)] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert slots(None) == [Slot(3, None)] * 2
-    monkeypatch.setattr("clipeval_train.ladder.processes.resolve_device", lambda name: "cuda")
+    for words, threads in {"4,2": 4, "0": 1, "all": 1}.items():  # OpenMP's list of nested teams, and what it ignores
+        monkeypatch.setenv("OMP_NUM_THREADS", words)
+        assert slots(None) == [Slot(threads, None)] * (8 // threads)
+    monkeypatch.setattr(machine, "_has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     assert [slot.gpu for slot in slots(3)] == ["4", "6", "4"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [slot.gpu for slot in slots(None)] == ["0", "1"]
 
 
@@ -110,6 +114,11 @@ def test_a_crash_is_reported_with_its_signal(tmp_path, monkeypatch):
     assert call(_crash, (signal.SIGSEGV,), Slot(1, None), tmp_path / "log") == -signal.SIGSEGV
     (run,) = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}).runs
     assert reason_of(-9, run) == "killed by SIGKILL"
+
+
+def test_a_finished_run_whose_log_somebody_has_removed_ends_no_ladder(tmp_path):
+    (run,) = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}).runs
+    assert line_of(Outcome(run, 2.0, "")) == f"{run.name}: 2 s, its log is empty or gone"
 
 
 def _wait(folder):

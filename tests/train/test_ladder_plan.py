@@ -8,6 +8,7 @@ import pytest
 from tiny_ladder import ladder, tower
 
 from clipeval.models.profile import Profile
+from clipeval_train.config import parse_pretrain
 from clipeval_train.ladder import throughput
 from clipeval_train.ladder.plan import Plan, clock, cost_of, plan, print_plan
 from clipeval_train.ladder.processes import Slot
@@ -133,6 +134,13 @@ def test_another_step_is_measured_again(tmp_path, measurements):
     plan(ladder(tmp_path, defaults={"batch_size": 64, "lr": 1e-2}), [SLOT])
     assert len(measurements) == 4
     assert len(json.loads((hidden(tmp_path / "runs") / "throughput.json").read_text())) == 4
+
+
+def test_the_part_of_a_batch_that_one_process_has_needs_no_lanes(tmp_path):
+    grid = {"model": ["xs"], "source": ["a"], "samples": [96]}
+    [run] = ladder(tmp_path, grid=grid, defaults={"batch_size": 24, "lanes": 8, "processes": 8, "lr": 1e-2}).runs
+    step = parse_pretrain(throughput._step(run) | {"samples": 12, "out": "x"}, "defaults")
+    assert (step.batch_size, step.lanes) == (3, 1)
 
 
 def test_steps_are_really_measured(tmp_path, monkeypatch):

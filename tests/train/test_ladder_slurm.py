@@ -171,6 +171,14 @@ def test_a_task_knows_how_many_share_its_machine(slurm):
     assert slurm.said("srun", "-n", "3", sys.executable, "-c", asked) == "3\n3\n3\n"
 
 
+def test_a_script_that_has_fewer_tasks_than_are_in_the_queue(tmp_path, monkeypatch):
+    script = hidden(tmp_path) / "array.sbatch"
+    script.parent.mkdir()
+    script.write_text("tasks=(\n  'a b'\n)\n")
+    monkeypatch.setattr(scripts, "_said", lambda words: f"0|{script}\n3|{script}\n")
+    assert scripts.in_queue(tmp_path) == {"a": script, "b": script}
+
+
 def test_what_a_task_trains(tmp_path):
     runs = ladder(tmp_path, grid=GRID | {"source": ["a", "b"]}, defaults=BRANCHED).runs
     parts = [[run.name for run in part] for part in scripts.tasks(runs, 9)]

@@ -162,6 +162,14 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(finished, tmp_pa
     assert_equal_weights(weights(pretrain(config)), weights(finished[1]))
 
 
+def test_a_signal_before_the_first_step_leaves_nothing_to_save(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("clipeval_train.loop._Run._catch_up", lambda run: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tiny_config(tmp_path))
+    assert "told to stop; nothing is to be saved yet" in capsys.readouterr().err
+    assert checkpoint.newest(tmp_path) is None
+
+
 def test_other_settings_do_not_continue_a_run(finished):
     config, _ = finished
     with pytest.raises(UsageError, match=r"holds a run with lr: 0.01, and this one says 0.02. Give another `out`"):

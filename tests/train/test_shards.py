@@ -297,6 +297,22 @@ def test_a_damaged_index_is_made_anew(tmp_path, cache):
     assert captions(opened(reference)) == expected
 
 
+def test_what_is_open_is_read_when_the_cache_is_cleared(tmp_path, cache):
+    source = opened(sound(tmp_path, [2, 1]))
+    shutil.rmtree(cache)
+    assert captions(source) == ["sample 0-0", "sample 0-1", "sample 1-0"]
+
+
+def _die(*shard, chosen):
+    os._exit(9)
+
+
+def test_a_process_that_is_killed_while_it_indexes(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipeval_train.input.shards.indexed", _die)
+    with pytest.raises(DataError, match=r"data: s: a process that indexes shards was killed\. If memory ran out"):
+        opened(sound(tmp_path, [1] * 9))
+
+
 def test_the_fingerprint_is_of_the_data_not_of_its_folder(tmp_path):
     first, moved = opened(sound(tmp_path / "a", [3, 2])), opened(sound(tmp_path / "b", [3, 2]), "other name")
     assert first.fingerprint == moved.fingerprint

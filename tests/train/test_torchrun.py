@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from helpers import caption_shards
+from shard_files import sound
 from tiny_run import MODEL, tiny_config
 from worlds import in_processes, one
 
@@ -97,6 +98,36 @@ def test_another_number_of_processes_goes_on_with_the_same_samples_and_losses(tm
         )
         for key in mine:  # Adam turns rounding of near-zero gradients into steps of the size of the rate
             torch.testing.assert_close(mine[key], theirs[key], rtol=1e-2, atol=5e-3)
+
+
+def of_a_slow_disk(world, config):
+    with pytest.MonkeyPatch.context() as patch:
+        if world.rank:
+            patch.setattr("clipeval_train.checkpoint.newest", lambda out: None)
+        return run(world, config)
+
+
+def test_a_disk_that_shows_a_checkpoint_late_to_other_machines(tmp_path):
+    config = settings(tmp_path / "run")
+    run(one(), config, steps=7)
+    ranks = in_processes(2, tmp_path / "processes", of_a_slow_disk, config)
+    assert [len(batches) for batches in ranks] == [7, 7]
+    assert max(losses(tmp_path / "run")) == 416
+
+
+def of_disks_of_their_own(world, folder):
+    os.chdir(folder / f"disk-{world.rank}")
+    data = [{"source": "s", "shards": "*.tar"}]
+    with pytest.raises(DataError) as met:
+        run(world, settings(folder / "run", data=data, batch_size=8, workers=0))
+    return str(met.value)
+
+
+def test_machines_with_other_data_under_the_same_names_do_not_train_together(tmp_path):
+    for rank, size in enumerate((40, 41)):
+        sound(tmp_path / f"disk-{rank}", [size])
+    for message in in_processes(2, tmp_path / "processes", of_disks_of_their_own, tmp_path):
+        assert message.startswith("data: process 1 of 2 finds other samples than process 0. Put the same files on all")
 
 
 def test_torchrun_trains_from_shards_and_clipeval_reads_the_checkpoint(tmp_path):

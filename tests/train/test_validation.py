@@ -135,6 +135,9 @@ def test_the_running_average_is_what_is_measured_where_that_is_asked_for(validat
 
 
 def of_two(world, config):
+    odd = config.validate.model_copy(update={"batch_size": 25})
+    with pytest.raises(UsageError, match=r"validate.batch_size: 25 cannot be divided by 2 processes. Give a multiple"):
+        run(world, config.model_copy(update={"validate": odd, "out": f"{config.out}-odd"}))
     run(world, config)
 
 
