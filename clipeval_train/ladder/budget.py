@@ -38,7 +38,7 @@ def print_allocation(found: pd.DataFrame) -> None:
     """The best architecture of the ladder for each data set and source, as a table on stdout."""
     from clipeval.drawing import Column
     from clipeval.scaling.fitted import GUARD
-    from clipeval.scaling.output.cells import beyond, cell, names
+    from clipeval.scaling.output.cells import beyond, cell, names, rows_of
     from clipeval.tables import Sheet
 
     units = {100.0: "error in %", 1.0: "loss"}
@@ -49,7 +49,7 @@ def print_allocation(found: pd.DataFrame) -> None:
         *(Column(head, "figure") for head in ("samples", f"{predicted} (95 %)", "beyond the data")),
     )
     choices = found[found["kind"] == "architecture"].sort_values("error")
-    for row in choices.drop_duplicates(["dataset", "metric", "shots", "source"]).sort_index().to_dict("records"):
+    for row in rows_of(choices.drop_duplicates(["dataset", "metric", "shots", "source"]).sort_index()):
         error, low, high = (
             f"{row['unit'] * row[name]:.{2 if row['unit'] == 100 else 4}f}"
             for name in ("error", "error_low", "error_high")
