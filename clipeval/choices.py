@@ -30,6 +30,7 @@ Frontier = Literal["none", "cherti2023", "pareto", "hull", "quantile"]
 Estimator = Literal["least-squares", "huber", "weighted"]
 Preset = Literal["cherti2023"]
 
+TableFormat = Literal["text", "md", "tsv"]
 CheckFormat = Literal["text", "json", "junit", "github", "markdown"]
 Undecided = Literal["fail", "warn"]
 

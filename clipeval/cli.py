@@ -16,7 +16,7 @@ from clipeval.choices import CacheAction, CacheKind, Executor, Listing, Precisio
 from clipeval.console import say, show, show_json
 from clipeval.errors import StoreError, UsageError
 from clipeval.exits import guarded
-from clipeval.options import ConfigFile, JsonFlag, PathArgument, PathOption
+from clipeval.options import ConfigFile, Format, JsonFlag, PathArgument, PathOption
 from clipeval.paths import exists
 from clipeval.scaling.command import design, fit
 from clipeval.usage import HOW, OUTPUT, WHAT, WHERE, Command, examples
@@ -223,6 +223,7 @@ def run(
             "-q", "--quiet", help="No progress: the table, and what could not be measured.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    form: Format = "text",
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate checkpoints on data sets into one tidy results table. The same command again continues."""
@@ -438,6 +439,7 @@ def list_(
         ),
     ] = "",
     config: ConfigFile = None,
+    form: Format = "text",
     as_json: JsonFlag = False,
 ) -> None:
     """List what can be named on the command line."""

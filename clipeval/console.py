@@ -123,13 +123,6 @@ def _width(file: TextIO) -> int | None:
         return None
 
 
-def lines(*texts: str) -> Text:
-    """A cell of several lines."""
-    from rich.text import Text
-
-    return Text("\n".join(map(printable, texts)))
-
-
 def live() -> Progress:
     """Bars on stderr, to be started. Their tasks have a ``description``, which is cut where the line ends, and a field
     ``state``; a total of None is work of unknown length."""

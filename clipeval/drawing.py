@@ -23,11 +23,19 @@ _PROSE = 30
 class Column:
     """One column of a sheet. A ``name`` says what a line is about and is shown whole at any width, a ``figure`` stands
     at the right, ``prose`` is broken between words. The higher ``leaves``, the sooner it is left out where there is no
-    room; 0 is never left out."""
+    room; 0 is never left out. ``head`` may have several lines."""
 
     head: str
     kind: Literal["name", "word", "figure", "prose"] = "word"
     leaves: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", harmless(self.head))
+
+    @property
+    def words(self) -> str:
+        """The head in one line."""
+        return self.head.replace("\n", " ")
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Drawing:
         self._above = names[: max(len(names) - form.names, 0)]
         self._below = [place for place in stay if columns[place].kind == "prose"] if form.below else []
         self._beside = [place for place in stay if place not in (*self._above, *self._below)]
-        self.out = [column.head for place, column in enumerate(columns) if place not in stay]
+        self.out = [column.words for place, column in enumerate(columns) if place not in stay]
         """The heads of columns that are left out."""
         self._indent = " " * (1 + (_INDENT if self._above else 0))
 
@@ -95,11 +103,11 @@ class Drawing:
     def _usual(self, place: int) -> int:
         """What three of four names need: a longer one gets a line of its own."""
         lengths = sorted(cell_len(row[place]) for row in self._rows)
-        return max(lengths[(3 * len(lengths) - 1) // 4], cell_len(self._columns[place].head))
+        return max(lengths[(3 * len(lengths) - 1) // 4], cell_len(self._columns[place].words))
 
     def _width(self, place: int) -> int:
         column = self._columns[place]
-        longest = max(map(cell_len, column.head.split() if self._form.heads else [column.head]), default=0)
+        longest = max(map(cell_len, column.head.split(None if self._form.heads else "\n")), default=0)
         key = place, self._form.stacked
         if key not in self._measured:
             cells = (self._cell(row, place) for row in self._rows)
@@ -110,7 +118,10 @@ class Drawing:
         return _stacked(row[place]) if self._form.stacked else row[place].split("\n")
 
     def _drawn(self, widths: Mapping[int, int], width: int) -> list[Text]:
-        heads = {place: wrapped(self._columns[place].head, widths[place]) or [""] for place in self._beside}
+        lines_of = {place: self._columns[place].head.split("\n") for place in self._beside}
+        heads = {
+            place: [part for line in of for part in wrapped(line, widths[place])] for place, of in lines_of.items()
+        }
         tallest = max(map(len, heads.values()), default=1)
         heads = {place: [*[""] * (tallest - len(head)), *head] for place, head in heads.items()}
         rule = sum(widths.values()) + self._form.gap * (len(widths) - 1) + len(self._indent) - 1
@@ -169,7 +180,7 @@ def blocks(columns: Sequence[Column], rows: Sequence[Row], styles: Mapping[str, 
     lines: list[Text] = []
     before: Row = ()
     stay = [place for place, column in enumerate(columns) if column.kind != "name" and not column.leaves]
-    head = max((cell_len(columns[place].head) for place in stay), default=0)
+    head = max((cell_len(columns[place].words) for place in stay), default=0)
     for row in rows:
         names = tuple(row[place] for place, column in enumerate(columns) if column.kind == "name")
         lines += _headings(names, before)
@@ -179,7 +190,7 @@ def blocks(columns: Sequence[Column], rows: Sequence[Row], styles: Mapping[str, 
             value = row[place].split("\n")
             if not any(value):
                 continue
-            title = f"{indent}{columns[place].head}"
+            title = f"{indent}{columns[place].words}"
             beside = columns[place].kind != "prose" and max(map(cell_len, value)) <= width - len(indent) - head - 2
             if beside:
                 for number, text in enumerate(value):
@@ -192,6 +203,11 @@ def blocks(columns: Sequence[Column], rows: Sequence[Row], styles: Mapping[str, 
             fits = max(map(cell_len, parts)) <= room
             lines += [Text(title), *(Text(f"{indent}  {v}") for v in (parts if fits else _stacked(row[place])))]
     return lines
+
+
+def harmless(text: str) -> str:
+    """Each line of it as ``printable`` makes it."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def wrapped(text: str, width: int) -> list[str]:

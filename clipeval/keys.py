@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from clipeval import console
+from clipeval.console import show
+from clipeval.drawing import Column
 from clipeval.explained import user_keys
-from clipeval.tables import table
+from clipeval.tables import Sheet
 from clipeval.yaml_file import shown
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -40,13 +41,11 @@ def _rows(model: type[BaseModel], above: str, listed: dict[type[BaseModel], str]
 
 def print_rows(found: Sequence[Mapping[str, str]]) -> None:
     """Keys on the terminal."""
-    columns = table()
-    for name in ("key", "type", "default", "meaning"):
-        columns.add_column(name, overflow="fold")
+    sheet = Sheet("", Column("key", "name"), Column("type"), Column("default"), Column("meaning", "prose"))
     for row in found:
-        columns.add_row(row["name"], row["type"], row["default"], row["meaning"])
-    console.out().print(columns)
-    console.show(f"{len(found)} keys")
+        sheet.add(row["name"], row["type"], row["default"], row["meaning"])
+    sheet.print()
+    show(f"{len(found)} keys")
 
 
 def schema(model: type[BaseModel], optional: Sequence[str] = ()) -> dict[str, Any]:

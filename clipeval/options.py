@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from clipeval import usage
+from clipeval.answer import answered_as
+from clipeval.choices import TableFormat, listed
 from clipeval.console import show
 from clipeval.errors import UsageError
 from clipeval.paths import expand
@@ -22,11 +24,37 @@ def _home(value: Any) -> Any:
     return None if value is None else expand(value)
 
 
+def _alone(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    """Let ``--format`` hold until the command ends. Raises UsageError where ``--json`` is given, too."""
+    if value in (False, "text") or context.resilient_parsing:
+        return value
+    if context.meta.setdefault(_FORM, parameter) is not parameter:
+        raise UsageError("--json and --format: give one of them.")
+    if value is not True:
+        context.with_resource(answered_as(value))
+    return value
+
+
+_FORM = "clipeval.form"
 PathOption, PathArgument = partial(typer.Option, callback=_home), partial(typer.Argument, callback=_home)
 JsonFlag = Annotated[
     bool,
     typer.Option(
-        "--json", help="Print one JSON document on stdout and nothing else there.", rich_help_panel=usage.OUTPUT
+        "--json",
+        callback=_alone,
+        help="Print one JSON document on stdout and nothing else there.",
+        rich_help_panel=usage.OUTPUT,
+    ),
+]
+Format = Annotated[
+    TableFormat,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        callback=_alone,
+        help=f"{listed(TableFormat)}: GitHub's Markdown, or tables with tabs and nothing else on stdout, with the "
+        "digits of text (--json has all).",
+        rich_help_panel=usage.OUTPUT,
     ),
 ]
 ConfigFile = Annotated[

@@ -30,6 +30,7 @@ _INVISIBLE = frozenset(
 ) | frozenset(map(chr, range(0xE0100, 0xE01F0)))
 """What Unicode tells to show as nothing although it is no control character; the two that choose between a letter's
 and an emoji's look (FE0E, FE0F) are left out."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _COMMAND = re.compile(r"^(\s*):(?=:)")
 
 
@@ -62,6 +63,16 @@ def printable(text: object) -> str:
     """
     shown = public(_escaped(str(text), lambda c: c.encode("unicode_escape").decode("ascii")))
     return _COMMAND.sub(r"\1\\x3a", shown.replace("##[", r"#\x23["))
+
+
+def quoted(text: Any) -> Any:
+    """A text of which no spreadsheet makes a formula: an apostrophe goes before ``= + - @``, a tab or a line break."""
+    return f"'{text}" if isinstance(text, str) and _FORMULA.match(text) else text
+
+
+def unquoted(text: Any) -> Any:
+    """The inverse of ``quoted``."""
+    return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text) else text
 
 
 def masked(value: Any) -> Any:

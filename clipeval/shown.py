@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from collections.abc import Iterable
 from html import escape
 from importlib import import_module
 from typing import Any, ClassVar
@@ -44,51 +45,24 @@ class Shown:
 
 
 def _html(item: Any) -> str:
-    from rich.table import Table
-
-    if isinstance(item, Table):
-        return _table(item)
-    if hasattr(item, "rows") and hasattr(item, "legend"):  # a Sheet
-        return _sheet(item)
-    if isinstance(item, str):
-        return f'<div style="max-width: 70em">{escape(printable(item))}</div>'
-    from clipeval.notebook import in_html
-
-    return in_html([item], PIPE_WIDTH)["text/html"]
+    return f'<div style="max-width: 70em">{_text(item)}</div>' if isinstance(item, str) else _table(item)
 
 
-def _sheet(sheet: Any) -> str:
-    """A sheet of ``clipeval.tables`` with all its columns."""
-    from rich.table import Table
+def _table(sheet: Any) -> str:
+    """A sheet of ``clipeval.tables`` with all its columns: a notebook gives it its own look."""
+    aligned = [f' style="text-align: {"right" if column.kind == "figure" else "left"}"' for column in sheet.columns]
 
-    table = Table(title=printable(sheet.title))
-    for column in sheet.columns:
-        table.add_column(column.head, justify="right" if column.kind == "figure" else "left")
-    for row in sheet.rows:
-        table.add_row(*row)
-    return _table(table) + "".join(f"<div>{escape(line)}</div>" for line in sheet.legend)
+    def line(tag: str, cells: Iterable[str]) -> str:
+        return "".join(f"<{tag}{how}>{_text(cell)}</{tag}>" for how, cell in zip(aligned, cells, strict=True))
 
-
-def _table(table: Any) -> str:
-    """A rich table as one of HTML: a notebook gives it its own look."""
-    aligned = [f' style="text-align: {column.justify}"' for column in table.columns]
-    head = "".join(f"<th{how}>{_cell(column.header)}</th>" for column, how in zip(table.columns, aligned, strict=True))
-    rows = list(zip(*(column.cells for column in table.columns), strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{how}>{_cell(cell)}</td>" for cell, how in zip(row, aligned, strict=True)) + "</tr>\n"
-        for row in rows[:_MOST_ROWS]
-    )
-    title = f"<caption style='text-align: left'>{_cell(table.title)}</caption>" if table.title else ""
-    more = f"<div>{len(rows) - _MOST_ROWS:,} more rows</div>" if len(rows) > _MOST_ROWS else ""
-    return f"<table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>{more}"
+    head = line("th", (column.head for column in sheet.columns))
+    body = "".join(f"<tr>{line('td', row)}</tr>\n" for row in sheet.rows[:_MOST_ROWS])
+    title = f"<caption style='text-align: left'>{_text(sheet.title)}</caption>" if sheet.title else ""
+    hidden = len(sheet.rows) - _MOST_ROWS
+    below = [*([f"{hidden:,} more rows"] if hidden > 0 else []), *sheet.legend]
+    page = f"<table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return page + "".join(f"<div>{_text(text)}</div>" for text in below)
 
 
-def _cell(cell: Any) -> str:
-    from rich.style import Style
-    from rich.text import Text
-
-    text = cell if isinstance(cell, Text) else Text(printable(cell))
-    shown = escape(text.plain).replace("\n", "<br>")
-    style = Style.parse(text.style) if isinstance(text.style, str) else text.style
-    look = style.get_html_style()
-    return f'<span style="{escape(look)}">{shown}</span>' if look else shown
+def _text(text: str) -> str:
+    return "<br>".join(escape(printable(line)) for line in text.split("\n"))

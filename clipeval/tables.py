@@ -1,22 +1,22 @@
-"""Tables on the terminal: a sheet that fits into any width, and numbers as people read them."""
+"""Tables: a sheet that fits into any width, or is Markdown or tab-separated values, and numbers as people read them."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
-from clipeval import console
+from clipeval import console, markdown
 from clipeval.cached import KINDS, Kept
 from clipeval.console import show
-from clipeval.drawing import Column, Drawing, Row, blocks, forms, wrapped
+from clipeval.drawing import Column, Drawing, Row, blocks, forms, harmless, wrapped
 from clipeval.names import SEPARATOR
-from clipeval.plain import printable
+from clipeval.plain import printable, quoted
 
 NONE = "–"
 _MOST_FIGURES = 6
@@ -41,7 +41,7 @@ class Sheet:
     def add(self, *cells: str) -> None:
         """A line, a text for each column."""
         assert len(cells) == len(self.columns)
-        self.rows.append(tuple("\n".join(map(printable, cell.split("\n"))) for cell in cells))
+        self.rows.append(tuple(map(harmless, cells)))
 
     def print(self, to: Console | None = None) -> None:
         """Draw it on a console, by default on stdout."""
@@ -63,6 +63,24 @@ class Sheet:
                 return [*head, *body, *self._explained(drawing.out, width)]
         return [*head, *blocks(columns, rows, self._styles, width), *self._explained([], width)]
 
+    def markdown(self) -> str:
+        """Under its title a table as GitHub's Markdown has it, then the legend."""
+        title, columns, rows = self._said_once()
+        table = markdown.table([c.words for c in columns], [c.kind == "figure" for c in columns], rows) if rows else ""
+        legend = "\n".join(f"- {markdown.escaped(sentence)}" for sentence in self.legend)
+        return "\n\n".join(filter(None, [title and f"**{markdown.escaped(title.strip())}**", table, legend]))
+
+    def tsv(self) -> str:
+        """A line of heads and one for each of its lines, all columns with tabs between; cells that hold quotes are in
+        quotes. But for figures, what a spreadsheet would take for a formula is ``quoted``."""
+        page = io.StringIO()
+        writer = csv.writer(page, "excel-tab", lineterminator="\n")
+        writer.writerow(column.words for column in self.columns)
+        for line in self.rows:
+            texts = zip(self.columns, ("; ".join(text.split("\n")) for text in line), strict=True)
+            writer.writerow(text if column.kind == "figure" else quoted(text) for column, text in texts)
+        return page.getvalue().rstrip("\n")
+
     def _explained(self, out: Sequence[str], width: int) -> list[Text]:
         """The legend, but for columns that are left out."""
         kept = [sentence for sentence in self.legend if not sentence.startswith(tuple(f"{head}:" for head in out))]
@@ -82,11 +100,6 @@ class Sheet:
         kept = [place for place in range(len(self.columns)) if place not in (*same, *empty)]
         rows = [tuple(row[place] for place in kept) for row in self.rows]
         return ": ".join(filter(None, (self.title, said))), [self.columns[place] for place in kept], rows
-
-
-def table(title: str | None = None) -> Table:
-    """An empty table as the trainer draws them, for ``console.out``."""
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def number(value: Any, digits: int = 4) -> str:

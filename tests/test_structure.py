@@ -19,11 +19,11 @@ import clipeval
 
 FLOORS = (
     ("version", "errors", "paths", "plain", "regular", "vocabulary", "names", "condition"),
-    ("yaml_file", "choices"),
+    ("yaml_file", "choices", "markdown"),
     ("explained", "usage", "notebook", "spelling"),
     ("console", "streams", "digest", "config", "precision", "extensions"),
-    ("machine", "drawing", "options"),
-    ("files", "exits", "metrics", "cached", "tar"),
+    ("machine", "drawing", "answer"),
+    ("files", "exits", "metrics", "cached", "tar", "options"),
     ("tables", "shown"),
     ("remote", "keys"),
     ("stats", "identity"),

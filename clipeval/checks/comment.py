@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from clipeval.checks.result import CheckedCell, CheckResult
 from clipeval.checks.verdicts import CANNOT_TELL, FAIL, NOT_COMPARABLE, PASS
+from clipeval.markdown import escaped, row
 from clipeval.plain import printable
 
 MARKER = "<!-- clipeval check -->"
@@ -22,8 +21,6 @@ _TITLE = {
     NOT_COMPARABLE: "results cannot be compared",
     CANNOT_TELL: "not decided",
 }
-_MARKUP = re.compile(r"[\\`*~\[\]{}<>|&#!$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|^[-+]|(?<=^\d)[.)]")
-_MENTION = re.compile(r"(?<!\w)@")
 
 
 def comment(result: CheckResult) -> str:
@@ -35,36 +32,32 @@ def comment(result: CheckResult) -> str:
     parts = [
         MARKER,
         f"### {_SIGN[result.verdict]} clipeval: {_TITLE[result.verdict]}\n",
-        f"{_words(result.summary)}\n",
+        f"{escaped(result.summary)}\n",
         *(f"{_name(name)}\n" for name in names if not named),
         *_table(top, named, COMMENT_BYTES // 2),
     ]
     if rest:
         title = f"{len(rest)} {'more ' if top else ''}{'cell' if len(rest) == 1 else 'cells'}"
         parts += [f"<details><summary>{title}</summary>\n", *_table(rest, named, COMMENT_BYTES // 3), "</details>\n"]
-    return "\n".join([*parts, *(f"- {_words(note)[:_LONGEST_NOTE]}" for note in result.notes[:_MOST_NOTES])]) + "\n"
+    return "\n".join([*parts, *(f"- {escaped(note)[:_LONGEST_NOTE]}" for note in result.notes[:_MOST_NOTES])]) + "\n"
 
 
 def _table(cells: list[CheckedCell], named: bool, room: int) -> list[str]:
     if not cells:
         return []
     names = ["checkpoint"] if named else []
-    rows = [_row(["", *names, "data set · task · metric", "baseline", "now", "change", "why"])]
-    rows.append(_row(["---", *(["---"] if named else []), "---", "--:", "--:", "--:", "---"]))
+    rows = [row(["", *names, "data set · task · metric", "baseline", "now", "change", "why"])]
+    rows.append(row(["---", *(["---"] if named else []), "---", "--:", "--:", "--:", "---"]))
     for number, cell in enumerate(cells):
         change = f"{100 * (cell.current - cell.baseline):+.2f}"
         numbers = ["–" if "nan" in n else n for n in (_percent(cell.baseline), _percent(cell.current), change)]
         who = [_name(cell.who)] if named else []
-        row = _row([_SIGN[cell.verdict], *who, _name(cell.where), *numbers, _words(cell.reason)])
-        room -= len(row.encode()) + 1
+        line = row([_SIGN[cell.verdict], *who, _name(cell.where), *numbers, escaped(cell.reason)])
+        room -= len(line.encode()) + 1
         if room < 0:
             return [*rows, "", f"{len(cells) - number} more do not fit here.", ""]
-        rows.append(row)
+        rows.append(line)
     return [*rows, ""]
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _percent(value: float) -> str:
@@ -76,13 +69,4 @@ def _name(words: str) -> str:
     shown = printable(words)
     if shown.strip() == shown and not set("`|\\") & set(shown):
         return f"`{shown}`"
-    return f"<code>{_MARKUP.sub(_entity, shown)}</code>"
-
-
-def _words(words: str) -> str:
-    """A sentence: what would be markup, a link or a mention in it is shown as it is."""
-    return _MENTION.sub("<code>@</code>", _MARKUP.sub(_entity, printable(words)))
-
-
-def _entity(found: re.Match[str]) -> str:
-    return f"&#{ord(found[0])};"
+    return f"<code>{escaped(shown)}</code>"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from clipeval.console import out, say, show_command, show_json
 from clipeval.drawing import Column
 from clipeval.errors import StoreError, UsageError
 from clipeval.files import write_text
+from clipeval.markdown import escaped, in_cell, row
 from clipeval.plain import json_text, printable
 from clipeval.tables import NONE, Sheet
 
@@ -36,12 +36,6 @@ _MOST_LISTED = 1_000
 """Cells of a table for people; of more those that pass are counted."""
 _WIDTH = 200
 _COLOURS = {FAIL: "bold red", NOT_COMPARABLE: "yellow", CANNOT_TELL: "yellow", PASS: "green"}
-_MARKDOWN = re.compile(
-    r"[\\`*\[\]<>|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)"  # code, emphasis, links, HTML, cells and entities
-    r"|(?<!\w)@(?=\w)|#(?=\d)|:(?=//|[\w+-]+:)"  # people, issues, addresses and emoji
-    r"|^[-+](?=[\s-]|$)|^[=#]|^\d{1,9}(?=[.)](?:\s|$))"  # lists and headings
-)
-"""What would not be shown as it is, in the place where it stands."""
 
 
 def text(result: CheckResult, width: int = _WIDTH) -> str:
@@ -122,7 +116,7 @@ def github(result: CheckResult) -> str:
 
 def markdown(result: CheckResult) -> str:
     """The whole table for a job summary, one per checkpoint; rows beyond GitHub's size limit are counted."""
-    rows = [f"### {_escaped(result.summary)}"]
+    rows = [f"### {escaped(result.summary)}"]
     size, listed = 0, 0
     by_checkpoint: dict[str, list[CheckedCell]] = {}
     for cell in result.lines:
@@ -130,9 +124,9 @@ def markdown(result: CheckResult) -> str:
     for who, cells in by_checkpoint.items():
         if size > SUMMARY_BYTES:
             break
-        rows += ["", f"**{_escaped(who)}**", "", _HEADS, "|---|---|--:|--:|--:|---|"]
+        rows += ["", f"**{escaped(who)}**", "", _HEADS, "|---|---|--:|--:|--:|---|"]
         for cell in cells:
-            line = "| " + " | ".join(map(_escaped, _columns(cell))) + " |"
+            line = row(map(in_cell, _columns(cell)))
             size += len(line.encode()) + 1
             if size > SUMMARY_BYTES:
                 break
@@ -140,7 +134,7 @@ def markdown(result: CheckResult) -> str:
             listed += 1
     if listed < len(result.lines):
         rows += ["", f"{len(result.lines) - listed} more cells do not fit here."]
-    return "\n".join([*rows, "", *(f"- {_escaped(note)}" for note in result.notes)]).rstrip("\n") + "\n"
+    return "\n".join([*rows, "", *(f"- {escaped(note)}" for note in result.notes)]).rstrip("\n") + "\n"
 
 
 _HEADS = "| verdict | data set · metric | baseline | current | change | why |"
@@ -266,11 +260,6 @@ def _percent(value: float) -> str:
 def _change(cell: CheckedCell) -> str:
     change = 100 * (cell.current - cell.baseline)
     return "–" if math.isnan(change) else f"{change:+.2f}"
-
-
-def _escaped(words: str) -> str:
-    """Text that Markdown and HTML show as it is, in one line."""
-    return _MARKDOWN.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), printable(words))
 
 
 def _command_data(words: str) -> str:

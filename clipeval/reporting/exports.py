@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -16,8 +16,8 @@ import yaml
 from clipeval import vocabulary
 from clipeval.errors import few
 from clipeval.files import replace_folder
+from clipeval.markdown import escaped, table
 from clipeval.names import NO_NAMES, Names, display_names
-from clipeval.plain import printable
 from clipeval.reporting import words
 from clipeval.reporting.boards import Board, Value
 from clipeval.reporting.noticed import Noticed
@@ -54,32 +54,21 @@ def markdown(boards: Sequence[Board], noticed: Sequence[Noticed] = (), names: Na
         if board.group != group:
             group = board.group
             parts.append(f"## {escaped(group)}\n")
-        head = [
-            "#",
-            "Model",
-            "Source",
-            "Samples seen",
-            "GMACs",
-            *(vocabulary.metric(name).heading for name in board.metrics),
-        ]
-        lines = [_row(head), _row(["--:", "---", "---", *["--:"] * (len(head) - 3)], escape=False)]
+        facts = ["#", "Model", "Source", "Samples seen", "GMACs"]
+        rows = [[*facts, *(vocabulary.metric(name).heading for name in board.metrics)]]
         for line in board.lines:
             model = f"{names[line.model]} ({line.note})" if line.note else names[line.model]
             rank = "" if line.rank is None else str(line.rank)
             facts = [rank, model, line.source, words.size(line.samples_seen), words.size(line.gmacs)]
             values = zip(line.values, board.scales, strict=True)
-            lines.append(_row([*facts, *(with_interval(value, scale.percent) for value, scale in values)]))
+            rows.append([*facts, *(with_interval(value, scale.percent) for value, scale in values)])
         remarks = "".join(f"\n{escaped(remark)}\n" for remark in board.remarks)
-        parts.append(f"### {escaped(board.title)}\n\n" + "\n".join(lines) + f"\n{remarks}")
+        parts.append(f"### {escaped(board.title)}\n\n{_table(rows, figures=(0, *range(3, len(rows[0]))))}\n{remarks}")
     if noticed:
-        lines = [_row(["Noticed", "Data sets", "Models"]), _row(["---"] * 3, escape=False)]
-        lines += [
-            _row([one.sentence, few(one.datasets), few([names[model] for model in one.models])]) for one in noticed
-        ]
-        parts.append("## Noticed\n\n" + "\n".join(lines) + "\n")
-    if renamed := [(name, model) for model, name in names.short.items() if name != model]:
-        lines = [_row(["Name", "Checkpoint"]), _row(["---"] * 2, escape=False), *map(_row, renamed)]
-        parts.append("## Names\n\n" + "\n".join(lines) + "\n")
+        rows = [[one.sentence, few(one.datasets), few([names[model] for model in one.models])] for one in noticed]
+        parts.append(f"## Noticed\n\n{_table([['Noticed', 'Data sets', 'Models'], *rows])}\n")
+    if renamed := [[name, model] for model, name in names.short.items() if name != model]:
+        parts.append(f"## Names\n\n{_table([['Name', 'Checkpoint'], *renamed])}\n")
     return "\n".join(parts)
 
 
@@ -94,25 +83,10 @@ def with_interval(value: Value | None, percent: bool = True) -> str:
     return "{} ({}–{})".format(*(words.shown(x, percent) for x in (value.value, value.low, value.high)))
 
 
-def _row(cells: Sequence[str], escape: bool = True) -> str:
-    return "| " + " | ".join(escaped(cell) if escape else cell for cell in cells) + " |"
-
-
-_ACTIVE = re.compile(r"[\\`*_{}\[\]<>|~#&]|(?<=\w):(?=\S)|(?<=www)\.", re.IGNORECASE)
-
-
-_VALUE = re.compile(r"[\d.]+( \([\d.]+–[\d.]+\))?")
-"""As most cells are, which hold nothing to escape."""
-
-
-@lru_cache(_REMEMBERED)
-def escaped(cell: str) -> str:
-    """Text as Markdown shows it unchanged, in one line: no markup, no link, no mention, no control character."""
-    if cell == "#" or _VALUE.fullmatch(cell):
-        return cell
-    shown = printable(" ".join(cell.split()))
-    # GitHub finds addresses and names of people behind @ whatever is escaped; an empty comment parts them
-    return _ACTIVE.sub(r"\\\g<0>", shown).replace("@", "@<!-- -->" if re.search(r"@\w+\.\w|(?<!\w)@\w", shown) else "@")
+def _table(rows: Sequence[Sequence[str]], figures: Collection[int] = ()) -> str:
+    """Heads and lines, each cell in one line; ``figures`` are the columns that stand at the right."""
+    heads, *lines = ([" ".join(cell.split()) for cell in row] for row in rows)
+    return table(heads, [column in figures for column in range(len(heads))], lines)
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]

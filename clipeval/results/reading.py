@@ -16,11 +16,12 @@ from clipeval import vocabulary
 from clipeval.console import say
 from clipeval.errors import UsageError, few, first_line, foreign, suggest
 from clipeval.paths import exists, expand, readable, with_home
+from clipeval.plain import unquoted
 from clipeval.results import bounded
 from clipeval.results.header import header, left_out, nameless
 from clipeval.results.schema import COLUMNS, NUMBER, TEXT, WITH_VALUE
 from clipeval.results.studies import STUDIES, study
-from clipeval.results.table import current, unquoted
+from clipeval.results.table import current
 
 if TYPE_CHECKING:
     import pandas as pd

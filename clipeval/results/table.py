@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipeval.console import say
 from clipeval.files import require_own, write_atomically
+from clipeval.plain import quoted
 from clipeval.results.ledger import Ledger, Row, digest_of, is_foreign, measurement
 from clipeval.results.schema import COLUMNS, to_frame
 from clipeval.results.suites import SuiteRequest, suite_rows
@@ -158,23 +158,11 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
         cells = column if column.dtype == object else column.unique()  # of objects not all have an order or a hash
         distinct = {cell for cell in cells if isinstance(cell, str)}
         lone_return |= any("\r" in text for text in distinct)
-        if any(_quoted(text) is not text for text in distinct):
-            texts[name] = frame[name].map(_quoted, na_action="ignore")
+        if any(quoted(text) is not text for text in distinct):
+            texts[name] = frame[name].map(quoted, na_action="ignore")
     # the minimum would leave a carriage return outside quotes, where it ends a line
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if lone_return else csv.QUOTE_MINIMAL
-    frame.assign(**texts).rename(columns=_quoted).to_csv(path, index=False, quoting=quoting)
-
-
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
-
-
-def _quoted(text: Any) -> Any:
-    return f"'{text}" if isinstance(text, str) and _FORMULA.match(text) else text
-
-
-def unquoted(text: Any) -> Any:
-    """The inverse of what ``write_csv`` does to a text."""
-    return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text) else text
+    frame.assign(**texts).rename(columns=quoted).to_csv(path, index=False, quoting=quoting)
 
 
 def _text_columns(frame: pd.DataFrame) -> list[str]:

@@ -11,7 +11,7 @@ from clipeval import completion
 from clipeval.choices import Estimator, Frontier, Law, Preset, listed
 from clipeval.console import show, show_json
 from clipeval.errors import UsageError
-from clipeval.options import JsonFlag, PathOption
+from clipeval.options import Format, JsonFlag, PathOption
 from clipeval.usage import HOW, OUTPUT, QUESTIONS, WHAT
 
 Tables = Annotated[
@@ -182,6 +182,7 @@ def fit(
             "-o", "--out", metavar="DIR", help="Write tables, figures and the fit card here.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    form: Format = "text",
     as_json: JsonFlag = False,
 ) -> None:
     """Derive scaling laws per task and data source from a results table, and compare the sources."""
@@ -304,6 +305,7 @@ def design(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    form: Format = "text",
     as_json: JsonFlag = False,
 ) -> None:
     """Say which runs to train next, so that a budget narrows one answer most.

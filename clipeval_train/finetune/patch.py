@@ -16,14 +16,16 @@ import pandas as pd
 import torch
 
 from clipeval import config as configuration
-from clipeval import console, datasets, machine, models, tables
+from clipeval import datasets, machine, models
 from clipeval.config import DatasetEntry
 from clipeval.datasets.base import Dataset
 from clipeval.datasets.subset import Subset
+from clipeval.drawing import Column
 from clipeval.errors import MetricError, ModelError
 from clipeval.files import write_atomically, write_json
 from clipeval.models.encoder import OpenClipEncoder
 from clipeval.results.table import write_csv
+from clipeval.tables import Sheet
 from clipeval.tasks import zeroshot_classification
 from clipeval_train import checkpoint
 from clipeval_train.finetune import heads
@@ -205,16 +207,13 @@ def _check_lineage(
 def print_curve(patched: Patched) -> None:
     """The curve as a table on stdout: a row per alpha, a column per data set and split, accuracies in percent."""
     columns = list(dict.fromkeys((point.dataset, point.role, point.split, point.chosen_on) for point in patched.points))
-    table = tables.table("zero-shot acc1 (%)")
-    table.add_column("alpha", justify="right")
-    for dataset, role, split, chosen_on in columns:
-        use = role if chosen_on else "not chosen on"
-        table.add_column(console.lines(dataset, split, use), justify="right")
+    heads = ("\n".join((name, split, role if on else "not chosen on")) for name, role, split, on in columns)
+    sheet = Sheet("zero-shot acc1 (%)", *(Column(head, "figure") for head in ("alpha", *heads)))
     for alpha in sorted({point.alpha for point in patched.points}):
         found = {(p.dataset, p.role, p.split, p.chosen_on): p.acc1 for p in patched.points if p.alpha == alpha}
         values = [f"{100 * found[column]:.2f}" if column in found else "" for column in columns]
-        table.add_row(f"{'→ ' if alpha == patched.alpha else ''}{alpha:g}", *values)
-    console.out().print(table)
+        sheet.add(f"{'→ ' if alpha == patched.alpha else ''}{alpha:g}", *values)
+    sheet.print()
 
 
 def _write_curve(out: Path, points: list[Point], alpha: float, config: PatchConfig) -> None:

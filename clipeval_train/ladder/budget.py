@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clipeval.console import out
 from clipeval.errors import MeasureError, UsageError
 from clipeval_train.ladder.runs import Run
 
@@ -37,25 +36,24 @@ def allocate(runs: Sequence[Run], results: Sequence[str], budget: float) -> pd.D
 
 def print_allocation(found: pd.DataFrame) -> None:
     """The best architecture of the ladder for each data set and source, as a table on stdout."""
-    from clipeval import tables, vocabulary
+    from clipeval.drawing import Column
+    from clipeval.scaling.fitted import GUARD
+    from clipeval.scaling.output.cells import beyond, cell, names, rows_of
+    from clipeval.tables import Sheet
 
-    title = f"The ladder's best run for {found['budget'][0]:g} GMACs, by a law of GMACs per sample and samples seen"
-    table = tables.table(title)
     units = {100.0: "error in %", 1.0: "loss"}
     predicted = " or ".join(name for unit, name in units.items() if (found["unit"] == unit).any())
-    for position, name in enumerate(
-        ("data set", "metric", "source", "model", "samples", f"{predicted} (95 %)", "beyond the data")
-    ):
-        table.add_column(name, justify="left" if position < 4 else "right")
+    sheet = Sheet(
+        f"The ladder's best run for {found['budget'][0]:g} GMACs, by a law of GMACs per sample and samples seen",
+        *names("data set", "metric", "source", "model"),
+        *(Column(head, "figure") for head in ("samples", f"{predicted} (95 %)", "beyond the data")),
+    )
     choices = found[found["kind"] == "architecture"].sort_values("error")
-    for row in choices.drop_duplicates(["dataset", "metric", "shots", "source"]).sort_index().to_dict("records"):
+    for row in rows_of(choices.drop_duplicates(["dataset", "metric", "shots", "source"]).sort_index()):
         error, low, high = (
             f"{row['unit'] * row[name]:.{2 if row['unit'] == 100 else 4}f}"
             for name in ("error", "error_low", "error_high")
         )
-        table.add_row(
-            *(vocabulary.dataset(row["dataset"]), vocabulary.metric(row["metric"]).title, row["source"], row["arch"]),
-            *(f"{row['samples_seen']:,.0f}", f"{error} [{low}, {high}]"),
-            f"{row['decades_beyond']:.2f} decades" if row["decades_beyond"] > 0 else "within",
-        )
-    out().print(table)
+        samples = f"{row['samples_seen']:,.0f}"
+        sheet.add(*cell(row), row["source"], row["arch"], samples, f"{error} [{low}, {high}]", beyond(row, GUARD))
+    sheet.print()

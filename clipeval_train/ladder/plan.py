@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from clipeval import tables
-from clipeval.console import out, show
+from clipeval.console import show_lines
+from clipeval.drawing import Column
 from clipeval.errors import counted
+from clipeval.tables import Sheet, human
 from clipeval_train.ladder.grid import Ladder
 from clipeval_train.ladder.processes import Slot
 from clipeval_train.ladder.runs import Run, state
@@ -146,38 +147,43 @@ def clock(costs: Sequence[Cost], jobs: int) -> float:
 
 def print_plan(found: Plan) -> None:
     """The plan as a table on stdout. Columns that say nothing of this ladder are left out."""
-    table = tables.table()
     rows = [_row(cost) for cost in found.costs]
-    titles = [title for title in dict.fromkeys(itertools.chain(*rows)) if any(row.get(title) for row in rows)]
-    if not any(cost.after for cost in found.costs):
-        titles.remove(_OWN)
-    for position, title in enumerate(titles):
-        table.add_column(title, justify="left" if position < 2 else "right")
-    for row in rows:
-        table.add_row(*(row.get(title, "") for title in titles))
-    parts = [("all", list(found.costs)), ("left to do", list(found.left))]
-    for title, costs in parts[: 1 if len(found.left) == len(found.costs) else 2]:
+    parts = [("all", found.costs), ("left to do", found.left)]
+    for which, costs in parts[: 1 if len(found.left) == len(found.costs) else 2]:
         sums = found.total(costs)
-        words = {
-            "run": counted(len(costs), "run"),
-            "state": title,
-            _OWN if _OWN in titles else "samples": f"{sums['samples']:,}",
-            "GMACs": tables.human(sums["gmacs_total"] or 0),
-            "memory *": f"{sums['memory_gb']:.1f} GB",
-            "hours": _hours(sums["hours"] or 0),
-            "price": _price(sums["price"]),
-        }
-        table.add_section()
-        table.add_row(*(words.get(title, "") for title in titles))
-    out().print(table)
+        rows.append(
+            {
+                "run": counted(len(costs), "run"),
+                "state": which,
+                _OWN: f"{sums['samples']:,}",
+                "GMACs": human(sums["gmacs_total"] or 0),
+                "memory *": f"{sums['memory_gb']:.1f} GB",
+                "hours": _hours(sums["hours"] or 0),
+                "price": _price(sums["price"]),
+            }
+        )
+    if not any(cost.after for cost in found.costs):  # all samples are a run's own
+        rows = [{head.removeprefix("own "): text for head, text in row.items()} for row in rows]
+    _, _, *figures = dict.fromkeys(itertools.chain(*rows))
+    columns = (Column(head, "figure", _LEAVES.get(head, _OF_MODELS)) for head in figures)
+    sheet = Sheet("", Column("run", "name"), Column("state"), *columns)
+    for row in rows:
+        sheet.add(*(row.get(column.head, "") for column in sheet.columns))
+    sheet.print()
     clock_hours = found.total(found.left)["clock_hours"] or 0
-    show(
+    told = (
         f"* measured on this machine, one process alone. What is left takes {_hours(clock_hours)} by the clock with "
         f"{found.jobs} side by side, if they do not slow each other down."
     )
+    show_lines([told])
 
 
 _OWN = "own samples"
+_LEAVES = {"hours": 0, "price": 1, _OWN: 2, "samples": 3, "GMACs": 4, "processes": 5, "samples/s *": 7, "memory *": 8}
+_LEAVES |= {"params": 9, "GMACs/sample": 10}
+"""The higher, the sooner a column is left out where there is no room."""
+_OF_MODELS = 6
+"""The same of settings."""
 
 
 def _row(cost: Cost) -> dict[str, str]:
@@ -186,11 +192,11 @@ def _row(cost: Cost) -> dict[str, str]:
         "run": cost.run,
         "state": cost.state,
         **{key: _word(value) for key, value in cost.settings.items()},
-        "params": tables.human(cost.params),
+        "params": human(cost.params),
         "GMACs/sample": f"{cost.gmacs:.4g}",
         "samples": f"{cost.samples:,}",
         _OWN: f"{cost.own_samples:,}",
-        "GMACs": tables.human(cost.gmacs_total),
+        "GMACs": human(cost.gmacs_total),
         "processes": f"{cost.processes}" if cost.processes > 1 else "",
         "samples/s *": f"{cost.samples_per_second:,.0f}",
         "memory *": f"{cost.memory_gb:.1f} GB",

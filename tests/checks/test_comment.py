@@ -72,10 +72,10 @@ def test_hostile_names_are_text():
     allowed = ("details", "summary", "code", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "p", "h3")
     for tag in allowed:
         html = html.replace(f"<{tag}>", "").replace(f"</{tag}>", "").replace(f'<{tag} style="text-align:right">', "")
-    assert "<" not in html.replace(MARKER, "")
+    assert "<" not in html.replace(MARKER, "").replace("<!-- -->", "")
     assert all(len(row) == 7 for table in _tables(document) for row in table)
     sentences = re.sub("<code>.*?</code>", "", document)  # in code nothing is linked
-    assert not re.findall(r"(?<!\w)@|://|www\.", sentences)
+    assert not re.findall(r"(?<!\w)@\w|://|www\.", sentences)
 
 
 def test_a_comment_fits():

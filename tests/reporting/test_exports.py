@@ -38,7 +38,7 @@ def test_markdown_leaderboard(tmp_path):
     text = (files(rows, tmp_path) / "report.md").read_text()
     assert "### digits" in text
     assert "| # | Model | Source | Samples seen | GMACs | Top-1 |\n| --: | --- | --- | --: | --: | --: |\n" in text
-    assert "| 1 | a\\|b\\* | toy | 1k | 0.5 | 75.0 (70.0–80.0) |" in text
+    assert "| 1 | a&#124;b&#42; | toy | 1k | 0.5 | 75.0 (70.0–80.0) |" in text
     assert "|  | c | toy | 1k | 0.5 | – failed |" in text
 
 

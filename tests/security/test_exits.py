@@ -47,14 +47,19 @@ def test_a_reader_that_has_gone_does_not_change_the_verdict(shell, tables, form,
     assert shell(f"{CLIPEVAL} {words} | head -1")[0] == code
 
 
-@pytest.mark.parametrize("words", ["list models", "list models --json", "fit --bootstrap 100 --json", "--help"])
+@pytest.mark.parametrize(
+    "words", ["list models", "list models --json", "list models --format md", "fit --bootstrap 100 --json", "--help"]
+)
 def test_a_reader_of_something_else_has_gone(shell, words):
     code, _, err = shell(f"{CLIPEVAL} {words} | true")
     assert (code, err) == (0, "")
 
 
 @pytest.mark.parametrize("to", [">/dev/full", ">&-"])
-@pytest.mark.parametrize("words", ["check good.csv --against good.csv", "list tasks", "list tasks --json", "--version"])
+@pytest.mark.parametrize(
+    "words",
+    ["check good.csv --against good.csv", "list tasks", "list tasks --json", "list tasks --format md", "--version"],
+)
 def test_a_full_or_closed_stdout_is_one_line_and_exit_3(shell, tables, words, to):
     code, out, err = shell(f"{CLIPEVAL} {words} {to}")
     assert (code, out) == (3, "")

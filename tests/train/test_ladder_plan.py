@@ -127,6 +127,22 @@ def test_the_plan_of_a_grid(tmp_path, measurements, capsys):
     assert document["measured"] == ["samples_per_second", "memory_gb"]
 
 
+@pytest.mark.parametrize("width", range(40, 201, 8))
+def test_a_plan_fits_into_any_width(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    costs = (cost("trunk", 3600, 1.0), cost("branch-of-it-25600", 7200, 1.0, 1.5, before=3600, after="trunk"))
+    print_plan(Plan(costs, costs[1:], 2))
+    *lines, told = capsys.readouterr().out.splitlines()
+    assert told.startswith("* measured on this machine")
+    assert [line for line in lines if len(line) > width or line != line.rstrip()] == []
+    text = " ".join(" ".join(lines).split())
+    assert all(word in text for word in ("trunk new", "branch-of-it-25600 new", "2 runs all", "1 run left to do"))
+    assert text.count("1.0 h") == 3
+    assert "2.0 h" in text
+    assert "price" not in text, "nothing costs money"
+    assert (width < 96) == ("No room here for:" in text)
+
+
 def test_another_step_is_measured_again(tmp_path, measurements):
     plan(ladder(tmp_path), [SLOT])
     plan(ladder(tmp_path, defaults={"batch_size": 32, "lr": 1e-2, "warmup": 0, "seed": 3}), [SLOT])

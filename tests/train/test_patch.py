@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from clipeval_train import checkpoint
 from clipeval_train.cli import main
 from clipeval_train.finetune.classification import finetune
 from clipeval_train.finetune.config import PatchConfig
-from clipeval_train.finetune.patch import CONTROL, TARGET, Point, choose, interpolated, patch
+from clipeval_train.finetune.patch import CONTROL, TARGET, Patched, Point, choose, interpolated, patch, print_curve
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,25 @@ def test_validation_split_goes_first(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = patch(patch_config(runs, tmp_path / "out", data=["mine"], control=None))
     assert {(point.split, point.chosen_on) for point in found.points} == {("val", True), ("test", False)}
+
+
+@pytest.mark.parametrize("width", range(40, 201, 20))
+def test_a_curve_fits_into_any_width(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    kinds = [(f"data-set-{n}", "control" if n else "target", "train (held out)", True) for n in range(6)]
+    points = [
+        Point(alpha, name, role, split, 0.01 * n + alpha / 2, 100, on)
+        for alpha in (0.0, 0.2, 1.0)
+        for n, (name, role, split, on) in enumerate(kinds)
+    ]
+    print_curve(Patched(0.2, points, Path("x")))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > width or line != line.rstrip()] == []
+    text = " ".join(lines)
+    assert all(f"{100 * point.acc1:.2f}" in text for point in points)
+    assert "→ 0.2" in text
+    if width == 200:
+        assert [line.split()[0] for line in lines[1:4]] == ["data-set-0", "train", "alpha"], "heads of three lines"
 
 
 def test_curve_and_table(runs, tmp_path, monkeypatch, capsys):
