@@ -246,6 +246,7 @@ def run(
     from clipeval.evaluation import show
     from clipeval.evaluation.interrupt import interruptible
     from clipeval.evaluation.request import Options, Request, batch
+    from clipeval.results.schema import COLUMNS
 
     options = Options(
         out=out,
@@ -278,7 +279,8 @@ def run(
         say(f"Interrupted. What was finished is in {out}. The same command continues.")
         raise
     if as_json:
-        show_json({"rows": outcome.rows, "exit_code": outcome.exit_code})
+        rows = [dict.fromkeys(COLUMNS) | row for row in outcome.rows]
+        show_json({"rows": rows, "exit_code": outcome.exit_code})
     else:
         try:
             show.print_results(outcome.rows, outcome.cells, out, [cell for cell, _ in outcome.failures])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from clipeval.machine import set_threads
+from clipeval.models import zoo
 from clipeval.results import provenance
 from clipeval_train import evaluation, optim
 from clipeval_train.config import PretrainConfig, passes
@@ -42,7 +43,7 @@ class ContrastiveTask:
         source = "+".join(dict.fromkeys(entry.source for entry in config.data))
         self.facts = {
             "source": source,
-            "source_family": source,
+            "source_family": zoo.family(source),
             "mixture": corpus.shares,
             "unique_samples": len(corpus),
             "filtered": corpus.filtered,

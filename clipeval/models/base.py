@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+ORIGINS = ("measured", "tag", "epochs", "card", "paper")
+"""Where samples seen are known from: ``card`` is what anyone says of a checkpoint, its user too."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """Facts about one checkpoint, in the names of the results table.
 
     ``params*`` are counts, ``gmacs*`` are 1e9 multiply-accumulates for one image-text pair, ``samples_seen`` counts
-    image-text pairs of pre-training (unknown: NaN), ``samples_seen_from`` is one of measured, tag, epochs, card,
-    paper, config (the user's), or empty. ``source`` is the upstream data set and ``source_family`` its family.
+    image-text pairs of pre-training (unknown: NaN), ``samples_seen_from`` is one of ORIGINS, or empty where
+    nobody says how many. ``source`` is the upstream data set and ``source_family`` its family.
     ``mixture`` is JSON of the shares of several sources in the samples seen, empty for one.
     ``gpu_hours`` and ``energy_kwh`` are what the training has cost. ``init`` is the checkpoint that training began
     with, ``stage`` what was done to it (``finetune``, ``patch``), ``from_scratch_filter`` why it is no point of a

@@ -12,7 +12,7 @@ from typing import Any
 from clipeval import digest
 from clipeval.errors import ModelError
 from clipeval.identity import CheckpointIdentity
-from clipeval.models import hub
+from clipeval.models import hub, zoo
 from clipeval.models.base import ModelInfo, PixelRecords
 from clipeval.models.spec import ModelSpec
 from clipeval.remote import blobs
@@ -134,15 +134,15 @@ class Opened(ABC):
 def with_overrides(found: ModelInfo, opened: Opened) -> ModelInfo:
     """Facts under the checkpoint's own name, with what the configuration says of it.
 
-    Facts that are of another source no longer go: of what is said to be trained on other data, neither family nor size
-    are known; a number that is given is not from the paper.
+    Facts that are of another source no longer go: of what is said to be trained on other data, the size is not known; a
+    number that is given is not from the paper.
     """
     given = dict(opened.spec.overrides)
     facts: dict[str, Any] = {"model": opened.spec.name, "pretrained": opened.spec.pretrained}
     facts["checkpoint_sha256"] = opened.sha256
     if "source" in given:
-        facts |= {"source_family": given["source"], "unique_samples": math.nan, "mixture": ""}
+        facts |= {"source_family": zoo.family(given["source"]), "unique_samples": math.nan, "mixture": ""}
     if "samples_seen" in given:
-        facts |= {"samples_seen_from": "config"}
+        facts |= {"samples_seen_from": "card"}
     found = ModelInfo(**{**vars(found), **facts, **given})
     return ModelInfo(**{**vars(found), "gmacs_total": found.gmacs * found.samples_seen})

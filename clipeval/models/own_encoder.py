@@ -16,7 +16,7 @@ from clipeval.errors import ModelError, few, first_line
 from clipeval.extensions import at_work
 from clipeval.identity import CheckpointIdentity
 from clipeval.models import functions
-from clipeval.models.base import ModelInfo, PixelRecords, Tokenized
+from clipeval.models.base import ORIGINS, ModelInfo, PixelRecords, Tokenized
 from clipeval.models.opened import Opened, with_overrides
 from clipeval.models.spec import ModelSpec
 from clipeval.precision import FULL, exactness
@@ -76,6 +76,9 @@ class Own:
         found = getattr(self.made, "facts", None) or {}
         if not isinstance(found, dict) or not set(found) <= _FACTS:
             raise self._wrong("facts", found, f"a mapping with some of {few(sorted(_FACTS), 30)}")
+        origin = found.get("samples_seen_from", "")
+        if origin not in (*ORIGINS, ""):
+            raise self._wrong("facts['samples_seen_from']", origin, f"one of {', '.join(ORIGINS)}")
         return {key: str(value) if key in _TEXTS else value for key, value in found.items()}
 
     def function(self, name: str) -> Callable[..., Any]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipeval.errors import ModelError
+from clipeval.models import zoo
+from clipeval.models.base import ORIGINS
 from clipeval.models.rules import (
     ANY_MAPPING,
     FLAG,
@@ -141,7 +143,7 @@ _MIXTURE = Rule(
 _METADATA = {
     **dict.fromkeys(("source", "source_family", "init", "stage", "from_scratch_filter"), _FACT),
     **dict.fromkeys(("unique_samples", "samples_seen", "gpu_hours", "energy_kwh"), _COUNT),
-    "samples_seen_from": one_of("measured", "tag", "epochs", "card", "paper", ""),
+    "samples_seen_from": one_of(*ORIGINS, ""),
     "mixture": _MIXTURE,
 }
 
@@ -196,7 +198,7 @@ def metadata(content: dict[str, Any], where: object) -> Metadata:
     known |= {key: float(known[key]) for key, rule in _METADATA.items() if rule is _COUNT and key in known}
     shares = known.get("mixture", {})
     known["mixture"] = json.dumps(shares, sort_keys=True) if len(shares) > 1 else ""
-    family = known.get("source_family") or known.get("source", "")
+    family = known.get("source_family") or zoo.family(known.get("source", ""))
     return Metadata(**{"samples_seen_from": "measured"} | known | {"source_family": family})
 
 

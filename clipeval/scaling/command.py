@@ -291,7 +291,7 @@ def design(
         PathOption(
             "--ladder",
             metavar="FILE",
-            help="The ladder of these results: its models, sources and defaults.",
+            help="The ladder of these results: the plan has its models, sources and defaults.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -318,8 +318,8 @@ def design(
     from clipeval.scaling import planner
     from clipeval.scaling.output.plan import print_design, write_ladder
 
-    if (out is None) != (plan is None):
-        raise UsageError("-o writes a ladder's plan with the models and sources of another: give both -o and --ladder.")
+    if plan and not out:
+        raise UsageError("--ladder: its models, sources and defaults go into the plan that -o writes: give -o, too.")
     found = planner.design(
         results or None,
         budget,
@@ -331,11 +331,12 @@ def design(
         sources=source or (),
         cooldown=cooldown,
     )
-    if out and plan:
+    if out:
         write_ladder(found, plan, out)
     if as_json:
         show_json(asdict(found) | {"cost": found.cost})
     else:
         print_design(found)
         if out:
-            show(f"{out}: train them with: clipeval-train ladder {out}")
+            fill = "" if plan else "give its sources `shards` and its defaults batch_size, lr and warmup; then "
+            show(f"{out}: {fill}train them with: clipeval-train ladder {out}")

@@ -46,10 +46,12 @@ def train(runs: Sequence[Run], slots: Sequence[Slot]) -> list[Outcome]:
                 teams.append(_start(run, [free.pop(0) for _ in range(run.processes)]))
             everyone = [process for team in teams for process in team.processes]
             wait([process.sentinel for process in everyone if process.exitcode is None])
-            for team in [team for team in teams if (code := _ended(team)) is not None]:
+            for team, code in [(team, _ended(team)) for team in teams]:
+                if code is None:
+                    continue
                 teams.remove(team)
                 free += team.slots
-                outcomes.add(waiting, Outcome(team.run, time.monotonic() - team.since, reason_of(code or 0, team.run)))
+                outcomes.add(waiting, Outcome(team.run, time.monotonic() - team.since, reason_of(code, team.run)))
     finally:
         stop(active_children())  # not only `teams`: an interrupt may come between a start and its entry there
     return outcomes.all

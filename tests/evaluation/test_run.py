@@ -211,6 +211,7 @@ def test_command_line_json_plan_and_table(words, reference, tmp_path, cache):
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert len(document["rows"]) == len(reference)
+    assert all(list(row)[: len(COLUMNS)] == list(COLUMNS) for row in document["rows"]), "of skipped cells, too"
     assert {cell["state"] for cell in json.loads(command(*asked, "--plan", "--json", cache=cache).stdout)} == {"done"}
     table = command(*asked, cache=cache)
     assert "top-1" in table.stdout

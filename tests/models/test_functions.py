@@ -142,6 +142,10 @@ def test_the_same_again_is_done_and_another_identity_is_not(module: Callable[...
         ("def f(): return Encoder(encode_images=lambda p: p[:, 0])", "`encode_images` gives [3, 6]; expected [3, 8]"),
         ("def f(): return Encoder(encode_texts=lambda t: 1 / 0)", "fails in `encode_texts`: ZeroDivisionError"),
         ("def f(): return Encoder(encode_texts=lambda t: [t])", "fails in `encode_texts`"),
+        (
+            "def f(): return Encoder(facts={'samples_seen_from': 'me'})",
+            "is 'me'; expected one of measured, tag",
+        ),
         ("def f(): return Encoder(facts={'model': 'x'})", "`facts` is {'model': 'x'}; expected a mapping with some of"),
         ("def f(): raise RuntimeError('no key')", "fails to make an encoder: RuntimeError: no key"),
         ("def f(): raise SystemExit(0)", "fails to make an encoder: RuntimeError: it asked to end the program (0)"),

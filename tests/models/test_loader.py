@@ -56,13 +56,13 @@ def random_model(config: dict[str, Any] = TINY, seed: int = 0) -> torch.nn.Modul
     return model
 
 
-def save_trained(path: Path, config: dict[str, Any] = TINY, arch: str = "toy") -> ModelSpec:
+def save_trained(path: Path, config: dict[str, Any] = TINY, arch: str = "toy", **metadata: Any) -> ModelSpec:
     content = {
         "format": weights.TRAINED_FORMAT,
         "arch": arch,
         "model_cfg": config,
         "state_dict": random_model(config).state_dict(),
-        "metadata": METADATA,
+        "metadata": METADATA | metadata,
     }
     torch.save(content, path)
     return ModelSpec(path.as_posix(), "trained", pretrained=path.as_posix(), path=str(path))
@@ -245,6 +245,16 @@ def test_description_of_a_trained_checkpoint(tmp_path: Path) -> None:
     assert (overridden.source, overridden.samples_seen, overridden.samples_seen_from) == ("other", 1000, "card")
     assert overridden.gmacs_total == overridden.gmacs * 1000
     assert models.load(spec, **CPU).info == overridden
+    said = models.describe(replace(spec, overrides=(("source", "LAION-80M"), ("samples_seen", 1e3))), offline=True)
+    assert (said.source, said.source_family, said.samples_seen_from) == ("LAION-80M", "LAION", "card")
+
+
+def test_the_family_of_a_known_source_is_that_of_public_checkpoints(tmp_path: Path) -> None:
+    """A table of one's own joins the paper's by source_family."""
+    families = {"LAION-80M": "LAION", "DataComp-1B": "DataComp", "CLIP-WIT": "CLIP-WIT", "my-laion": "my-laion"}
+    for source, family in families.items():
+        spec = save_trained(tmp_path / f"{source}.pt", source=source)
+        assert models.describe(spec, offline=True).source_family == family
 
 
 def test_a_file_s_name_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,8 +185,27 @@ def test_the_command(tmp_path):
     as_json = json.loads(CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False).output)
     assert as_json["sd_after"] < as_json["sd_before"]
     assert sum(run["count"] for run in as_json["runs"]) == len(load_ladder(out).runs)
-    with pytest.raises(UsageError, match="give both -o and --ladder"):
-        CliRunner().invoke(app, [*words, "-o", str(out)], catch_exceptions=False)
+    with pytest.raises(UsageError, match="give -o, too"):
+        CliRunner().invoke(app, [*words, "--ladder", str(plan)], catch_exceptions=False)
+
+
+def test_a_plan_without_a_ladder_wants_its_data(tmp_path):
+    """Its architectures are open_clip's; what is not known is named, and can be given on the command line."""
+    out = tmp_path / "next.yaml"
+    words = ["design", "--budget", "1e12", "-d", "imagenet1k", "-t", "classification", "--source", "LAION"]
+    done = CliRunner().invoke(app, [*words, "--for", "forecast:ViT-H-14:34B", "-o", str(out)], catch_exceptions=False)
+    assert "give its sources `shards` and its defaults batch_size, lr and warmup" in done.output.replace("\n", "")
+    with pytest.raises(UsageError, match=r"sources\.LAION\.shards"):
+        load_ladder(out)
+    given = [
+        "sources.LAION.shards=d/{000..007}.tar",
+        "defaults.batch_size=256",
+        "defaults.lr=1e-3",
+        "defaults.warmup=9",
+    ]
+    runs = load_ladder(out, given).runs
+    assert runs
+    assert {run.architecture.name for run in runs} <= {"ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-g-14"}
 
 
 def test_a_task_of_somebody_elses_table():

@@ -110,6 +110,19 @@ def test_an_interrupt_in_the_middle_of_a_start_ends_that_run_too(tmp_path, monke
     assert not started[0].is_alive()
 
 
+def _end(code, seconds):
+    time.sleep(seconds)
+    sys.exit(code)
+
+
+def test_a_run_has_its_own_end_while_others_go_on(tmp_path, monkeypatch):
+    ends = iter([(2, 0.0), (4, 2.0)])
+    monkeypatch.setattr(jobs, "start", lambda function, arguments, slot, log: start(_end, next(ends), slot, log))
+    runs = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64, 128]}).runs
+    outcomes = jobs.train(runs, [Slot(1, None)] * 2)
+    assert [outcome.reason for outcome in outcomes] == ["exit code 2: it said nothing", "exit code 4: it said nothing"]
+
+
 def test_a_crash_is_reported_with_its_signal(tmp_path, monkeypatch):
     assert call(_crash, (signal.SIGSEGV,), Slot(1, None), tmp_path / "log") == -signal.SIGSEGV
     (run,) = ladder(tmp_path, grid={"model": ["xs"], "source": ["a"], "samples": [64]}).runs

@@ -135,6 +135,16 @@ def _trained(of_architecture: ModelInfo, model: str, pretrained: str, training: 
     return replace(found, gmacs_total=found.gmacs * found.samples_seen)
 
 
+@cache
+def _families() -> dict[str, str]:
+    return {row.source: row.source_family for row in (*checkpoints().values(), *repositories().values())}
+
+
+def family(source: str) -> str:
+    """The family of an upstream data set: that of public checkpoints trained on it (LAION of LAION-80M), or itself."""
+    return _families().get(source, source)
+
+
 def members(zoo: str) -> list[Checkpoint]:
     """The checkpoints of one of ``ZOOS``.
 

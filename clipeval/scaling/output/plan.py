@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -52,11 +53,19 @@ def _trunks(plan: Design) -> str:
     return "" if plan.cooldown is None else ", trunks counted once"
 
 
-def write_ladder(plan: Design, origin: Path, path: Path) -> None:
+def write_ladder(plan: Design, origin: Path | None, path: Path) -> None:
     """Write the plan of ``clipeval-train ladder`` that trains the runs, with models, sources and defaults of the one at
-    ``origin``. Raises UsageError and StoreError."""
-    document = read_yaml(origin)
+    ``origin``; without one its architectures are open_clip's, and data and defaults are left to be filled in. Raises
+    UsageError and StoreError."""
+    document = read_yaml(origin) if origin else _unfilled(plan, path)
     if not isinstance(document, dict):
         raise UsageError(f"{origin}: expected the plan of a ladder, a mapping with `models` and `sources`.")
     head = f"# {plan.what}: standard deviation {plan.sd_before:.3g} before these runs, {plan.sd_after:.3g} after.\n"
+    if not origin:
+        head += "# Give each source its `shards`, and what all runs share under `defaults`: batch_size, lr, warmup.\n"
     write_text(path, head + yaml.safe_dump(ladder(plan, document, str(origin)), sort_keys=False))
+
+
+def _unfilled(plan: Design, path: Path) -> dict[str, Any]:
+    sources: dict[str, Any] = {run.source: {} for run in plan.runs}
+    return {"models": {run.arch: {"model": run.arch} for run in plan.runs}, "sources": sources, "out": path.stem}
