@@ -66,6 +66,16 @@ def percentile_interval(values: np.ndarray) -> Interval:
     return float(low), float(high)
 
 
+def reflected_interval(value: float, values: np.ndarray) -> Interval:
+    """Of a share that resampling moves to one side, as average precision: copies of a relevant sample share a rank.
+
+    As far as resampled ``values`` lie above the ``value``, it lies above what it estimates: quantiles are reflected
+    at it (the basic interval of Davison and Hinkley 1997, equation 5.6), within [0, 1] and so that it holds ``value``.
+    """
+    low, high = percentile_interval(values)
+    return max(0.0, min(2 * value - high, value)), min(1.0, max(2 * value - low, value))
+
+
 def clustered_intervals(hits: np.ndarray, counts: np.ndarray, seed: int) -> list[Interval]:
     """Intervals of proportions whose outcomes come in clusters, by a bootstrap over whole clusters.
 

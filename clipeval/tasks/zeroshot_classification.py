@@ -10,7 +10,7 @@ import numpy as np
 from clipeval.datasets.objectives import by_objective
 from clipeval.errors import MetricError
 from clipeval.metrics import average_precision, normalise, require_finite
-from clipeval.stats.intervals import bootstrap_weights, percentile_interval
+from clipeval.stats.intervals import bootstrap_weights, reflected_interval
 from clipeval.tasks import accuracy, faces
 from clipeval.tasks.base import Inputs, Metric, TaskResult
 from clipeval.tasks.texts import distinct, embedded
@@ -95,7 +95,7 @@ def _multi_label(scores: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> 
     """Mean over classes of the average precision of ranking all images by the class's score.
 
     A class without a positive image has no average precision: it is left out and named in the notes. (CLIP_benchmark
-    counts it as 0.) The interval is a bootstrap over images, the same draws for all classes.
+    counts it as 0.) The interval is a reflected bootstrap over images, the same draws for all classes.
     """
     if labels.shape != scores.shape:
         raise MetricError(
@@ -121,4 +121,4 @@ def _multi_label(scores: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> 
     samples = {"id": np.asarray(ids), "prediction": best, "correct": labels[np.arange(n), best]}
     samples |= {"labels": labels, "scores": scores}  # a paired test of average precision needs the whole ranking
     notes: dict[str, object] = {"classes_without_positives": without.tolist()} if len(without) else {}
-    return TaskResult([Metric("mean_average_precision", value, *percentile_interval(draws), n)], samples, notes)
+    return TaskResult([Metric("mean_average_precision", value, *reflected_interval(value, draws), n)], samples, notes)

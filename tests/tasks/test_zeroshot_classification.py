@@ -143,6 +143,26 @@ def test_multi_label_class_without_positives_is_left_out_and_noted():
         task.evaluate(images, classes, np.zeros((51, 5), bool), ids_of(images))
 
 
+@pytest.mark.parametrize(("n", "share", "apart"), [(200, 0.07, 0.0), (300, 0.05, 1.0)])
+def test_intervals_of_average_precision_hold_that_of_a_large_population(n, share, apart):
+    """Of few positives per class: without the reflection two of ten held it."""
+    rng = np.random.default_rng(11)
+
+    def drawn(size):
+        labels = rng.random((size, 16)) < share
+        return labels, rng.normal(size=(size, 16)) + apart * labels
+
+    labels, scores = drawn(100_000)
+    truth = sklearn.metrics.average_precision_score(labels, scores)
+    held = []
+    for _ in range(60):
+        labels, scores = drawn(n)
+        (metric,) = task._multi_label(scores, labels, range(n)).metrics
+        held.append(metric.ci_low <= truth <= metric.ci_high)
+        assert metric.ci_low <= metric.value <= metric.ci_high
+    assert np.mean(held) >= 0.9
+
+
 def test_bootstrap_draws_without_any_positive_are_left_out():
     images, classes = unit(np.random.default_rng(6), 3, 8), unit(np.random.default_rng(7), 1, 8)
     (metric,) = task.evaluate(images, classes, np.array([[True], [False], [False]]), list("abc")).metrics
