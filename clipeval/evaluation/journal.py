@@ -64,7 +64,7 @@ class Journal:
                 samples.write(self._plan.request.options.out, cell.id, result.samples)
                 remarks = [*self._plan.remarks(cell), *measured.remarks]
                 rows = metric_rows(cell, self._plan.info(cell.model), dataset, result, measured.timing, remarks)
-                reached = [m.value for m in result.metrics if m.status == "ok" and m.name == cell.main_metric]
+                reached = [metric for metric in result.metrics if metric.status == "ok"]
                 self._ledger.add_cell(cell.id, rows)
         except ClipevalError as error:
             self.fail(cell, error)
@@ -74,7 +74,9 @@ class Journal:
         for row in rows:
             if row["status"] == "failed":
                 self.failures.append((cell, ModelError(str(row["error"]))))
-        shown = f"{vocabulary.value(cell.main_metric, reached[0])} " if reached else ""
+        # labels of several classes per image give another metric than the main one of the task
+        main = sorted(reached, key=lambda metric: metric.name != cell.main_metric)[:1]
+        shown = "".join(f"{vocabulary.value(metric.name, metric.value)} " for metric in main)
         line = f"{self._label(cell)}: {shown}({measured.timing['seconds']:.1f} s)"
         self._progress.finish_cell(line, self._work.pop(cell, 0.0))
         self._ended(cell)

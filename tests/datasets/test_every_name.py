@@ -260,3 +260,15 @@ def test_what_cannot_be_measured_is_a_failed_row_with_the_reason(measured: tuple
         assert reason in rows.loc[name, "error"]
     if importlib.util.find_spec("h5py") is None:
         assert "h5py" in rows.loc["pcam", "error"] or "there is no" in rows.loc["pcam", "error"]
+
+
+def test_progress_says_what_several_labels_reach(tmp_path, command) -> None:
+    """There is no top-1 of images with several classes."""
+    stand_ins.webdataset(tmp_path, "voc2007_multilabel")
+    (folder,) = (path.parent for path in tmp_path.rglob("dataset_type.txt"))
+    words = ["-m", tiny_checkpoint(tmp_path / "m.pt"), "-d", f"wds:{folder}", "-t", "classification", "--workers", "0"]
+    code, _, said = command("clipeval", "run", *words, "-o", tmp_path / "out")
+    assert code == 0, said
+    (row,) = pd.read_csv(tmp_path / "out" / "results.csv").to_dict("records")
+    assert (row["metric"], row["ci_low"] <= row["value"] <= row["ci_high"]) == ("mean_average_precision", True)
+    assert f"mAP {100 * row['value']:.1f} %" in said
