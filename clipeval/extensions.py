@@ -7,6 +7,7 @@ A package says in its pyproject.toml, for example, ``[project.entry-points."clip
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def at_work(told: Callable[[Exception], ClipevalError]) -> Iterator[None]:
 
 def named(group: str) -> dict[str, Extension]:
     """The extensions of one of ``GROUPS`` by name. Raises UsageError where two packages bring the same name."""
-    return _named(group, tuple(sys.path))
+    return _named(group, tuple(map(os.path.abspath, sys.path)))  # an empty one is the folder at hand
 
 
 @cache

@@ -262,7 +262,7 @@ def test_what_cannot_be_measured_is_a_failed_row_with_the_reason(measured: tuple
         assert "h5py" in rows.loc["pcam", "error"] or "there is no" in rows.loc["pcam", "error"]
 
 
-def test_progress_says_what_several_labels_reach(tmp_path, command) -> None:
+def test_progress_says_what_several_labels_reach(tmp_path: Path, command: Any) -> None:
     """There is no top-1 of images with several classes."""
     stand_ins.webdataset(tmp_path, "voc2007_multilabel")
     (folder,) = (path.parent for path in tmp_path.rglob("dataset_type.txt"))
