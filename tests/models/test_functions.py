@@ -230,7 +230,8 @@ def package(module: Callable[..., str], tmp_path: Path, monkeypatch: pytest.Monk
     documented.points = {"clipeval.models": {"average": "my_extensions.models:make"}}
     documented.file("my_extensions/models.py", shown("my_extensions/models.py"))
     documented.install()
-    monkeypatch.syspath_prepend(str(documented.root))
+    # syspath_prepend beside a replaced list would leave both folders in the path for ever
+    monkeypatch.setattr(sys, "path", [str(documented.root), *sys.path])
     return name
 
 
