@@ -183,10 +183,10 @@ def test_what_is_handed_over(monkeypatch, tmp_path):
     }
     assert found["CLIPEVAL_CACHE"] == str(tmp_path / "c")
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub")  # so that it is taken away afterwards
     environment.take_over({"HF_ENDPOINT": "http://mirror"})
     assert os.environ["HF_ENDPOINT"] == "http://mirror"
     assert "OMP_NUM_THREADS" not in os.environ, "Ray's own"
-    monkeypatch.delenv("HF_ENDPOINT")
 
 
 def test_the_environment_is_there_before_a_library_reads_it():
