@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from clipeval.plain import printable
 
@@ -14,6 +15,8 @@ _INSIDE = (
 )
 _AT_START = r"^(?:[-+*](?=[\s-]|$)|[=#>\[]|\d{1,9}(?=[.)](?:\s|$)))"  # lists, headings and quotations
 _IN_CELL = re.compile(_INSIDE, re.IGNORECASE)
+_FIGURES = re.compile(r"[\d .,()%–]*")
+_REMEMBERED = 10_000
 _ANYWHERE = re.compile(f"{_INSIDE}|{_AT_START}", re.IGNORECASE)
 
 
@@ -24,6 +27,11 @@ def escaped(text: str) -> str:
 
 def in_cell(text: str) -> str:
     """The same for a cell of a table, where nothing begins a list."""
+    return text if _FIGURES.fullmatch(text) else _inert_in_cell(text)
+
+
+@lru_cache(_REMEMBERED)  # tables name the same checkpoints again and again
+def _inert_in_cell(text: str) -> str:
     return _IN_CELL.sub(_inert, printable(text))
 
 

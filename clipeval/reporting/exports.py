@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ _NUMBERS = ("value", "ci_low", "ci_high")
 _USED = tuple(dict.fromkeys(("model", "metric", *_NUMBERS, *_ABOUT, *_CELL)))
 _NAN = ".nan"
 """As YAML writes it."""
+_FLOATS = yaml.representer.SafeRepresenter()
 _REMEMBERED = 10_000
 _LONGEST_FILE = 60
 """Characters of a name, of up to 4 bytes each."""
@@ -139,11 +139,10 @@ def model_indices(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     for model, cells in sorted(models.items()):
         parts = [_INDEX, _yaml([{"name": model}]), "  results:\n"]
         groups = [cells[cell] for cell in sorted(cells, key=lambda cell: [*map(str, cell)])]
-        values = iter(_lines([number(row[name]) for group in groups for row in group for name in _NUMBERS]))
         for group in groups:
             parts.append(_result(*(group[0][name] for name in _ABOUT)))
             for row in group:
-                value, low, high = islice(values, len(_NUMBERS))
+                value, low, high = (_FLOATS.represent_float(number(row[name])).value for name in _NUMBERS)
                 parts.append(f"{_metric(row['metric'])}      value: {value}\n")
                 if _NAN not in (low, high):
                     parts.append(f"      args:\n        ci_low: {low}\n        ci_high: {high}\n")
@@ -158,10 +157,6 @@ def whole(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _yaml(value: Any) -> str:
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
-
-
-def _lines(numbers: Sequence[float]) -> list[str]:
-    return [line.removeprefix("- ") for line in _yaml(numbers).splitlines()]
 
 
 @lru_cache(_REMEMBERED)

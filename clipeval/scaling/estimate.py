@@ -77,16 +77,16 @@ def fit(law: Law, points: Points, loss: Loss = SQUARES) -> Estimate:
 
 
 def fit_many(law: Law, points: Points, loss: Loss, start: np.ndarray) -> np.ndarray:
-    """Parameters ``[draws, k]`` for the points of each draw, searched from the parameters ``start`` ``[k]``.
+    """Parameters ``[draws, k]`` for the points of each draw, searched from ``start``, ``[k]`` or ``[draws, k]``.
 
     NaN where the points of a draw do not determine them.
     """
     scale = law.log_scale(points.log_x[0])
     data = Data(points.log_x - scale, points.log_error, points.weight)
-    theta = law.closed_form(data.log_x, data.log_error, data.weights, loss)
+    begin = np.broadcast_to(law.coordinates(start, scale), (len(data.weights), start.shape[-1]))
+    theta = law.closed_form(data.log_x, data.log_error, data.weights, loss, begin)
     if theta is None:
         bounds = law.bounds(data.log_x[0], np.exp(points.log_error))
-        begin = np.broadcast_to(law.coordinates(start, scale), (len(data.weights), len(start)))
         theta = minimise(law, data, begin, bounds, loss).theta
         theta = np.where(vary(law.varying(data.log_x), data.weights)[:, None], theta, np.nan)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -110,9 +110,17 @@ class Problem:
         kept = self.seen.points(log_x, log_error)
         return kept if weights is None or self.frontier != "none" else replace(kept, weight=weights)
 
-    def refit(self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        """Parameters ``[draws, k]`` for the frontiers of data sets ``[draws, n]``, searched from the estimate."""
-        return fit_many(self.law, self.points(log_x, log_error, weights), self.price, self.estimate.params)
+    def refit(
+        self,
+        log_x: np.ndarray,
+        log_error: np.ndarray,
+        weights: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Parameters ``[draws, k]`` for the frontiers of data sets ``[draws, n]``, searched from those of ``start``
+        ``[draws, k]`` or else from the estimate."""
+        begin = self.estimate.params if start is None else start
+        return fit_many(self.law, self.points(log_x, log_error, weights), self.price, begin)
 
     def _require_numbers(self) -> None:
         n, inputs = len(self.error), self.law.inputs

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from one_machine_slurm import LACKING, Slurm
 from tiny_ladder import ladder, plan_file, tower
+from tiny_run import assert_weights_close
 from waiting import until
 
 from clipeval.errors import UsageError
@@ -51,9 +51,8 @@ def submitted(capsys, request):
     return [line.removeprefix("Submitted batch job ").strip() for line in said]
 
 
-def assert_equal_weights(found, expected, tolerance=0.0):
-    for key, tensor in checkpoint.load(expected)["state_dict"].items():
-        torch.testing.assert_close(checkpoint.load(found)["state_dict"][key], tensor, rtol=0, atol=tolerance)
+def assert_same_weights(found, expected, tolerance=0.0):
+    assert_weights_close(checkpoint.load(found)["state_dict"], checkpoint.load(expected)["state_dict"], atol=tolerance)
 
 
 def test_a_ladder_of_trunks_and_of_several_processes(slurm, tmp_path, capsys):
@@ -70,7 +69,7 @@ def test_a_ladder_of_trunks_and_of_several_processes(slurm, tmp_path, capsys):
     for run in (run for run in runs if not run.is_trunk):
         alone = run.config.model_copy(update={"start_from": None, "out": str(tmp_path / run.name)})
         # several processes round differently; a step moves a weight by up to 1e-2
-        assert_equal_weights(checkpoint.newest(Path(run.config.out)), pretrain(alone), 1e-3 * (run.processes - 1))
+        assert_same_weights(checkpoint.newest(Path(run.config.out)), pretrain(alone), 1e-3 * (run.processes - 1))
     job = slurm.said("scontrol", "show", "job", jobs[0])
     assert 'Comment=for "us"' in job
     assert "JobName=runs" in job
@@ -105,7 +104,7 @@ def test_what_is_told_to_stop_goes_on_and_what_is_cancelled_does_not(slurm, tmp_
     assert f"job {job}_0, restart 1" in text
     assert "told to stop; saved at" in text
     alone = runs[0].config.model_copy(update={"out": str(tmp_path / "alone")})
-    assert_equal_weights(checkpoint.newest(Path(runs[0].config.out)), pretrain(alone))
+    assert_same_weights(checkpoint.newest(Path(runs[0].config.out)), pretrain(alone))
 
 
 def test_what_waits_in_the_queue_is_left_out(slurm, tmp_path, capsys):

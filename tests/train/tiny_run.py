@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clipeval_train.config import PretrainConfig
 
 MODEL = {
@@ -26,3 +28,16 @@ def tiny_config(out: Path, **changes: Any) -> PretrainConfig:
         "out": str(out),
     }
     return PretrainConfig.model_validate(settings | changes)
+
+
+def assert_weights_close(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], atol: float, rtol: float = 0
+) -> None:
+    """Where weights may differ at all, those of attention's key biases may by anything: these have no gradient, as
+    they move all scores of a query alike, and Adam makes whole steps of their rounding errors."""
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        mine, theirs = found[key], tensor
+        if atol and key.endswith("in_proj_bias"):
+            mine, theirs = (torch.cat([part.chunk(3)[0], part.chunk(3)[2]]) for part in (mine, theirs))
+        torch.testing.assert_close(mine, theirs, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")

@@ -65,9 +65,15 @@ class Law(ABC):
         return log_x if self.inputs > 1 else log_x[..., None]
 
     def closed_form(
-        self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray, loss: Loss
+        self,
+        log_x: np.ndarray,
+        log_error: np.ndarray,
+        weights: np.ndarray,
+        loss: Loss,
+        begin: np.ndarray | None = None,
     ) -> np.ndarray | None:
-        """Coordinates ``[B, k]`` of ``B`` fits at once, where the loss allows a solution without iteration."""
+        """Coordinates ``[B, k]`` of ``B`` fits at once, where the loss allows a solution without a search for
+        stationary points. ``begin`` ``[B, k]`` is near them."""
         return None
 
     def error(self, x: np.ndarray, params: np.ndarray) -> np.ndarray:

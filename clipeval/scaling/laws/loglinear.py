@@ -41,7 +41,12 @@ class LogLinear(Law):
         return np.concatenate([line, flat[None]])
 
     def closed_form(
-        self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray, loss: Loss
+        self,
+        log_x: np.ndarray,
+        log_error: np.ndarray,
+        weights: np.ndarray,
+        loss: Loss,
+        begin: np.ndarray | None = None,
     ) -> np.ndarray | None:
         if loss == Loss():
             return self.least_squares(log_x, log_error, weights)
@@ -71,10 +76,16 @@ class Power(LogLinear):
         self.names = ("alpha", "beta")
 
     def closed_form(
-        self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray, loss: Loss
+        self,
+        log_x: np.ndarray,
+        log_error: np.ndarray,
+        weights: np.ndarray,
+        loss: Loss,
+        begin: np.ndarray | None = None,
     ) -> np.ndarray | None:
         if loss.tau != 0.5:
-            return np.stack(quantile_line(log_x, log_error, loss.tau), axis=-1)
+            near = None if begin is None else begin[:, 0]
+            return np.stack(quantile_line(log_x, log_error, loss.tau, near), axis=-1)
         return super().closed_form(log_x, log_error, weights, loss)
 
     def least_squares(self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray) -> np.ndarray:

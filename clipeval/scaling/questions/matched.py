@@ -64,23 +64,22 @@ def _pairs(a: Checkpoints, b: Checkpoints) -> list[tuple[int, int]]:
     """Indices into a and b; each checkpoint is used at most once."""
     if a.x.ndim > 1 or not {"arch", "samples_seen"} <= set(a.table.columns):
         return []
-    left, right = _design(a.table), _design(b.table)
-    candidates = []
-    for i, (arch, samples, unique) in enumerate(left):
-        for j, (other_arch, other_samples, other_unique) in enumerate(right):
-            if arch and arch == other_arch and abs(np.log(samples / other_samples)) <= np.log1p(_SAMPLES_TOLERANCE):
-                gap = abs(np.log(unique / other_unique))
-                candidates.append((gap if gap == gap else np.inf, a.error[i] + b.error[j], i, j))
-    pairs: list[tuple[int, int]] = []
-    for _, _, i, j in sorted(candidates):
-        if all(i != used and j != other for used, other in pairs):
-            pairs.append((i, j))
-    return pairs
+    arch, samples, unique = (part[:, None] for part in _design(a.table))
+    other_arch, other_samples, other_unique = _design(b.table)
+    alike = np.abs(np.log(samples / other_samples)) <= np.log1p(_SAMPLES_TOLERANCE)
+    i, j = np.nonzero(alike & (arch == other_arch) & (arch != ""))
+    gap = np.nan_to_num(np.abs(np.log(unique / other_unique))[i, j], nan=np.inf)
+    pairs: dict[int, int] = {}  # of b by a
+    for k in np.lexsort((j, i, a.error[i] + b.error[j], gap)):
+        if i[k] not in pairs and j[k] not in pairs.values():
+            pairs[i[k]] = j[k]
+    return list(pairs.items())
 
 
-def _design(table: pd.DataFrame) -> list[tuple[str, float, float]]:
+def _design(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Architectures, samples seen and unique samples ``[n]``."""
     unique = numbers(table, "unique_samples") if "unique_samples" in table else np.full(len(table), np.nan)
-    return list(zip(archs(table), numbers(table, "samples_seen"), unique, strict=True))
+    return archs(table), numbers(table, "samples_seen"), unique
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -54,7 +54,8 @@ def slope_errors(problem: Problem, exponent: float, orders: np.ndarray) -> np.nd
     the residuals of the models ``[n]`` are exchanged as ``orders`` ``[permutations, n]`` say."""
     log_x = problem.log_x
     exchanged = exponent * log_x + (problem.log_error - exponent * log_x)[orders]
-    return problem.refit(np.broadcast_to(log_x, exchanged.shape), exchanged)[:, 0] - exponent
+    line = np.array([exponent, 1.0])
+    return problem.refit(np.broadcast_to(log_x, exchanged.shape), exchanged, start=line)[:, 0] - exponent
 
 
 def _end(excluded: Callable[[float], bool], start: float, reach: float) -> float:

@@ -45,10 +45,11 @@ def quantile_lines(problem: Problem, generator: np.random.Generator) -> tuple[np
     n, centre = log_error.shape[1], problem.log_x.mean()
     scatter = np.quantile(problem.log_error - problem.predicted(), 0.25) / n
     noise = scatter * generator.standard_normal(log_error.shape)
-    alpha_of_level, beta_of_level = problem.refit(log_x, log_error + LEVEL_BLUR * noise).T
-    alpha = problem.refit(log_x, log_error + SLOPE_BLUR * noise)[:, 0]
+    drawn = problem.refit(log_x, log_error)
+    alpha_of_level, beta_of_level = problem.refit(log_x, log_error + LEVEL_BLUR * noise, start=drawn).T
+    alpha = problem.refit(log_x, log_error + SLOPE_BLUR * noise, start=drawn)[:, 0]
     level = np.log(beta_of_level) + alpha_of_level * centre
-    return problem.refit(log_x, log_error), np.stack([alpha, np.exp(level - alpha * centre)], axis=1)
+    return drawn, np.stack([alpha, np.exp(level - alpha * centre)], axis=1)
 
 
 def data_again(problem: Problem, generator: np.random.Generator) -> np.ndarray:
