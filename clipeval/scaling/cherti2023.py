@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,13 +70,14 @@ def forecasts(fits: Sequence[Fit], table: pd.DataFrame, later: pd.DataFrame) -> 
     """The paper's predictions: in sample at its nominal samples seen, its extrapolations, and checkpoints of the table
     ``later`` that appeared since, each at its own compute."""
     found = []
+    named = cache(lambda word: parse(word, table, SAMPLES))
     for fit in fits:
         if fit.points.source != SOURCE or fit.points.cell[0] not in FRONTIERS:
             continue
         for word, best in _in_sample(fit).items():
-            found.append(predict(fit, parse(word, table, SAMPLES), (COMPUTE,), Measured(best, BEST_OF_PAPER)))
+            found.append(predict(fit, named(word), (COMPUTE,), Measured(best, BEST_OF_PAPER)))
         for word in _EXTRAPOLATED:
-            target = parse(word, table, SAMPLES)
+            target = named(word)
             if word.startswith("ViT-G-14:"):
                 target = replace(target, sizes=target.sizes | {"gmacs": _GMACS_OF_G_14})
             found.append(predict(fit, target, (COMPUTE,)))

@@ -20,6 +20,7 @@ from clipeval.scaling.questions.compare import A_BETTER, B_BETTER, UNDETERMINED,
 from clipeval.scaling.questions.exponents import PERMUTATION, difference
 from clipeval.scaling.questions.matched import matched
 from clipeval.scaling.recipe import Recipe, fit_one, fit_problem
+from clipeval.scaling.uncertainty import resample
 from clipeval.scaling.uncertainty.methods import Uncertainty, uncertainty
 from clipeval.scaling.validation import NO_SCALING, SCALING
 from clipeval.stats.significance import COCHRAN_COX, WELCH, holm, t_test
@@ -234,9 +235,10 @@ def test_a_multiplier_whose_interval_leaves_the_data_is_undetermined():
 
 
 @pytest.mark.parametrize("excess", ["one-sided", "normal"])
-def test_identical_sources_need_the_same_compute(excess):
+def test_identical_sources_need_the_same_compute(excess, monkeypatch):
     """95 % intervals of the multiplier of two sources on one line, of 29 models and of 8: 1 is outside in at most 7 %,
     as both are fitted to the frontier that 8 have, none."""
+    monkeypatch.setattr(resample, "DRAWS_OF_FEW", 5000)
     rng, recipe, outside = np.random.default_rng(4), Recipe("power", ("gmacs_total",), None, 200, 0, None), []
     for _ in range(300):
         fits = []
