@@ -11,8 +11,9 @@ from clipeval.checks.verdicts import CANNOT_TELL, FAIL, PASS, Finding
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.columns import COMPUTE, compute
 from clipeval.results.reading import read_tables
+from clipeval.scaling.asked import FAMILY, Question
 from clipeval.scaling.laws import LAWS
-from clipeval.scaling.points import FAMILY, Checkpoints, Question, select, source_of
+from clipeval.scaling.points import Checkpoints, select, source_of
 from clipeval.scaling.problem import Problem
 from clipeval.scaling.validation import decades_beyond
 

@@ -15,10 +15,11 @@ from clipeval.errors import ClipevalError
 from clipeval.reporting.rows import HELPERS
 from clipeval.results.columns import compute
 from clipeval.results.suites import main_metrics
+from clipeval.scaling.asked import FAMILY, Question
 from clipeval.scaling.fit import fit
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.output.result import FitResult
-from clipeval.scaling.points import FAMILY, Cell, Question, select, source_of
+from clipeval.scaling.points import Cell, select, source_of
 from clipeval.scaling.questions.compare import Comparison
 from clipeval.scaling.validation import TOO_FEW
 

@@ -19,9 +19,10 @@ from clipeval.reporting.lawplots import PIXELS, View, over_compute
 from clipeval.reporting.laws import Group, Law, Laws, laws_of
 from clipeval.results.columns import are_losses, compute
 from clipeval.results.suites import main_metrics
+from clipeval.scaling.asked import FAMILY
 from clipeval.scaling.output.result import r2_shown
 from clipeval.scaling.output.style import MARKERS, Looks, Palette, looks_of, palette_of
-from clipeval.scaling.points import FAMILY, Cell, Checkpoints, source_of
+from clipeval.scaling.points import Cell, Checkpoints, source_of
 from clipeval.scaling.questions.compare import UNDETERMINED, Comparison
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from clipeval.results.columns import COMPUTE
 from clipeval.results.published import published
 from clipeval.results.reading import Results, read_tables
 from clipeval.scaling import cherti2023
+from clipeval.scaling.asked import FAMILY, Question, rows_where
 from clipeval.scaling.estimate import LEAST_SQUARES
 from clipeval.scaling.fitted import Fit
 from clipeval.scaling.laws import SIGMOID
 from clipeval.scaling.output.result import FitResult, versions
-from clipeval.scaling.points import FAMILY, Question, Selection, rows_where, select
+from clipeval.scaling.points import Selection, select
 from clipeval.scaling.questions.allocation import growth
 from clipeval.scaling.questions.forecast import find_measured, parse, predict
 from clipeval.scaling.questions.mixing import mixing

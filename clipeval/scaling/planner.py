@@ -14,7 +14,8 @@ from clipeval.results.columns import COMPUTE, archs, numbers
 from clipeval.results.published import published
 from clipeval.results.reading import Results, read_tables
 from clipeval.scaling import cherti2023
-from clipeval.scaling.points import FAMILY, Checkpoints, Question, select
+from clipeval.scaling.asked import FAMILY, Question
+from clipeval.scaling.points import Checkpoints, select
 from clipeval.scaling.problem import Problem
 from clipeval.scaling.questions.design import Side, leave_out, next_runs
 from clipeval.scaling.questions.forecast import parse

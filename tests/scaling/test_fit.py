@@ -12,9 +12,10 @@ import clipeval
 from clipeval.errors import MeasureError, UsageError
 from clipeval.results.published import published
 from clipeval.results.reading import read_tables
+from clipeval.scaling.asked import Question
 from clipeval.scaling.fit import fit
 from clipeval.scaling.output.result import COMPARISON_COLUMNS, FIT_COLUMNS, FORECAST_COLUMNS
-from clipeval.scaling.points import Question, select
+from clipeval.scaling.points import select
 from clipeval.scaling.questions.optimal import optimal
 from clipeval.scaling.questions.robustness import effective_robustness
 

@@ -8,8 +8,8 @@ import pytest
 from tables import table
 
 from clipeval.errors import MeasureError, UsageError
+from clipeval.scaling.asked import rows_where
 from clipeval.scaling.fit import fit
-from clipeval.scaling.points import rows_where
 
 
 def rows():

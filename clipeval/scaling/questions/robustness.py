@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipeval.errors import MeasureError, UsageError
-from clipeval.scaling.points import FAMILY, Checkpoints, Question, select
+from clipeval.scaling.asked import FAMILY, Question
+from clipeval.scaling.points import Checkpoints, select
 from clipeval.stats.significance import holm, t_interval, t_test
 
 if TYPE_CHECKING:
