@@ -121,6 +121,29 @@ def test_equal_exponents_of_frontiers_are_rejected_in_five_percent(kind, monkeyp
     assert 0.93 <= np.mean([f.low <= 0 <= f.high for f in tests]) <= 0.97
 
 
+@pytest.mark.parametrize("kind", ["exponential", "normal"])
+def test_two_hundred_models_need_neither_permutations_nor_blurred_errors(kind):
+    """At eight scales, as of a ladder: equal exponents are rejected in 5 %, intervals of the line hold it in 95 %."""
+    rng, found = np.random.default_rng(2), law("a", -0.1114, 5.9, x=np.repeat(np.geomspace(1e9, 1e12, 8), 25))
+    quantile = 0.1 * (-np.log(0.9) if kind == "exponential" else stats.norm.ppf(0.1))
+    at = np.array([1e9, 3e10, 1e13])
+    truth, held = found.law.error(at, np.array([-0.1114, 5.9])) * np.exp(quantile), []
+
+    def simulated(seed):
+        noise = 0.1 * (rng.exponential(size=200) if kind == "exponential" else rng.normal(size=200))
+        points = replace(found.points, error=found.points.error * np.exp(noise))
+        problem = Problem(found.law, points.x, points.error, "quantile", draws=300, seed=seed)
+        known = uncertainty(problem)
+        low, high = np.quantile(found.law.error(at, known.draws), (0.025, 0.975), axis=0)
+        held.append((low <= truth) & (truth <= high))
+        return replace(found, points=points, problem=problem, estimate=problem.estimate, known=known)
+
+    tests = [difference(simulated(run), simulated(run + 1000)) for run in range(300)]
+    assert {f.test for f in tests} == {WELCH}
+    assert 0.03 <= np.mean([f.p < 0.05 for f in tests]) <= 0.07
+    assert 0.93 <= np.mean(held, axis=0).min() <= np.mean(held, axis=0).max() <= 0.97
+
+
 def test_crossovers_lie_in_their_intervals():
     rng, power = np.random.default_rng(3), LAWS["power"]
     x, truth, inside = np.geomspace(1e10, 5e12, 10), 2.5e11, []

@@ -8,7 +8,7 @@ one-sided exponential scatter where several are named (``python -m bench.coverag
     either, of points in clusters         CR2 with Satterthwaite's degrees of freedom, from 3 clusters on
     Huber                                 bias-corrected bootstrap over models, from 10 models on
     quantile frontier of a power law      percentile bootstrap over models, from 10 models on; the level of the line
-                                          with blurred errors, from 28 models on
+                                          with blurred errors, from 28 models on, and without from 200 on
     best models of bins, Pareto, hull     inverted permutation test of the exponent
 
 Where a method did not reach 93 % there is no interval but a reason: fewer models than these, the level of the best
@@ -31,6 +31,7 @@ from clipeval.scaling.uncertainty.interval import Interval
 from clipeval.scaling.uncertainty.permutation import permutation_interval
 from clipeval.scaling.uncertainty.profile import profile_intervals
 from clipeval.scaling.uncertainty.resample import (
+    MANY,
     data_again,
     groups_again,
     models_again,
@@ -156,7 +157,7 @@ def _of_quantile(problem: Problem, generator: np.random.Generator) -> Uncertaint
     draws, lines = quantile_lines(problem, generator)
     ends = np.nanquantile(draws, _ENDS, axis=0)
     method = "percentile bootstrap over models"
-    found = _drawn(_named(problem, ends, method), lines, "smoothed bootstrap over models")
+    found = _drawn(_named(problem, ends, method), lines, method if n >= MANY else "smoothed bootstrap over models")
     if n < FEWEST_FOR_A_LEVEL:
         reason = f"{n} models do not show where the best tenth lies"
         found = replace(found, draws=lines[:0], method="none", reason=reason)

@@ -9,6 +9,9 @@ from clipeval.scaling.problem import Problem
 
 LEVEL_BLUR, SLOPE_BLUR = 21.0, 11.0
 """The level and the slope of a quantile line are bootstrapped with errors blurred by so much / n of their scatter."""
+MANY = 200
+"""Models of which the lowest tenth is many enough for the draws as they are: without blurred errors 94 to 97 % of
+intervals of a line hold the truth, and tests of equal exponents by the spread of the draws reject 3.5 to 6 %."""
 FEW_DEGREES = 8
 DRAWS_OF_FEW = 100_000
 """Below 8 degrees of freedom the tails of Student's distribution need more draws than usual."""
@@ -39,13 +42,15 @@ def quantile_lines(problem: Problem, generator: np.random.Generator) -> tuple[np
     The former are of models drawn with replacement. Of few models the lowest tenth is two or three, which the draws
     repeat, so that the level of the line has too few values. For the latter errors are therefore blurred in units of
     the lower quartile of the distances from the line, the scatter near a frontier: more for the level at the middle
-    of the models than for the slope.
+    of the models than for the slope. Of ``MANY`` models both are the same draws.
     """
     log_x, log_error, _ = _resampled(problem, generator)
-    n, centre = log_error.shape[1], problem.log_x.mean()
+    drawn, n = problem.refit(log_x, log_error), log_error.shape[1]
+    if n >= MANY:
+        return drawn, drawn
+    centre = problem.log_x.mean()
     scatter = np.quantile(problem.log_error - problem.predicted(), 0.25) / n
     noise = scatter * generator.standard_normal(log_error.shape)
-    drawn = problem.refit(log_x, log_error)
     alpha_of_level, beta_of_level = problem.refit(log_x, log_error + LEVEL_BLUR * noise, start=drawn).T
     alpha = problem.refit(log_x, log_error + SLOPE_BLUR * noise, start=drawn)[:, 0]
     level = np.log(beta_of_level) + alpha_of_level * centre
