@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -218,16 +218,18 @@ def _cell_columns(rows: pd.DataFrame) -> list[str]:
 def _checkpoints(rows: pd.DataFrame) -> Iterator[Checkpoints]:
     import pandas as pd
 
-    for key, group in rows.groupby(_cell_columns(rows), dropna=False, sort=True):
-        named: list[Any] = list(key)
-        task, dataset, metric, *shots, source = named
-        x = np.stack(group["fit_x"].to_list())
-        order = np.lexsort((group["fit_error"], x[:, 0]))
-        group, x = group.iloc[order], x[order]
+    laws = rows.groupby(_cell_columns(rows), dropna=False, sort=True)
+    number, x, error = laws.ngroup().to_numpy(), np.stack(rows["fit_x"].to_list()), rows["fit_error"].to_numpy()
+    order = np.lexsort((error, x[:, 0], number))
+    rows, x = rows.iloc[order], x[order]  # once: parts of them are views then
+    ends = np.cumsum(np.bincount(number))
+    for first, end in zip([0, *ends[:-1]], ends, strict=True):
+        group, scale = rows.iloc[first:end], x[first:end]
+        task, dataset, metric, *shots, source = group[_cell_columns(rows)].iloc[0]
         yield Checkpoints(
             cell=(task, dataset, metric, int(shots[0]) if shots and pd.notna(shots[0]) else None),
             source=source,
-            x=x[:, 0] if x.shape[1] == 1 else x,
+            x=scale[:, 0] if x.shape[1] == 1 else scale,
             error=group["fit_error"].to_numpy(np.float64),
             samples=numbers(group, "n") if "n" in group else np.full(len(group), np.nan),
             table=group.drop(columns=["fit_x", "fit_error", "fit_source"]),
