@@ -145,4 +145,6 @@ if ($("#first")) {
     self.disconnect();
     startComparing();
   }, { rootMargin: "400px" }).observe($("#compare"));
+  // before it comes into view, if there is time: what lies below must not move under a finger
+  (window.requestIdleCallback ?? setTimeout)(startComparing);
 }
