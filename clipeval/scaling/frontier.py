@@ -231,14 +231,12 @@ def _turning_point(
     again = (of_pivot < -_CLOSE) | (of_pivot > at_pivot + _CLOSE)
     many = np.flatnonzero(count > at_pivot + at_other)
     if len(many):
-        again[many], other[many] = _turning_point_of_many(
-            on[many], right[many], share[many], share_of_x[many], other[many]
-        )
+        again[many], other[many] = _turning_point_of_many(on[many], right[many], share[many], share_of_x[many])
     return again, other
 
 
 def _turning_point_of_many(
-    on: np.ndarray, right: np.ndarray, share: np.ndarray, share_of_x: np.ndarray, other: np.ndarray
+    on: np.ndarray, right: np.ndarray, share: np.ndarray, share_of_x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     count, rows, place = on.sum(-1), np.arange(len(right)), np.arange(right.shape[1])
     order = np.argsort(np.where(on, right, right + _FAR), axis=-1)
@@ -246,6 +244,9 @@ def _turning_point_of_many(
     last, tolerance = np.clip(share.astype(int), 0, count - 1), _CLOSE * np.abs(right).sum(-1)
     too_little = share_of_x < (at * np.clip(share[:, None] - place, 0, 1)).sum(-1) - tolerance
     too_much = share_of_x > (at * np.clip(share[:, None] - count[:, None] + 1 + place, 0, 1)).sum(-1) + tolerance
+    # a line that is too low or too high as a whole turns about the end that is farther from the pivot
+    first_is_farther = -at[:, 0] > at[rows, count - 1]
+    other = np.where(first_is_farther, order[:, 0], order[rows, count - 1])
     other = np.where(too_little, order[rows, last], np.where(too_much, order[rows, count - 1 - last], other))
     return too_little | too_much | (share < -_CLOSE) | (share > count + _CLOSE), other
 

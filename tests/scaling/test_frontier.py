@@ -140,3 +140,36 @@ def test_line_of_a_quantile_of_very_many_points_is_that_of_linear_programming(ta
         )
         residual = log_error - slope * log_x - intercept
         assert np.maximum(tau * residual, (tau - 1) * residual).sum() == pytest.approx(exact.fun, rel=1e-9)
+
+
+def cheapest(x, y, tau):
+    """The least check loss of any line through two points."""
+    i, j = np.triu_indices(len(x), 1)
+    i, j = i[x[i] != x[j]], j[x[i] != x[j]]
+    slope = (y[i] - y[j]) / (x[i] - x[j])
+    residual = y - slope[:, None] * x - (y[i] - slope * x[i])[:, None]
+    return np.maximum(tau * residual, (tau - 1) * residual).sum(-1).min()
+
+
+@pytest.mark.parametrize("near", ["least squares", "anywhere"])
+@pytest.mark.parametrize("tau", [0.1, 0.25, 0.5])
+def test_line_of_a_quantile_is_the_best_through_two_points_where_many_lie_in_rows(tau, near):
+    """On grids, with a floor as of chance, with models drawn again; and NaN where all are of one scale."""
+    rng = np.random.default_rng(8)
+    for n in (3, 4, 7, 20, 50):
+        x = rng.uniform(20, 30, (40, n))
+        floor = np.maximum(-0.1 * x + rng.exponential(0.1, x.shape), -2.6)
+        again = rng.integers(n, size=x.shape)
+        grid = rng.integers(0, 4, (2, 40, n)).astype(float)
+        grid[0, 0] = 2
+        for log_x, log_error in (grid, (x, floor), (x[0][again], floor[0][again])):
+            begin = None if near == "least squares" else rng.normal(-0.1, 0.3, 40)
+            for one_x, one_error, slope, level in zip(
+                log_x, log_error, *quantile_line(log_x, log_error, tau, begin), strict=True
+            ):
+                if np.ptp(one_x) == 0:
+                    assert np.isnan(slope)
+                    continue
+                residual = one_error - slope * one_x - level
+                loss = np.maximum(tau * residual, (tau - 1) * residual).sum()
+                assert loss == pytest.approx(cheapest(one_x, one_error, tau), abs=1e-9)
