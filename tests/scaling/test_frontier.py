@@ -173,3 +173,11 @@ def test_line_of_a_quantile_is_the_best_through_two_points_where_many_lie_in_row
                 residual = one_error - slope * one_x - level
                 loss = np.maximum(tau * residual, (tau - 1) * residual).sum()
                 assert loss == pytest.approx(cheapest(one_x, one_error, tau), abs=1e-9)
+
+
+def test_a_line_that_is_too_low_as_a_whole_turns_about_the_far_end():
+    """All of its points would have to be below, and their x say nothing of where to."""
+    x, y = np.random.default_rng(2625).integers(0, 4, (2, 1, 50)).astype(float)
+    slope, level = quantile_line(x, y, 0.25, np.array([-0.65]))
+    residual = y - slope * x - level
+    assert np.maximum(0.25 * residual, -0.75 * residual).sum() == pytest.approx(cheapest(x[0], y[0], 0.25))
