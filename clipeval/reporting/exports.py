@@ -36,7 +36,6 @@ _NUMBERS = ("value", "ci_low", "ci_high")
 _USED = tuple(dict.fromkeys(("model", "metric", *_NUMBERS, *_ABOUT, *_CELL)))
 _NAN = ".nan"
 """As YAML writes it."""
-_FLOATS = yaml.representer.SafeRepresenter()
 _REMEMBERED = 10_000
 _LONGEST_FILE = 60
 """Characters of a name, of up to 4 bytes each."""
@@ -142,7 +141,7 @@ def model_indices(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
         for group in groups:
             parts.append(_result(*(group[0][name] for name in _ABOUT)))
             for row in group:
-                value, low, high = (_FLOATS.represent_float(number(row[name])).value for name in _NUMBERS)
+                value, low, high = (_yaml_number(row[name]) for name in _NUMBERS)
                 parts.append(f"{_metric(row['metric'])}      value: {value}\n")
                 if _NAN not in (low, high):
                     parts.append(f"      args:\n        ci_low: {low}\n        ci_high: {high}\n")
@@ -157,6 +156,15 @@ def whole(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _yaml(value: Any) -> str:
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
+
+
+def _yaml_number(cell: Any) -> str:
+    """As ``_yaml`` writes a number, which without a point would be read as a text."""
+    value = number(cell)
+    if math.isfinite(value):
+        shown = repr(value)
+        return shown if "." in shown else shown.replace("e", ".0e")
+    return _yaml(value).split()[0]
 
 
 @lru_cache(_REMEMBERED)

@@ -22,9 +22,18 @@ SATURATED = "a value of 1 counts as half a sample wrong of n + 1"
 
 def records(rows: pd.DataFrame) -> list[Row]:
     """The rows as plain values; None where one is missing."""
-    columns = [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in rows]
+    columns = [_cells(rows[name]) for name in rows]
     names = [str(name) for name in rows]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _cells(column: pd.Series) -> list[Any]:
+    if column.dtype == "string":  # most stand in many rows: each is made once
+        place, texts = column.factorize()
+        return list(np.array([*texts, None], dtype=object)[place])
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+        return [None if value != value else value for value in column.tolist()]
+    return column.astype(object).where(column.notna(), None).tolist()
 
 
 def task_name(word: str, table: pd.DataFrame) -> str:
