@@ -9,10 +9,10 @@ from tables import fit
 
 from clipeval.errors import MeasureError, UsageError
 from clipeval.scaling.estimate import ESTIMATORS
-from clipeval.scaling.frontier import quantile_line
 from clipeval.scaling.laws import LAWS, LogLinear, Sigmoid
 from clipeval.scaling.minimise import HUBER, Data, Loss, minimise
 from clipeval.scaling.problem import Problem, noise_weights
+from clipeval.scaling.quantile import quantile_line
 
 POWER = LAWS["power"]
 

@@ -9,9 +9,10 @@ import pytest
 from imagenet_cherti2023 import COMPUTE, ERROR
 from scipy.optimize import linprog
 
-from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, frontier_for, on_frontier, quantile_line
+from clipeval.scaling.frontier import DEFAULT_FRONTIER, FRONTIERS, frontier_for, on_frontier
 from clipeval.scaling.laws import LAWS
 from clipeval.scaling.problem import Problem
+from clipeval.scaling.quantile import quantile_line
 
 BEST_OF_FIVE_BINS = [0.37316, 0.36772, 0.29778, 0.26904, 0.22028]
 """reference: the minima behind the published line, B/16 400M 3B to H/14 2B 34B"""

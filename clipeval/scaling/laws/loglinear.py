@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipeval.scaling.frontier import quantile_line
 from clipeval.scaling.laws.law import Law, scale_at, vary
 from clipeval.scaling.minimise import Loss
+from clipeval.scaling.quantile import quantile_line
 
 
 class LogLinear(Law):
