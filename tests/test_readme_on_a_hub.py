@@ -92,10 +92,13 @@ def test_the_zoo_of_the_paper(hub: Hub) -> None:
             assert f"'{row.pretrained.removeprefix(CHERTI2023_FILES)}'" in errors[row.name]
     assert len(hub.seen(origin="cdn")) == 2 + 3 * 3 + 5
     hub.heal()
+    ended(hub.run(*words, "-o", "again", timeout=300), 3)
+    assert hub.seen(origin="cdn") == []
+    hub.heal()
     ended(hub.run(*words, "-o", "offline", "--offline", timeout=300), 3)
     assert hub.requests == []
     first = {key: value for key, value in values(hub, "first").items() if key[1] != "imagenet1k"}
-    assert values(hub, "offline") == first != {}
+    assert values(hub, "again") == values(hub, "offline") == first != {}
 
 
 def test_a_plan_of_every_public_checkpoint(hub: Hub) -> None:

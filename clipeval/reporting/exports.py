@@ -34,6 +34,7 @@ _OF_ONE_TASK = ("zero-shot-image-classification", "zero-shot-retrieval")
 """Types of tasks that only one of ours has."""
 _NUMBERS = ("value", "ci_low", "ci_high")
 _USED = tuple(dict.fromkeys(("model", "metric", *_NUMBERS, *_ABOUT, *_CELL)))
+_SCALARS = yaml.representer.SafeRepresenter()
 _NAN = ".nan"
 """As YAML writes it."""
 _REMEMBERED = 10_000
@@ -141,7 +142,7 @@ def model_indices(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
         for group in groups:
             parts.append(_result(*(group[0][name] for name in _ABOUT)))
             for row in group:
-                value, low, high = (_yaml_number(row[name]) for name in _NUMBERS)
+                value, low, high = (_SCALARS.represent_float(number(row[name])).value for name in _NUMBERS)
                 parts.append(f"{_metric(row['metric'])}      value: {value}\n")
                 if _NAN not in (low, high):
                     parts.append(f"      args:\n        ci_low: {low}\n        ci_high: {high}\n")
@@ -156,15 +157,6 @@ def whole(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _yaml(value: Any) -> str:
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
-
-
-def _yaml_number(cell: Any) -> str:
-    """As ``_yaml`` writes a number, which without a point would be read as a text."""
-    value = number(cell)
-    if math.isfinite(value):
-        shown = repr(value)
-        return shown if "." in shown else shown.replace("e", ".0e")
-    return _yaml(value).split()[0]
 
 
 @lru_cache(_REMEMBERED)

@@ -62,7 +62,7 @@ def fit(law: Law, points: Points, loss: Loss = SQUARES) -> Estimate:
     _check_points(law, log_x)
     scale = law.log_scale(log_x)
     data = Data((log_x - scale)[None], log_error[None], weight[None])
-    theta = law.closed_form(data.log_x, data.log_error, data.weights, loss)
+    theta = law.closed_form(data, loss)
     if theta is not None:
         return _estimate(law, theta[0], scale, data, loss)
     found = _search(law, data, loss)
@@ -84,7 +84,7 @@ def fit_many(law: Law, points: Points, loss: Loss, start: np.ndarray) -> np.ndar
     scale = law.log_scale(points.log_x[0])
     data = Data(points.log_x - scale, points.log_error, points.weight)
     begin = np.broadcast_to(law.coordinates(start, scale), (len(data.weights), start.shape[-1]))
-    theta = law.closed_form(data.log_x, data.log_error, data.weights, loss, begin)
+    theta = law.closed_form(data, loss, begin)
     if theta is None:
         bounds = law.bounds(data.log_x[0], np.exp(points.log_error))
         theta = minimise(law, data, begin, bounds, loss).theta

@@ -13,27 +13,20 @@ _CLOSE, _FAR = 1e-12, 1e6
 
 
 def quantile_line(
-    log_x: np.ndarray, log_error: np.ndarray, tau: float, near: np.ndarray | None = None
+    log_x: np.ndarray, log_error: np.ndarray, tau: float, near: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slope and intercept ``[draws]`` of the line of the ``tau`` quantile of ln E (Koenker and Bassett 1978).
 
     The minimum of the check loss lies on a line through two points. From one point of the line, the best line through
     it is a weighted quantile of the slopes to the others; the search goes on from another point of that line
     (Wesolowsky 1981, Commun. Stat. B 10:479) and ends where its points can have the shares of a minimum. It begins at a
-    line of the slope ``near`` ``[draws]``, or else that of least squares. NaN where log_x does not vary.
+    line of the slope ``near`` ``[draws]``. NaN where log_x does not vary.
     """
-    near = _least_squares_slope(log_x, log_error) if near is None else near
     step = max(1, _IN_CACHE // log_x.shape[1])
     parts = (slice(k, k + step) for k in range(0, max(len(log_x), 1), step))
     lines = [_quantile_lines(log_x[part], log_error[part], tau, near[part]) for part in parts]
     slopes, intercepts = zip(*lines, strict=True)
     return np.concatenate(slopes), np.concatenate(intercepts)
-
-
-def _least_squares_slope(log_x: np.ndarray, log_error: np.ndarray) -> np.ndarray:
-    centred = log_x - log_x.mean(-1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.einsum("bn,bn->b", centred, log_error) / np.einsum("bn,bn->b", centred, centred)
 
 
 def _quantile_lines(

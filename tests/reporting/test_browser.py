@@ -593,3 +593,15 @@ def test_a_table_is_cited(chromium, tmp_path):
         page.keyboard.press("Escape")
         page.locator("#overview").get_by_role("button", name="Cite").click()
         assert "\n% </script>mine: see the column reference of its rows\n" in dialog.locator("pre").inner_text()
+
+
+def test_nothing_grows_when_it_comes_into_view(chromium, run):
+    """What lies below would move under a finger."""
+    height = "document.documentElement.scrollHeight"
+    with opened(chromium, run.page) as page:
+        page.wait_for_function("document.querySelector('#compare-plot').dataset.drawn")
+        before = page.evaluate(height)
+        for at in range(0, before, 500):
+            page.evaluate(f"scrollTo(0, {at})")
+            page.wait_for_timeout(50)
+        assert page.evaluate(height) == before

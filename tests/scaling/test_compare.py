@@ -276,6 +276,15 @@ def test_identical_sources_need_the_same_compute(excess, monkeypatch):
     assert np.mean(outside) <= 0.07
 
 
+def test_a_count_of_zero_is_like_no_other():
+    """Neither a warning nor a pair of a checkpoint that has seen nothing, or of data sets without a size."""
+    x, error = np.geomspace(1e9, 1e12, 4), np.full(4, 0.5)
+    counts = {"arch": ["A"] * 4, "samples_seen": [0.0, 1e9, 2e9, 4e9], "unique_samples": [0.0, 1e8, 0.0, 1e8]}
+    found = matched(checkpoints("a", x, error, **counts), checkpoints("b", x, error / 2, **counts))
+    assert found.n == 3
+    assert found.ratio == pytest.approx(2)
+
+
 def test_a_comparison_as_fitted_keeps_the_frontiers():
     x = np.geomspace(1e9, 1e12, 12)
     recipe = Recipe("power", ("gmacs_total",), None, 200, 0, None)

@@ -106,7 +106,7 @@ def test_curves_reach_the_lowest_objective_of_a_fine_search():
 def test_huber_approaches_least_absolute_residuals():
     x, error = noisy(np.random.default_rng(1), 29, 0.05)
     found = fit(POWER, x, error, loss=Loss(delta=1e-7))
-    slope, level = quantile_line(np.log(x)[None], np.log(error)[None], 0.5)
+    slope, level = quantile_line(np.log(x)[None], np.log(error)[None], 0.5, np.zeros(1))
     assert found["alpha"] == pytest.approx(slope[0], abs=1e-6)
     assert np.log(found["beta"]) == pytest.approx(level[0], abs=1e-4)
     assert ESTIMATORS["huber"] == HUBER

@@ -114,8 +114,9 @@ def kill_a_rank(pid, family):
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
 
 
-def test_a_rank_that_is_killed_ends_the_other_one_with_its_reason(tmp_path):
-    command = [*TORCHRUN, *command_of("finetune", tmp_path)]
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_a_rank_that_is_killed_ends_the_other_one_with_its_reason(tmp_path, kind):
+    command = [*TORCHRUN, *command_of(kind, tmp_path)]
     code, said, family = stopped(command, tmp_path / "run/log.jsonl", tmp_path, kill_a_rank)
     assert code != 0
     assert "bug" not in said, said[-3000:]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from clipeval.scaling.minimise import Loss
+from clipeval.scaling.minimise import Data, Loss
 
 STEEPEST, FLATTEST = -5.0, 0.0
 """Bounds of the exponents of laws with a floor: such a law falls."""
@@ -64,14 +64,7 @@ class Law(ABC):
         to be determined."""
         return log_x if self.inputs > 1 else log_x[..., None]
 
-    def closed_form(
-        self,
-        log_x: np.ndarray,
-        log_error: np.ndarray,
-        weights: np.ndarray,
-        loss: Loss,
-        begin: np.ndarray | None = None,
-    ) -> np.ndarray | None:
+    def closed_form(self, data: Data, loss: Loss, begin: np.ndarray | None = None) -> np.ndarray | None:
         """Coordinates ``[B, k]`` of ``B`` fits at once, where the loss allows a solution without a search for
         stationary points. ``begin`` ``[B, k]`` is near them."""
         return None

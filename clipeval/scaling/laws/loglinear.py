@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clipeval.scaling.laws.law import Law, scale_at, vary
-from clipeval.scaling.minimise import Loss
+from clipeval.scaling.minimise import Data, Loss
 from clipeval.scaling.quantile import quantile_line
 
 
@@ -40,16 +40,9 @@ class LogLinear(Law):
         flat = np.append(np.zeros(self.inputs), np.log(error).mean())
         return np.concatenate([line, flat[None]])
 
-    def closed_form(
-        self,
-        log_x: np.ndarray,
-        log_error: np.ndarray,
-        weights: np.ndarray,
-        loss: Loss,
-        begin: np.ndarray | None = None,
-    ) -> np.ndarray | None:
+    def closed_form(self, data: Data, loss: Loss, begin: np.ndarray | None = None) -> np.ndarray | None:
         if loss == Loss():
-            return self.least_squares(log_x, log_error, weights)
+            return self.least_squares(data.log_x, data.log_error, data.weights)
         return None
 
     def least_squares(self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -75,18 +68,11 @@ class Power(LogLinear):
         super().__init__(("x",))
         self.names = ("alpha", "beta")
 
-    def closed_form(
-        self,
-        log_x: np.ndarray,
-        log_error: np.ndarray,
-        weights: np.ndarray,
-        loss: Loss,
-        begin: np.ndarray | None = None,
-    ) -> np.ndarray | None:
+    def closed_form(self, data: Data, loss: Loss, begin: np.ndarray | None = None) -> np.ndarray | None:
         if loss.tau != 0.5:
-            near = None if begin is None else begin[:, 0]
-            return np.stack(quantile_line(log_x, log_error, loss.tau, near), axis=-1)
-        return super().closed_form(log_x, log_error, weights, loss)
+            near = self.least_squares(data.log_x, data.log_error, data.weights) if begin is None else begin
+            return np.stack(quantile_line(data.log_x, data.log_error, loss.tau, near[:, 0]), axis=-1)
+        return super().closed_form(data, loss)
 
     def least_squares(self, log_x: np.ndarray, log_error: np.ndarray, weights: np.ndarray) -> np.ndarray:
         share = weights / weights.sum(-1, keepdims=True)

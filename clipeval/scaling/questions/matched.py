@@ -66,14 +66,18 @@ def _pairs(a: Checkpoints, b: Checkpoints) -> list[tuple[int, int]]:
         return []
     arch, samples, unique = (part[:, None] for part in _design(a.table))
     other_arch, other_samples, other_unique = _design(b.table)
-    alike = np.abs(np.log(samples / other_samples)) <= np.log1p(_SAMPLES_TOLERANCE)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a count of 0 is like no other
+        alike = np.abs(np.log(samples / other_samples)) <= np.log1p(_SAMPLES_TOLERANCE)
+        apart = np.nan_to_num(np.abs(np.log(unique / other_unique)), nan=np.inf, posinf=np.inf)
     i, j = np.nonzero(alike & (arch == other_arch) & (arch != ""))
-    gap = np.nan_to_num(np.abs(np.log(unique / other_unique))[i, j], nan=np.inf)
-    pairs: dict[int, int] = {}  # of b by a
-    for k in np.lexsort((j, i, a.error[i] + b.error[j], gap)):
-        if i[k] not in pairs and j[k] not in pairs.values():
-            pairs[i[k]] = j[k]
-    return list(pairs.items())
+    order = np.lexsort((j, i, a.error[i] + b.error[j], apart[i, j]))
+    pairs: dict[int, int] = {}  # of a by b
+    used: set[int] = set()
+    for left, right in zip(i[order].tolist(), j[order].tolist(), strict=True):
+        if left not in used and right not in pairs:
+            used.add(left)
+            pairs[right] = left
+    return [(left, right) for right, left in pairs.items()]
 
 
 def _design(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
